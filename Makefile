@@ -1,0 +1,37 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+BIN := .venv/bin
+
+.PHONY: help bootstrap run test lint format generate lock bench clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+bootstrap:
+	@python3 tools/bootstrap.py
+
+run: bootstrap ## start the whole platform with demo data, print its URLs, follow its logs until Ctrl-C
+	@$(BIN)/backend up
+
+test: bootstrap ## run every test against the real PostgreSQL, Valkey and Envoy
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: bootstrap ## linters, strict types, import contracts, contract checks, generated code is current
+	@$(BIN)/python tools/lint.py
+
+format: bootstrap ## rewrite the code in the house format
+	@$(BIN)/ruff check --fix --quiet . && $(BIN)/ruff format --quiet .
+
+generate: bootstrap ## regenerate everything that follows from the contracts and the SQL
+	@$(BIN)/python tools/generate.py
+
+lock: bootstrap ## resolve requirements.in and bootstrap.in again into the hashed locks
+	@for f in bootstrap requirements; do $(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet $$f.in -o $$f.lock; done
+
+bench: bootstrap ## measure the platform beside pgbench and write docs/performance.md
+	@$(BIN)/python tools/bench/run.py
+
+clean: ## stop the platform, remove its data, the environment and all caches
+	@if [ -x $(BIN)/backend ]; then $(BIN)/backend reset --yes; fi
+	@rm -rf .venv .backend .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

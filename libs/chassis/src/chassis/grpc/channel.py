@@ -1,0 +1,238 @@
+"""Carries the generated stubs over any HTTP/2 transport.
+
+Give a `Channel` to a generated stub as if it were a `grpc.aio.Channel`. Calls raise `grpc.aio.AioRpcError`, as
+grpcio's do, so callers cannot tell the two apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, Protocol
+
+import grpc
+
+from chassis.grpc import framing
+from chassis.grpc.framing import ProtocolError
+from chassis.grpc.server import STATUS_DETAILS
+
+Metadata = Sequence[tuple[str, str | bytes]]
+
+DEFAULT_RESPONSE_LIMIT_BYTES = 4 * 1024 * 1024
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+# PROTOCOL-HTTP2.md, "HTTP2 status to gRPC status": what an answer without a grpc-status means.
+_CODE_BY_HTTP_STATUS = {
+    400: grpc.StatusCode.INTERNAL,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.UNIMPLEMENTED,
+    429: grpc.StatusCode.UNAVAILABLE,
+    502: grpc.StatusCode.UNAVAILABLE,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+@dataclass(slots=True)
+class TransportResponse:
+    """An HTTP/2 response; `trailers` is filled once `chunks` is exhausted."""
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: AsyncIterator[bytes]
+    trailers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Transport(Protocol):
+    """Sends one HTTP/2 POST upstream."""
+
+    async def post(
+        self, path: str, headers: list[tuple[str, str]], body: bytes, timeout: float | None
+    ) -> TransportResponse:
+        """Send and return once the response headers are there.
+
+        Args:
+            path: the `:path` of the request.
+            headers: all headers but the pseudo-headers.
+            body: the whole request body.
+            timeout: seconds after which the transport itself gives up and resets the stream.
+
+        Raises:
+            ConnectionError: the request may or may not have reached the peer.
+        """
+        ...
+
+
+class Channel:
+    """A channel for generated stubs: unary and server-streaming calls."""
+
+    def __init__(self, transport: Transport, *, response_limit_bytes: int = DEFAULT_RESPONSE_LIMIT_BYTES) -> None:
+        self._transport = transport
+        self._limit = response_limit_bytes
+
+    def unary_unary(
+        self,
+        method: str,
+        request_serializer: Callable[[Any], bytes],
+        response_deserializer: Callable[[bytes], Any],
+        _registered_method: bool = False,  # noqa: FBT001, FBT002 - grpc.Channel's signature
+    ) -> UnaryCall:
+        """Part of the stub protocol."""
+        return UnaryCall(self._transport, method, request_serializer, response_deserializer, self._limit)
+
+    def unary_stream(
+        self,
+        method: str,
+        request_serializer: Callable[[Any], bytes],
+        response_deserializer: Callable[[bytes], Any],
+        _registered_method: bool = False,  # noqa: FBT001, FBT002
+    ) -> StreamCall:
+        """Part of the stub protocol."""
+        return StreamCall(self._transport, method, request_serializer, response_deserializer, self._limit)
+
+    def stream_unary(self, method: str, *_args: Any, **_kwargs: Any) -> Callable[..., NoReturn]:
+        """Part of the stub protocol; calling it raises, for no contract of ours streams requests."""
+        return _unsupported(method)
+
+    stream_stream = stream_unary
+
+
+def _unsupported(method: str) -> Callable[..., NoReturn]:
+    def call(*_args: Any, **_kwargs: Any) -> NoReturn:
+        raise TypeError(f"{method}: this channel does not stream requests")
+
+    return call
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    transport: Transport
+    path: str
+    serialize: Callable[[Any], bytes]
+    deserialize: Callable[[bytes], Any]
+    limit: int
+
+    async def start(
+        self, request: Any, timeout: float | None, metadata: Metadata | None, compression: grpc.Compression | None
+    ) -> TransportResponse:
+        headers = [("content-type", "application/grpc"), ("te", "trailers"), ("grpc-accept-encoding", "identity,gzip")]
+        if timeout is not None:
+            headers.append(("grpc-timeout", framing.format_timeout(timeout)))
+        compress = compression is grpc.Compression.Gzip
+        if compress:
+            headers.append(("grpc-encoding", "gzip"))
+        for key, value in metadata or ():
+            headers.append((key, framing.encode_binary(value).decode() if isinstance(value, bytes) else value))
+        body = framing.encode_frame(self.serialize(request), compress=compress)
+        try:
+            response = await self.transport.post(self.path, headers, body, timeout)
+        except ConnectionError as error:
+            _fail(grpc.StatusCode.UNAVAILABLE, str(error) or "the connection failed")
+        if "grpc-status" in response.headers:
+            # Trailers-only: Envoy's own replies and errors before the first message come this way.
+            _raise_unless_ok(response.headers, response.headers)
+        if response.status != 200:
+            code = _CODE_BY_HTTP_STATUS.get(response.status, grpc.StatusCode.UNKNOWN)
+            _fail(code, f"the peer answered HTTP {response.status}")
+        return response
+
+    def messages(self, response: TransportResponse) -> AsyncIterator[bytes]:
+        encoding = response.headers.get("grpc-encoding", "identity").encode()
+        return framing.decode_stream(response.chunks, encoding, self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class UnaryCall(_Method):
+    """What a stub's unary method is: call it, await the response message."""
+
+    async def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - grpc.aio's signature
+        metadata: Metadata | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        """Make the call.
+
+        Raises:
+            grpc.aio.AioRpcError: any status but OK.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                response = await self.start(request, timeout, metadata, compression)
+                messages = [message async for message in self.messages(response)]
+        except TimeoutError:
+            _fail(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
+        except ConnectionError as error:
+            _fail(grpc.StatusCode.UNAVAILABLE, str(error) or "the stream was reset")
+        except ProtocolError as error:
+            _fail(error.code, error.details)
+        _raise_unless_ok(response.trailers or response.headers, response.headers)
+        if len(messages) != 1:
+            _fail(grpc.StatusCode.INTERNAL, f"a unary call was answered with {len(messages)} messages")
+        return self.deserialize(messages[0])
+
+
+@dataclass(frozen=True, slots=True)
+class StreamCall(_Method):
+    """What a stub's server-streaming method is: call it, iterate the response messages."""
+
+    async def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - grpc.aio's signature
+        metadata: Metadata | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> AsyncIterator[Any]:
+        """Make the call and yield its messages as they come.
+
+        Raises:
+            grpc.aio.AioRpcError: any status but OK, after the messages that came before it.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                response = await self.start(request, timeout, metadata, compression)
+                async for message in self.messages(response):
+                    yield self.deserialize(message)
+        except TimeoutError:
+            _fail(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
+        except ConnectionError as error:
+            _fail(grpc.StatusCode.UNAVAILABLE, str(error) or "the stream was reset")
+        except ProtocolError as error:
+            _fail(error.code, error.details)
+        _raise_unless_ok(response.trailers or response.headers, response.headers)
+
+
+def _raise_unless_ok(trailers: Mapping[str, str], headers: Mapping[str, str]) -> None:
+    raw = trailers.get("grpc-status")
+    if raw == "0":
+        return
+    if raw is None or not raw.isdigit():
+        _fail(grpc.StatusCode.UNKNOWN, "the stream ended without a status")
+    code = _CODES.get(int(raw), grpc.StatusCode.UNKNOWN)
+    _fail(code, framing.decode_message(trailers.get("grpc-message", "")), trailers, headers)
+
+
+def _fail(
+    code: grpc.StatusCode,
+    details: str,
+    trailers: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> NoReturn:
+    raise grpc.aio.AioRpcError(code, _metadata(headers), _metadata(trailers), details)
+
+
+def _metadata(headers: Mapping[str, str] | None) -> grpc.aio.Metadata:
+    items: list[tuple[str, Any]] = []
+    for key, value in (headers or {}).items():
+        if key == STATUS_DETAILS or key.endswith("-bin"):
+            try:
+                items.append((key, framing.decode_binary(value)))
+            except ValueError:
+                continue
+        elif key not in ("grpc-status", "grpc-message", "content-type"):
+            items.append((key, value))
+    return grpc.aio.Metadata(*items)

@@ -1,0 +1,370 @@
+"""Serves generated servicers as an ASGI application over HTTP/2 with trailers.
+
+Pass a `GrpcApplication` where the generated `add_…Servicer_to_server` expects a server. Handlers get a context with
+the part of `grpc.aio.ServicerContext` that servicers use, so the same servicer also runs on grpcio's own server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, MutableMapping, Sequence
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+from google.rpc.status_pb2 import Status
+
+from chassis.grpc import framing
+from chassis.grpc.framing import ProtocolError
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Metadata = Sequence[tuple[str, str | bytes]]
+
+DEFAULT_MESSAGE_LIMIT_BYTES = 1024 * 1024
+STATUS_DETAILS = "grpc-status-details-bin"
+# A caller that leaves is noticed within this time. The host reports it only when asked (its receive() does not
+# wait once the body is complete), and asking has a price, so calls shorter than this never pay it.
+DISCONNECT_POLL_SECONDS = 0.1
+
+_RESPONSE_HEADERS = [(b"content-type", framing.CONTENT_TYPE), (b"grpc-accept-encoding", b"identity,gzip")]
+_OK_TRAILERS = [(b"grpc-status", b"0")]
+_log = structlog.get_logger(__name__)
+
+
+class AbortError(Exception):
+    """Raised by `ServerContext.abort`; ends the call with the status set there."""
+
+
+class CallerGoneError(Exception):
+    """The peer reset the stream or its connection; there is nobody left to answer."""
+
+
+class ServerContext:
+    """One call, as its handler sees it: the part of `grpc.aio.ServicerContext` that servicers use."""
+
+    __slots__ = ("_code", "_deadline", "_details", "_initial", "_metadata", "_peer", "_trailing")
+
+    def __init__(self, metadata: Metadata, deadline: float | None, peer: str) -> None:
+        self._metadata = metadata
+        self._deadline = deadline
+        self._peer = peer
+        self._initial: Metadata = ()
+        self._trailing: Metadata = ()
+        self._code = grpc.StatusCode.OK
+        self._details = ""
+
+    def invocation_metadata(self) -> Metadata:
+        """The request's metadata, `-bin` values decoded."""
+        return self._metadata
+
+    def peer(self) -> str:
+        """The address of the immediate peer."""
+        return self._peer
+
+    def time_remaining(self) -> float | None:
+        """Seconds left before the caller's deadline, or None without one."""
+        if self._deadline is None:
+            return None
+        return max(0.0, self._deadline - asyncio.get_running_loop().time())
+
+    async def send_initial_metadata(self, metadata: Metadata) -> None:
+        """Metadata for the response headers; they leave with the first message."""
+        self._initial = metadata
+
+    def set_trailing_metadata(self, metadata: Metadata) -> None:
+        """Metadata to send after the last message."""
+        self._trailing = metadata
+
+    def trailing_metadata(self) -> Metadata:
+        """What `set_trailing_metadata` was given."""
+        return self._trailing
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        """The status to end with when the handler returns."""
+        self._code = code
+
+    def set_details(self, details: str) -> None:
+        """The message of that status."""
+        self._details = details
+
+    def code(self) -> grpc.StatusCode:
+        """The status as set so far."""
+        return self._code
+
+    def details(self) -> str:
+        """The message as set so far."""
+        return self._details
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
+        """End the call with this status.
+
+        Raises:
+            AbortError: always.
+        """
+        self._code, self._details = code, details
+        if trailing_metadata:
+            self._trailing = trailing_metadata
+        raise AbortError
+
+    async def abort_with_status(self, status: Any) -> NoReturn:
+        """End the call with a `grpc.Status`, rich details included."""
+        await self.abort(status.code, status.details, tuple(status.trailing_metadata))
+
+
+class GrpcApplication:
+    """An ASGI application made of generated servicers.
+
+    Args:
+        message_limit_bytes: the largest request message, once decompressed; RESOURCE_EXHAUSTED over it.
+        compress_responses: gzip response messages over 1 KiB for callers that accept it.
+    """
+
+    def __init__(
+        self, *, message_limit_bytes: int = DEFAULT_MESSAGE_LIMIT_BYTES, compress_responses: bool = False
+    ) -> None:
+        self._methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._limit = message_limit_bytes
+        self._compress = compress_responses
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler[Any, Any]]) -> None:
+        """Part of the registration protocol; the registered form, which always follows, has all we need."""
+
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """Called by the generated `add_…Servicer_to_server`."""
+        for name, handler in method_handlers.items():
+            self._methods[f"/{service_name}/{name}"] = handler
+
+    async def __call__(
+        self, scope: Scope, receive: Callable[[], Any], send: Callable[[Message], Any]
+    ) -> None:
+        """Serve one call (ASGI 3, HTTP scope)."""
+        if scope["type"] != "http":
+            raise ValueError(f"a gRPC application serves HTTP only, not {scope['type']!r}")
+        call = _Call(scope, receive, send, self._limit, compress=self._compress)
+        if scope["method"] != "POST":
+            await call.refuse_http(405, [(b"allow", b"POST")])
+        elif not call.content_type.startswith(framing.CONTENT_TYPE):
+            await call.refuse_http(415, [])
+        elif (handler := self._methods.get(scope["path"])) is None:
+            await call.finish(grpc.StatusCode.UNIMPLEMENTED, "unknown method", ())
+        else:
+            await call.run(handler)
+
+
+class _Call:
+    """The life of one call, from its first header to its trailers."""
+
+    def __init__(
+        self, scope: Scope, receive: Callable[[], Any], send: Callable[[Message], Any], limit: int, *, compress: bool
+    ) -> None:
+        self._receive = receive
+        self._send = send
+        self._limit = limit
+        self._started = False
+        self._encoding = b"identity"
+        self.content_type = b""
+        timeout: float | None = None
+        accepts_gzip = False
+        metadata: list[tuple[str, str | bytes]] = []
+        for name, value in scope["headers"]:
+            if name == b"content-type":
+                self.content_type = value
+            elif name == b"grpc-timeout":
+                timeout = framing.parse_timeout(value)
+            elif name == b"grpc-encoding":
+                self._encoding = value
+            elif name == b"grpc-accept-encoding":
+                accepts_gzip = b"gzip" in value
+            elif not name.startswith(b":"):
+                metadata.append(_metadata_item(name, value))
+        self._compress = compress and accepts_gzip
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        self._deadline = deadline
+        client = scope.get("client")
+        self.context = ServerContext(metadata, deadline, f"{client[0]}:{client[1]}" if client else "")
+
+    async def run(self, handler: grpc.RpcMethodHandler[Any, Any]) -> None:
+        """Run the handler under the caller's deadline and answer with its messages and status."""
+        context = self.context
+        watch: _DisconnectWatch | None = None
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                if handler.request_streaming:
+                    request: Any = self._request_messages(handler.request_deserializer)
+                else:
+                    request = await self._request_message(handler.request_deserializer)
+                    watch = _DisconnectWatch(self._receive)
+                if handler.response_streaming:
+                    behavior: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
+                    async with contextlib.aclosing(behavior(request, context)) as responses:
+                        async for response in responses:
+                            await self._send_message(handler.response_serializer(response), more=True)
+                    await self._finish_ok()
+                else:
+                    behavior = handler.stream_unary if handler.request_streaming else handler.unary_unary
+                    response = await behavior(request, context)
+                    if context.code() is grpc.StatusCode.OK:
+                        await self._send_message(handler.response_serializer(response), more=False)
+                        await self._trailers(_ok_trailers(context.trailing_metadata()))
+                    else:
+                        await self._finish_ok()
+        except AbortError:
+            await self.finish(context.code(), context.details(), context.trailing_metadata())
+        except ProtocolError as error:
+            await self.finish(error.code, error.details, ())
+        except TimeoutError:
+            await self.finish(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed", ())
+        except CallerGoneError:
+            return
+        except asyncio.CancelledError:
+            if watch is None or not watch.caller_is_gone:
+                raise
+        except Exception:
+            _log.exception("unexpected error in a gRPC handler")
+            await self.finish(grpc.StatusCode.INTERNAL, "internal error", ())
+        finally:
+            if watch is not None:
+                watch.stop()
+
+    async def _finish_ok(self) -> None:
+        context = self.context
+        await self.finish(context.code(), context.details(), context.trailing_metadata())
+
+    async def _request_message(self, deserialize: Callable[[bytes], Any]) -> Any:
+        body = b""
+        more = True
+        while more:
+            event = await self._receive()
+            if event["type"] == "http.disconnect":
+                raise CallerGoneError
+            chunk = event.get("body", b"")
+            body = body + chunk if body else chunk
+            if len(body) > self._limit + 5:
+                raise framing.too_large(self._limit)
+            more = event.get("more_body", False)
+        return self._deserialize(deserialize, framing.decode_single(body, self._encoding, self._limit))
+
+    async def _request_messages(self, deserialize: Callable[[bytes], Any]) -> AsyncIterator[Any]:
+        async for message in framing.decode_stream(self._chunks(), self._encoding, self._limit):
+            yield self._deserialize(deserialize, message)
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        more = True
+        while more:
+            event = await self._receive()
+            if event["type"] == "http.disconnect":
+                raise CallerGoneError
+            yield event.get("body", b"")
+            more = event.get("more_body", False)
+
+    @staticmethod
+    def _deserialize(deserialize: Callable[[bytes], Any], message: bytes) -> Any:
+        try:
+            return deserialize(message)
+        except Exception as error:
+            # INTERNAL is what grpcio answers here as well.
+            raise ProtocolError(grpc.StatusCode.INTERNAL, "the request message does not parse") from error
+
+    async def _send_message(self, message: bytes, *, more: bool) -> None:
+        if not self._started:
+            await self._start()
+        frame = framing.encode_frame(message, compress=self._compress)
+        await self._send({"type": "http.response.body", "body": frame, "more_body": more})
+
+    async def _start(self) -> None:
+        self._started = True
+        headers = _RESPONSE_HEADERS
+        if self._compress:
+            headers = [*headers, (b"grpc-encoding", b"gzip")]
+        if self.context._initial:  # noqa: SLF001 - the call and its context are one unit
+            headers = [*headers, *_wire_metadata(self.context._initial)]  # noqa: SLF001
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers, "trailers": True})
+
+    async def finish(self, code: grpc.StatusCode, details: str, trailing: Metadata) -> None:
+        """End with `code`: in trailers after messages, in the headers (trailers-only) when there were none."""
+        trailers = [(b"grpc-status", b"%d" % code.value[0])]
+        if details:
+            trailers.append((b"grpc-message", framing.encode_message(details)))
+        trailers += _wire_metadata(trailing)
+        if self._started:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._trailers(trailers)
+        else:
+            headers = [*_RESPONSE_HEADERS, *_wire_metadata(self.context._initial), *trailers]  # noqa: SLF001
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _trailers(self, trailers: list[tuple[bytes, bytes]]) -> None:
+        await self._send({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
+
+    async def refuse_http(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Answer something that is not gRPC at all with a bare HTTP status."""
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class _DisconnectWatch:
+    """Cancels the task that made it once its caller has gone."""
+
+    __slots__ = ("_handler", "_receive", "_timer", "_watcher", "caller_is_gone")
+
+    def __init__(self, receive: Callable[[], Any]) -> None:
+        self._receive = receive
+        self._handler = asyncio.current_task()
+        self._watcher: asyncio.Task[None] | None = None
+        self.caller_is_gone = False
+        self._timer = asyncio.get_running_loop().call_later(DISCONNECT_POLL_SECONDS, self._start)
+
+    def _start(self) -> None:
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            await asyncio.sleep(DISCONNECT_POLL_SECONDS)
+        self.caller_is_gone = True
+        if self._handler is not None:
+            self._handler.cancel()
+
+    def stop(self) -> None:
+        """The handler is done: stop watching."""
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+
+def _metadata_item(name: bytes, value: bytes) -> tuple[str, str | bytes]:
+    key = name.decode("latin-1")
+    if key.endswith("-bin"):
+        with contextlib.suppress(ValueError):
+            return key, framing.decode_binary(value.decode("latin-1"))
+    return key, value.decode("latin-1")
+
+
+def _wire_metadata(metadata: Metadata) -> list[tuple[bytes, bytes]]:
+    return [
+        (key.encode(), framing.encode_binary(value) if isinstance(value, bytes) else value.encode())
+        for key, value in metadata
+    ]
+
+
+def _ok_trailers(trailing: Metadata) -> list[tuple[bytes, bytes]]:
+    return [*_OK_TRAILERS, *_wire_metadata(trailing)] if trailing else _OK_TRAILERS
+
+
+def status_metadata(status: Status) -> tuple[tuple[str, bytes], ...]:
+    """The trailing metadata that carries rich error details."""
+    return ((STATUS_DETAILS, status.SerializeToString()),)
+
+
+def monotonic_deadline(context: ServerContext) -> float | None:
+    """The call's deadline on the event loop's clock, on our server and on grpcio's alike."""
+    remaining = context.time_remaining()
+    # grpcio reports "no deadline" as a time in the far future.
+    if remaining is None or remaining > time.get_clock_info("monotonic").resolution + 10**8:
+        return None
+    return asyncio.get_running_loop().time() + remaining

@@ -1,0 +1,27 @@
+"""Who is calling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from contracts.permissions import ROLE_PERMISSIONS
+
+
+@lru_cache(maxsize=256)
+def permissions_of(roles: tuple[str, ...]) -> frozenset[str]:
+    """Every permission that any of `roles` grants; an unknown role grants none."""
+    return frozenset().union(*(ROLE_PERMISSIONS.get(role, frozenset()) for role in roles))
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated user, as the BFF has verified it."""
+
+    user_id: str
+    session_id: str
+    roles: tuple[str, ...]
+
+    def may(self, permission: str) -> bool:
+        """Whether one of the caller's roles grants `permission`."""
+        return permission in permissions_of(self.roles)

@@ -1,0 +1,74 @@
+"""Structured logging: one JSON object a line on stdout, with the fields every line must have.
+
+A secret never reaches a line because it is a type that cannot be printed (`pydantic.SecretStr`); bodies, headers
+and query strings are never logged at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import structlog
+
+from chassis import context
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+def configure(service: str, *, environment: str, version: str, level: str = "info") -> None:
+    """Send structlog and the standard library's logging to stdout as JSON lines.
+
+    Args:
+        service: the name under which this process appears in every line.
+        environment: where it runs (development, production, …).
+        version: the version of the service's distribution.
+        level: the lowest level that is written.
+    """
+    fixed = {
+        "service": service,
+        "environment": environment,
+        "version": version,
+        "instance_id": f"{socket.gethostname()}-{os.getpid()}",
+    }
+
+    def add_standard_fields(_logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
+        event["level"] = method
+        event["time"] = datetime.now(UTC)
+        event.update(fixed)
+        request = context.current()
+        if request is not None:
+            event["request_id"] = request.request_id
+            # 00-<trace_id>-<span_id>-<flags>, W3C Trace Context section 3.2
+            if len(request.traceparent) == 55:
+                event["trace_id"] = request.traceparent[3:35]
+                event["span_id"] = request.traceparent[36:52]
+        return event
+
+    structlog.configure(
+        processors=[
+            add_standard_fields,
+            structlog.processors.format_exc_info,
+            lambda _logger, _method, event: _encode(event),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.BytesLoggerFactory(file=sys.stdout.buffer),
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [_StandardLibraryBridge()]
+    root.setLevel(logging.WARNING)
+
+
+class _StandardLibraryBridge(logging.Handler):
+    """Libraries log through the standard library; their lines get the same shape."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger(record.name).log(
+            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info
+        )

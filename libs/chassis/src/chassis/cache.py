@@ -1,0 +1,100 @@
+"""A versioned cache in Valkey: what it answers is never older than what a writer has committed.
+
+A record has a version that every change raises. A writer, before it commits version N, calls `raise_floor(N)`:
+from then on no copy older than N is answered or stored. A reader that misses loads from the database and offers its
+copy with the version it read; the copy is kept only when it is not below the floor. So a reader that raced with
+the writer cannot put the old state back, and the writer's next read is its own write (ADR 0005).
+
+An entry is `<version>:<payload>`; a bare floor has an empty payload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from chassis.errors import ServiceError
+
+# How long a floor holds without a fill: longer than any transaction may last (the deadline of a request).
+FLOOR_SECONDS = 60
+
+_log = structlog.get_logger(__name__)
+
+_STORE = """
+local stored = redis.call('GET', KEYS[1])
+if stored then
+  local version = tonumber(string.match(stored, '^(%d+):'))
+  if version and version > tonumber(ARGV[1]) then return 0 end
+end
+redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+
+_RAISE = """
+for i, key in ipairs(KEYS) do
+  local stored = redis.call('GET', key)
+  local version = stored and tonumber(string.match(stored, '^(%d+):')) or 0
+  if version < tonumber(ARGV[i]) then redis.call('SET', key, ARGV[i] .. ':', 'EX', ARGV[#KEYS + 1]) end
+end
+return 1
+"""
+
+
+class VersionedCache:
+    """One namespace of records.
+
+    Args:
+        valkey: the client, `decode_responses=False`.
+        prefix: what the keys start with, for example `order:`.
+        ttl: seconds after which an unused copy is dropped.
+    """
+
+    def __init__(self, valkey: Redis, prefix: str, ttl: float) -> None:
+        self._valkey = valkey
+        self._prefix = prefix
+        self._ttl_ms = int(ttl * 1000)
+        self._store = valkey.register_script(_STORE)
+        self._raise = valkey.register_script(_RAISE)
+
+    def key(self, record_id: str) -> str:
+        """The Valkey key of a record."""
+        return self._prefix + record_id
+
+    async def get(self, record_id: str) -> bytes | None:
+        """The cached payload, or None: on a miss, below a floor, and when Valkey is away."""
+        try:
+            return payload(await self._valkey.get(self._prefix + record_id))
+        except RedisError as error:
+            _log.warning("cache read failed", prefix=self._prefix, error=str(error))
+            return None
+
+    async def offer(self, record_id: str, version: int, value: bytes) -> None:
+        """Keep `value` unless a newer version is known. Failure costs the next reader a miss and nothing else."""
+        try:
+            await self._store(keys=[self._prefix + record_id], args=[version, value, self._ttl_ms])
+        except RedisError as error:
+            _log.warning("cache fill failed", prefix=self._prefix, error=str(error))
+
+    async def raise_floor(self, versions: Mapping[str, int]) -> None:
+        """Forbid copies older than these versions; call before the commit that makes them.
+
+        Raises:
+            ServiceError: UNAVAILABLE, when Valkey cannot be told: committing would leave a stale copy readable.
+        """
+        if not versions:
+            return
+        keys: Sequence[str] = [self._prefix + record_id for record_id in versions]
+        try:
+            await self._raise(keys=keys, args=[*versions.values(), FLOOR_SECONDS])
+        except RedisError as error:
+            raise ServiceError("UNAVAILABLE", retry_after=1.0) from error
+
+
+def payload(entry: bytes | None) -> bytes | None:
+    """The payload of a raw entry, or None for a miss or a bare floor."""
+    if entry is None:
+        return None
+    return entry[entry.index(b":") + 1 :] or None

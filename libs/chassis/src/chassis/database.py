@@ -1,0 +1,141 @@
+"""PostgreSQL: one bounded pool, explicit transactions, the request's deadline on every statement."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from chassis import context
+from chassis.errors import ServiceError
+
+# Used where no request sets a deadline (background work).
+DEFAULT_STATEMENT_SECONDS = 10.0
+
+
+class Connection:
+    """One connection, as generated query functions use it; every statement gets the time that is left."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+        """All rows of a query."""
+        rows: list[asyncpg.Record] = await self._connection.fetch(sql, *args, timeout=_seconds())
+        return rows
+
+    async def fetchrow(self, sql: str, *args: Any) -> asyncpg.Record | None:
+        """The first row of a query, or None."""
+        row: asyncpg.Record | None = await self._connection.fetchrow(sql, *args, timeout=_seconds())
+        return row
+
+    async def execute(self, sql: str, *args: Any) -> int:
+        """Run a statement; the number of rows it touched."""
+        tag: str = await self._connection.execute(sql, *args, timeout=_seconds())
+        count = tag.rpartition(" ")[2]
+        return int(count) if count.isdigit() else 0
+
+    async def executemany(self, sql: str, args: Iterable[Sequence[Any]]) -> None:
+        """Run a statement once for each tuple of arguments, in one round trip."""
+        await self._connection.executemany(sql, args, timeout=_seconds())
+
+
+class Database:
+    """A pool of connections to one database.
+
+    Args:
+        url: a libpq URL.
+        min_size, max_size: connections kept and allowed; callers queue for one until their deadline.
+        service: application_name of the sessions, for pg_stat_activity.
+    """
+
+    def __init__(self, url: str, *, min_size: int, max_size: int, service: str) -> None:
+        self._pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(
+            url,
+            min_size=min_size,
+            max_size=max_size,
+            command_timeout=DEFAULT_STATEMENT_SECONDS,
+            # A session never keeps state between transactions, so the server-side RESET, a round trip on every
+            # release, would undo nothing. An open transaction is rolled back by the block that opened it.
+            reset=_no_reset,
+            server_settings={"application_name": service},
+        )
+
+    async def open(self) -> None:
+        """Open the pool.
+
+        Raises:
+            OSError, asyncpg.PostgresError: the database cannot be reached or refuses us.
+        """
+        await self._pool
+
+    async def close(self) -> None:
+        """Wait for the connections in use, then close all."""
+        await self._pool.close()
+
+    async def ping(self) -> None:
+        """Raise unless the database answers within a second."""
+        async with self._pool.acquire(timeout=1.0) as connection:
+            await connection.fetchval("SELECT 1", timeout=1.0)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for reads, each statement its own transaction.
+
+        Raises:
+            ServiceError: DEADLINE_EXCEEDED, or UNAVAILABLE when the database cannot be reached.
+        """
+        with _translated():
+            async with self._pool.acquire(timeout=_seconds()) as raw:
+                yield Connection(raw)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A READ COMMITTED transaction: committed at the end of the block, rolled back when it raises.
+
+        Raises:
+            ServiceError: DEADLINE_EXCEEDED, or UNAVAILABLE when the database cannot be reached.
+        """
+        with _translated():
+            async with self._pool.acquire(timeout=_seconds()) as raw, raw.transaction():
+                yield Connection(raw)
+
+
+async def _no_reset(_connection: Any) -> None:
+    return
+
+
+def _seconds() -> float:
+    current = context.current()
+    remaining = current.remaining() if current else None
+    if remaining is None:
+        return DEFAULT_STATEMENT_SECONDS
+    if remaining <= 0:
+        raise ServiceError("DEADLINE_EXCEEDED")
+    return remaining
+
+
+class _translated:  # noqa: N801 - reads as a verb where it is used
+    """Turns the driver's connection failures into ServiceError; everything else passes unchanged."""
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, TimeoutError):
+            raise ServiceError("DEADLINE_EXCEEDED") from error
+        if isinstance(
+            error,
+            asyncpg.PostgresConnectionError
+            | asyncpg.InterfaceError
+            | asyncpg.CannotConnectNowError
+            | asyncpg.AdminShutdownError
+            | asyncpg.CrashShutdownError
+            | asyncpg.TooManyConnectionsError
+            | OSError,
+        ):
+            raise ServiceError("UNAVAILABLE", retry_after=1.0) from error

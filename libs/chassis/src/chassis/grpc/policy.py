@@ -1,0 +1,172 @@
+"""What the contract demands of every call, put around every handler at registration.
+
+`ContractServer` stands where the generated `add_…Servicer_to_server` expects a server and forwards to a real one,
+ours or grpcio's. On the way it binds the contract: each method of the descriptor must have an access rule and a
+handler of its own, or the service does not start. Around each handler it sets the request context, enforces the
+permission and the field rules, maps errors to rich statuses, and writes the access line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+import grpc
+import structlog
+from contracts.common.v1 import options_pb2
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+
+from chassis import context as request_context
+from chassis.context import RequestContext
+from chassis.errors import ServiceError, as_service_error
+from chassis.grpc.rules import compile_rules
+from chassis.grpc.server import AbortError, monotonic_deadline, status_metadata
+
+_log = structlog.get_logger("access")
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class ContractMismatchError(Exception):
+    """The code does not implement the contract; the message names each mismatch."""
+
+
+class ContractServer:
+    """Registers servicers of the given contract services on `server`, with the contract's policy around them."""
+
+    def __init__(self, server: Any, services: Iterable[ServiceDescriptor]) -> None:
+        self._server = server
+        self._services = {service.full_name: service for service in services}
+        self._registered: set[str] = set()
+        self._mismatches: list[str] = []
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler[Any, Any]]) -> None:
+        """Part of the registration protocol; the registered form, which always follows, has all we need."""
+
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """Called by the generated `add_…Servicer_to_server`."""
+        service = self._services.get(service_name)
+        if service is None:
+            self._mismatches.append(f"{service_name} is served but is not part of this service's contract")
+            return
+        self._registered.add(service_name)
+        guarded = {}
+        for method in service.methods:
+            handler = method_handlers.get(method.name)
+            if handler is None or not _is_implemented(handler):
+                self._mismatches.append(f"{method.full_name} has no handler")
+            elif method.GetOptions().Extensions[options_pb2.access].WhichOneof("rule") is None:
+                self._mismatches.append(f"{method.full_name} names no permission and is not marked anonymous")
+            else:
+                guarded[method.name] = _guarded(method, handler)
+        generic = grpc.method_handlers_generic_handler(service_name, guarded)
+        self._server.add_generic_rpc_handlers((generic,))
+        self._server.add_registered_method_handlers(service_name, guarded)
+
+    def check(self) -> None:
+        """Call once everything is registered.
+
+        Raises:
+            ContractMismatchError: naming every method without handler or access rule, and every service that is
+                in the contract but not served or the other way round.
+        """
+        missing = [f"{name} is not served" for name in self._services if name not in self._registered]
+        if problems := self._mismatches + missing:
+            raise ContractMismatchError("the service does not implement its contract: " + "; ".join(problems))
+
+
+def _is_implemented(handler: grpc.RpcMethodHandler[Any, Any]) -> bool:
+    # The generated base class answers UNIMPLEMENTED with plain functions that live in a *_pb2_grpc module.
+    behavior = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    return not getattr(behavior, "__module__", "").endswith("_pb2_grpc")
+
+
+def _guarded(method: MethodDescriptor, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    guard = _Guard(method)
+    if handler.unary_unary is not None:
+        return grpc.unary_unary_rpc_method_handler(
+            guard.unary(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+        )
+    if handler.unary_stream is not None:
+        return grpc.unary_stream_rpc_method_handler(
+            guard.stream(handler.unary_stream), handler.request_deserializer, handler.response_serializer
+        )
+    raise ContractMismatchError(f"{method.full_name} streams requests, which contracts here do not")
+
+
+class _Guard:
+    """The policy of one method."""
+
+    def __init__(self, method: MethodDescriptor) -> None:
+        access = method.GetOptions().Extensions[options_pb2.access]
+        self._name = f"{method.containing_service.full_name}/{method.name}"
+        self._permission = "" if access.anonymous else access.permission
+        self._validate = compile_rules(method.input_type)
+
+    def unary(self, behavior: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def call(request: Any, context: Any) -> Any:
+            started = time.perf_counter()
+            with request_context.serving(self._context(context)) as current:
+                try:
+                    self._admit(current, request)
+                    response = await behavior(request, context)
+                except Exception as error:
+                    await self._abort(context, error, started)
+                except asyncio.CancelledError:
+                    self._access_line("CANCELLED", started)
+                    raise
+                self._access_line("OK", started)
+                return response
+
+        return call
+
+    def stream(
+        self, behavior: Callable[[Any, Any], AsyncIterator[Any]]
+    ) -> Callable[[Any, Any], AsyncIterator[Any]]:
+        async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+            started = time.perf_counter()
+            with request_context.serving(self._context(context)) as current:
+                try:
+                    self._admit(current, request)
+                    async for response in behavior(request, context):
+                        yield response
+                except Exception as error:
+                    await self._abort(context, error, started)
+                self._access_line("OK", started)
+
+        return call
+
+    @staticmethod
+    def _context(context: Any) -> RequestContext:
+        metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+        return RequestContext.from_metadata(metadata, monotonic_deadline(context))
+
+    def _admit(self, current: RequestContext, request: Any) -> None:
+        if self._permission:
+            if current.caller is None:
+                raise ServiceError("UNAUTHENTICATED")
+            if not current.caller.may(self._permission):
+                raise ServiceError("PERMISSION_DENIED", facts={"permission": self._permission})
+        if self._validate is not None:
+            self._validate(request)
+
+    async def _abort(self, context: Any, error: Exception, started: float) -> None:
+        if isinstance(error, AbortError):
+            raise error
+        known = as_service_error(error)
+        if known is None:
+            if isinstance(error, TimeoutError):
+                known = ServiceError("DEADLINE_EXCEEDED")
+            else:
+                _log.exception("unexpected error", method=self._name)
+                known = ServiceError("INTERNAL")
+        status = known.to_status()
+        self._access_line(known.reason, started)
+        await context.abort(_CODES[status.code], status.message, status_metadata(status))
+
+    def _access_line(self, outcome: str, started: float) -> None:
+        milliseconds = round((time.perf_counter() - started) * 1000, 3)
+        _log.info("rpc", method=self._name, outcome=outcome, duration_ms=milliseconds)

@@ -1,0 +1,61 @@
+"""The Envoy host, known to the chassis here and nowhere else.
+
+Services run as an HTTP filter inside an Envoy process (ADR 0001). Everything they need from it is one thing: a
+gRPC channel over one of that Envoy's upstream clusters. On a stock ASGI server, give the application a
+`grpc.aio` channel instead; nothing else changes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from functools import lru_cache
+from typing import Any
+
+from pyqwest import Headers, ReadError, Request, WriteError
+
+from chassis.grpc.channel import Channel, TransportResponse
+
+# Envoy fixes a stream's timeout when the transport object is made; rounding keeps the number of objects small.
+# The exact deadline is asyncio's, this one only makes sure that Envoy gives the stream back.
+_TIMEOUT_STEP_SECONDS = 0.25
+
+
+def upstream_channel(cluster: str) -> Channel:
+    """A channel over this Envoy's upstream cluster. Usable only while an inbound request is being served."""
+    return Channel(_EnvoyTransport(cluster))
+
+
+@lru_cache(maxsize=256)
+def _transport(cluster: str, steps: int) -> Any:
+    # pyvoy provides this module only inside its own Envoy process.
+    from pyvoy.asgi.httpclient import HTTPTransport
+
+    return HTTPTransport(cluster, timeout=steps * _TIMEOUT_STEP_SECONDS)
+
+
+class _EnvoyTransport:
+    def __init__(self, cluster: str) -> None:
+        self._cluster = cluster
+        self._base_url = f"http://{cluster}"
+
+    async def post(
+        self, path: str, headers: list[tuple[str, str]], body: bytes, timeout: float | None  # noqa: ASYNC109
+    ) -> TransportResponse:
+        steps = 240 if timeout is None else math.ceil(timeout / _TIMEOUT_STEP_SECONDS) + 1
+        request = Request("POST", self._base_url + path, Headers(headers), body)
+        try:
+            response = await _transport(self._cluster, steps).execute(request)
+        except (ReadError, WriteError) as error:
+            raise ConnectionError(str(error)) from error
+        return TransportResponse(response.status, response.headers, _chunks(response), response.trailers)
+
+
+async def _chunks(response: Any) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in response.content:
+            yield chunk
+    except (ReadError, WriteError) as error:
+        raise ConnectionError(str(error)) from error
+    finally:
+        await response.aclose()

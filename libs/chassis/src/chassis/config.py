@@ -1,0 +1,62 @@
+"""Configuration from the environment: typed, frozen, complete or not at all.
+
+A service declares a `Settings` subclass; docs/configuration.md is generated from those classes. Secrets are
+`pydantic.SecretStr`, a type that prints as asterisks.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+S = TypeVar("S", bound="Settings")
+
+
+class ConfigurationError(Exception):
+    """The environment is not a valid configuration; the message names every bad variable."""
+
+
+class Settings(BaseSettings):
+    """What every service is configured with."""
+
+    model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True, case_sensitive=False)
+
+    environment: Annotated[str, Field(description="Where it runs; appears in every log line", min_length=1)] = (
+        "development"
+    )
+    version: Annotated[str, Field(description="Version of the deployment; appears in every log line")] = "0.1.0"
+    log_level: Annotated[
+        str, Field(description="Lowest level that is logged", pattern="^(debug|info|warning|error)$")
+    ] = "info"
+    valkey_url: Annotated[SecretStr, Field(description="Valkey or Redis URL, credentials included")]
+    valkey_connections: Annotated[
+        int, Field(description="Most connections to Valkey; callers wait for a free one", ge=1, le=1000)
+    ] = 16
+
+
+class DatabaseSettings(Settings):
+    """What a service with a database is configured with as well."""
+
+    database_url: Annotated[SecretStr, Field(description="libpq URL of the service's own database and role")]
+    database_pool_min: Annotated[int, Field(description="Connections kept open", ge=0, le=500)] = 2
+    database_pool_max: Annotated[
+        int, Field(description="Most connections; callers wait for a free one until their deadline", ge=1, le=500)
+    ] = 10
+    cursor_secret: Annotated[
+        SecretStr, Field(description="Signs list cursors; shared by all replicas of the service", min_length=32)
+    ]
+
+
+def load(settings: type[S]) -> S:
+    """Read `settings` from the environment.
+
+    Raises:
+        ConfigurationError: naming every missing or invalid variable and its constraint, never a value.
+    """
+    try:
+        return settings()
+    except ValidationError as error:
+        lines = [f"  {str(e['loc'][0]).upper() if e['loc'] else '?'}: {e['msg']}" for e in error.errors()]
+        raise ConfigurationError("these environment variables are missing or invalid:\n" + "\n".join(lines)) from None

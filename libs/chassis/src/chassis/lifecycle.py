@@ -1,0 +1,170 @@
+"""The life of a service process: open everything, become ready, serve, drain, close everything.
+
+A service's `main.py` gives `ServiceProcess` its composition, an async context manager that builds and wires all
+objects and yields the application. The process object is the ASGI application for traffic; `ops` is a second one
+for the ops listener, which runs on an event loop of its own and so can tell that the main one hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import structlog
+
+ASGIApplication = Callable[[MutableMapping[str, Any], Callable[[], Any], Callable[[Any], Any]], Awaitable[None]]
+Check = Callable[[], Awaitable[object]]
+
+_CHECK_SECONDS = 2.0
+_STARTUP_PATIENCE_SECONDS = 20.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """A wired service: its application, and what must work for it to be ready."""
+
+    application: ASGIApplication
+    readiness: Mapping[str, Check] = field(default_factory=dict)
+
+
+class ServiceProcess:
+    """One service in one process; see the module's description."""
+
+    def __init__(self, compose: Callable[[], AbstractAsyncContextManager[Composition]]) -> None:
+        self._compose = compose
+        self._composition: Composition | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.ops: ASGIApplication = OpsApplication(self)
+
+    async def __call__(
+        self, scope: MutableMapping[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]
+    ) -> None:
+        """ASGI 3: lifespan and traffic."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif self._composition is None:
+            raise RuntimeError("traffic arrived outside of the application's lifespan")
+        else:
+            await self._composition.application(scope, receive, send)
+
+    async def _lifespan(self, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        await receive()
+        try:
+            async with self._compose() as composition:
+                self._loop = asyncio.get_running_loop()
+                self._composition = composition
+                _log.info("started")
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                self._composition = None
+        except Exception as error:
+            if self._loop is not None:
+                _log.exception("shutdown failed")
+                await send({"type": "lifespan.shutdown.failed", "message": str(error)})
+            else:
+                _log.error("startup failed", error=str(error), stack=traceback.format_exc())
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+        else:
+            _log.info("stopped")
+            await send({"type": "lifespan.shutdown.complete"})
+
+    async def failures(self) -> dict[str, str]:
+        """What keeps this process from being ready, by check; empty when it is ready. Called from the ops loop."""
+        composition, loop = self._composition, self._loop
+        if composition is None or loop is None:
+            return {"lifecycle": "not started or already stopping"}
+        found = {}
+        for name, check in composition.readiness.items():
+            future = asyncio.run_coroutine_threadsafe(_bounded(check), loop)
+            try:
+                await asyncio.wait_for(asyncio.wrap_future(future), _CHECK_SECONDS + 0.5)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+                future.cancel()
+                found[name] = str(error) or type(error).__name__
+        return found
+
+    async def is_alive(self) -> bool:
+        """Whether the main event loop still turns. Called from the ops loop."""
+        if self._loop is None:
+            return True
+        turned = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop)
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(turned), _CHECK_SECONDS)
+        except TimeoutError:
+            return False
+        return True
+
+    @property
+    def started(self) -> bool:
+        """Whether everything has been opened."""
+        return self._composition is not None
+
+
+class OpsApplication:
+    """Probes on the ops listener, answered from an event loop apart from the traffic's."""
+
+    def __init__(self, process: ServiceProcess) -> None:
+        self._process = process
+
+    async def __call__(
+        self, scope: MutableMapping[str, Any], _receive: Callable[[], Any], send: Callable[[Any], Any]
+    ) -> None:
+        """ASGI 3, HTTP only."""
+        match scope["path"]:
+            case "/healthz/startup":
+                status, body = (200, {"started": True}) if self._process.started else (503, {"started": False})
+            case "/healthz/live":
+                alive = await self._process.is_alive()
+                status, body = (200, {"alive": True}) if alive else (503, {"alive": False})
+            case "/healthz/ready":
+                failures = await self._process.failures()
+                status, body = (503, {"ready": False, **failures}) if failures else (200, {"ready": True})
+            case _:
+                status, body = 404, {"paths": ["/healthz/startup", "/healthz/live", "/healthz/ready"]}
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": msgspec.json.encode(body)})
+
+
+async def _bounded(check: Check) -> None:
+    async with asyncio.timeout(_CHECK_SECONDS):
+        await check()
+
+
+async def patiently(what: str, attempt: Callable[[], Awaitable[object]]) -> None:
+    """Try `attempt` again for up to 20 s: at start, a backing service may come up after us.
+
+    Raises:
+        OSError: the last failure, naming `what`.
+    """
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + _STARTUP_PATIENCE_SECONDS
+    while True:
+        try:
+            await attempt()
+        except Exception as error:
+            if loop.time() > give_up:
+                raise OSError(f"{what} cannot be reached: {error}") from error
+            await asyncio.sleep(0.5)
+        else:
+            return
+
+
+@asynccontextmanager
+async def background(work: Callable[[], Awaitable[None]], name: str) -> AsyncIterator[None]:
+    """Run `work` as a task for the duration of the block; cancelled and awaited at its end."""
+    task: asyncio.Task[None] = asyncio.ensure_future(work())
+    task.set_name(name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,55 @@
+-- name: InsertOrder :exec
+INSERT INTO orders (id, user_id, status, currency, total_minor, version, expires_at, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, sqlc.arg(now), sqlc.arg(now));
+
+-- name: InsertOrderItems :copyfrom
+INSERT INTO order_items (order_id, line_no, product_id, name, unit_price_minor, quantity)
+VALUES ($1, $2, $3, $4, $5, $6);
+
+-- name: InsertTransition :exec
+INSERT INTO order_transitions (order_id, version, from_status, to_status, actor_id, reason, occurred_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7);
+
+-- name: GetOrder :many
+-- One row for each line of the order.
+SELECT sqlc.embed(orders), sqlc.embed(order_items)
+FROM orders JOIN order_items ON order_items.order_id = orders.id
+WHERE orders.id = $1
+ORDER BY order_items.line_no;
+
+-- name: LockOrder :one
+SELECT * FROM orders WHERE id = $1 FOR UPDATE;
+
+-- name: UpdateOrderStatus :exec
+UPDATE orders SET status = $2, version = $3, updated_at = $4 WHERE id = $1;
+
+-- name: ListOrders :many
+-- Newest first, after the keyset; null filters do not filter.
+SELECT * FROM orders
+WHERE (sqlc.narg(user_id)::uuid IS NULL OR user_id = sqlc.narg(user_id))
+  AND (sqlc.narg(before_id)::uuid IS NULL OR id < sqlc.narg(before_id))
+  AND (sqlc.narg(status)::order_status IS NULL OR status = sqlc.narg(status))
+  AND (sqlc.narg(created_from)::timestamptz IS NULL OR created_at >= sqlc.narg(created_from))
+  AND (sqlc.narg(created_before)::timestamptz IS NULL OR created_at < sqlc.narg(created_before))
+ORDER BY id DESC
+LIMIT sqlc.arg(row_limit);
+
+-- name: ListItemsOfOrders :many
+SELECT * FROM order_items WHERE order_id = ANY(sqlc.arg(order_ids)::uuid[]) ORDER BY order_id, line_no;
+
+-- name: SumSpending :many
+SELECT currency, sum(total_minor)::bigint AS total_minor FROM orders
+WHERE user_id = $1 AND status IN ('paid', 'shipped', 'delivered')
+GROUP BY currency ORDER BY currency;
+
+-- name: ListTransitions :many
+SELECT * FROM order_transitions WHERE order_id = $1 ORDER BY version;
+
+-- name: LockExpiredOrders :many
+-- Rows another replica is already expiring are skipped, not waited for; so are orders being paid right now.
+SELECT * FROM orders
+WHERE status = 'pending_payment' AND expires_at <= sqlc.arg(now)
+  AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.order_id = orders.id AND p.status = 'processing')
+ORDER BY expires_at
+LIMIT sqlc.arg(row_limit)
+FOR UPDATE SKIP LOCKED;

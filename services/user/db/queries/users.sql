@@ -1,0 +1,29 @@
+-- name: InsertUser :one
+INSERT INTO users (id, email, display_name, password_hash, roles, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, sqlc.arg(now), sqlc.arg(now))
+ON CONFLICT (lower(email)) DO NOTHING
+RETURNING *;
+
+-- name: GetUser :one
+SELECT * FROM users WHERE id = $1;
+
+-- name: GetUserByEmail :one
+SELECT * FROM users WHERE lower(email) = lower(sqlc.arg(email));
+
+-- name: LockUser :one
+SELECT * FROM users WHERE id = $1 FOR UPDATE;
+
+-- name: UpdateUser :one
+UPDATE users
+SET display_name = $2, password_hash = $3, status = $4, roles = $5, version = $6, updated_at = $7
+WHERE id = $1
+RETURNING *;
+
+-- name: ListUsers :many
+-- Newest first, after the keyset; the search is part of an address or a name, in any case.
+SELECT * FROM users
+WHERE (sqlc.narg(before_id)::uuid IS NULL OR id < sqlc.narg(before_id))
+  AND (sqlc.narg(pattern)::text IS NULL OR lower(email) LIKE sqlc.narg(pattern)
+       OR lower(display_name) LIKE sqlc.narg(pattern))
+ORDER BY id DESC
+LIMIT sqlc.arg(row_limit);

@@ -1,0 +1,1 @@
+"""Generated code only: messages, stubs, HTTP models, the client. Never edited."""

@@ -1,0 +1,28 @@
+"""What the Order service is configured with."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from chassis.config import DatabaseSettings
+from pydantic import Field
+
+
+class Settings(DatabaseSettings):
+    """Variables of the Order service."""
+
+    order_cache_seconds: Annotated[
+        float, Field(description="How long an unused order or product stays cached", gt=0, le=86400)
+    ] = 300.0
+    payment_window_seconds: Annotated[
+        float, Field(description="How long an unpaid order holds its stock", gt=0, le=86400)
+    ] = 900.0
+    payment_timeout_seconds: Annotated[
+        float, Field(description="How long the payment provider may take to answer", gt=0, le=60)
+    ] = 1.0
+    sweep_interval_seconds: Annotated[
+        float, Field(description="How often unpaid orders are expired and stuck payments settled", gt=0, le=3600)
+    ] = 1.0
+    idempotency_retention_hours: Annotated[
+        float, Field(description="How long an idempotency key is remembered", ge=1, le=720)
+    ] = 24.0

@@ -1,0 +1,324 @@
+"""The public API's Python side, from its OpenAPI document: models, the table of operations, a typed client."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Spec = dict[str, Any]
+METHODS = ("get", "post", "put", "patch", "delete")
+
+
+def models(document: Path, spec: Spec) -> str:
+    """msgspec Structs by datamodel-code-generator; frozen, and closed where the schema says so."""
+    with tempfile.TemporaryDirectory() as directory:
+        target = Path(directory) / "models.py"
+        subprocess.run(
+            [
+                sys.executable, "-m", "datamodel_code_generator", "--input", str(document),
+                "--input-file-type", "openapi", "--output", str(target),
+                "--output-model-type", "msgspec.Struct", "--target-python-version", "3.11", "--disable-timestamp",
+                "--use-annotated", "--enum-field-as-literal", "all", "--collapse-root-models",
+                "--openapi-scopes", "schemas", "--formatters", "builtin", "--output-datetime-class", "datetime",
+                "--custom-file-header", "#",
+            ],
+            check=True,
+        )  # fmt: skip
+        source = target.read_text().lstrip("#\n")
+    closed = {n for n, s in spec["components"]["schemas"].items() if s.get("additionalProperties") is False}
+
+    def options(match: re.Match[str]) -> str:
+        forbid = ", forbid_unknown_fields=True" if match[1] in closed else ""
+        return f"class {match[1]}(Struct, frozen=True, kw_only=True{forbid}):"
+
+    return re.sub(r"^class (\w+)\(Struct\):", options, source, flags=re.M)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of an operation."""
+
+    name: str
+    place: str
+    required: bool
+    schema: Spec
+
+    @property
+    def python_name(self) -> str:
+        return self.name.lower().replace("-", "_")
+
+    def python_type(self) -> str:
+        """The msgspec type that validates it."""
+        schema = self.schema
+        if "enum" in schema:
+            return f"Literal[{', '.join(map(repr, schema['enum']))}]"
+        base = {"integer": "int", "boolean": "bool"}.get(schema["type"], "str")
+        if schema.get("format") == "date-time":
+            return "datetime"
+        names = {"minimum": "ge", "maximum": "le", "minLength": "min_length", "maxLength": "max_length",
+                 "pattern": "pattern"}  # fmt: skip
+        limits = ", ".join(f"{names[key]}={schema[key]!r}" for key in names if key in schema)
+        return f"Annotated[{base}, Meta({limits})]" if limits else base
+
+    def plain_type(self) -> str:
+        """The type as a caller of the client writes it."""
+        if "enum" in self.schema:
+            return self.python_type()
+        if self.schema.get("format") == "date-time":
+            return "datetime"
+        return {"integer": "int", "boolean": "bool"}.get(self.schema["type"], "str")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of the document, references resolved."""
+
+    id: str
+    method: str
+    path: str
+    summary: str
+    permission: str | None
+    anonymous: bool
+    parameters: list[Parameter]
+    body: str | None
+    success: int
+    answer: str | None
+
+    def of(self, place: str) -> list[Parameter]:
+        """The parameters in one place."""
+        return [parameter for parameter in self.parameters if parameter.place == place]
+
+    @property
+    def python_name(self) -> str:
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", self.id).lower()
+
+    @property
+    def class_name(self) -> str:
+        return self.id[0].upper() + self.id[1:]
+
+
+def parse(spec: Spec) -> list[Operation]:
+    """All operations in the document's order."""
+    found = []
+    for path, item in spec["paths"].items():
+        for method in METHODS:
+            if (raw := item.get(method)) is None:
+                continue
+            parameters = [_parameter(spec, p) for p in [*item.get("parameters", []), *raw.get("parameters", [])]]
+            body = raw.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+            success = min(int(code) for code in raw["responses"] if code.startswith("2"))
+            content = raw["responses"][str(success)].get("content", {})
+            answer = content.get("application/json", {}).get("schema")
+            found.append(
+                Operation(
+                    id=raw["operationId"],
+                    method=method.upper(),
+                    path=path,
+                    summary=raw["summary"],
+                    permission=raw.get("x-permission"),
+                    anonymous=raw.get("security") == [],
+                    parameters=parameters,
+                    body=_name(body),
+                    success=success,
+                    answer=_name(answer),
+                )
+            )
+    return found
+
+
+def _parameter(spec: Spec, raw: Spec) -> Parameter:
+    raw = _resolve(spec, raw)
+    return Parameter(raw["name"], raw["in"], raw.get("required", False), _resolve(spec, raw["schema"]))
+
+
+def _resolve(spec: Spec, node: Spec) -> Spec:
+    if "$ref" not in node:
+        return node
+    target: Any = spec
+    for key in node["$ref"].removeprefix("#/").split("/"):
+        target = target[key]
+    resolved: Spec = target
+    return resolved
+
+
+def _name(schema: Spec | None) -> str | None:
+    return schema["$ref"].rsplit("/", 1)[1] if schema and "$ref" in schema else None
+
+
+_OPERATIONS_HEADER = '''from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, UNSET, UnsetType, field
+
+from contracts.http import models
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What the contract says about one operation; `query` and `headers` validate its parameters."""
+
+    id: str
+    handler: str
+    method: str
+    path: str
+    permission: str | None
+    anonymous: bool
+    success: int
+    body: type[Struct] | None = None
+    query: type[Struct] | None = None
+    headers: type[Struct] | None = None
+
+
+'''
+
+
+def operations(spec: Spec) -> str:
+    """A module with a Struct for each operation's query and headers, and the table of operations."""
+    classes, rows = [], []
+    for operation in parse(spec):
+        row = [
+            f"id={operation.id!r}", f"handler={operation.python_name!r}", f"method={operation.method!r}",
+            f"path={operation.path!r}", f"permission={operation.permission!r}",
+            f"anonymous={operation.anonymous}", f"success={operation.success}",
+        ]  # fmt: skip
+        if operation.body:
+            row.append(f"body=models.{operation.body}")
+        for place, argument, suffix in (("query", "query", "Query"), ("header", "headers", "Headers")):
+            if parameters := operation.of(place):
+                name = operation.class_name + suffix
+                classes.append(_parameter_struct(name, parameters))
+                row.append(f"{argument}={name}")
+        rows.append(f"    Operation({', '.join(row)}),\n")
+    return _OPERATIONS_HEADER + "\n\n".join(classes) + "\n\nOPERATIONS: tuple[Operation, ...] = (\n" + "".join(rows) + ")\n"
+
+
+def _parameter_struct(name: str, parameters: list[Parameter]) -> str:
+    lines = [f"class {name}(Struct, frozen=True, kw_only=True):"]
+    for parameter in parameters:
+        python_type, wire = parameter.python_type(), parameter.name.lower()
+        renamed = f"name={wire!r}" if wire != parameter.python_name else ""
+        if parameter.required:
+            default = f" = field({renamed})" if renamed else ""
+        elif "default" in parameter.schema:
+            default = f" = field({', '.join(filter(None, ['default=' + repr(parameter.schema['default']), renamed]))})"
+        else:
+            python_type += " | UnsetType"
+            default = f" = field({', '.join(filter(None, ['default=UNSET', renamed]))})"
+        lines.append(f"    {parameter.python_name}: {python_type}{default}")
+    return "\n".join(lines) + "\n"
+
+
+_CLIENT_HEADER = '''from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+import httpx
+import msgspec
+
+from contracts.http import models
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """A successful answer: its status, headers and decoded body."""
+
+    status: int
+    headers: httpx.Headers
+    data: T
+
+
+class ApiError(Exception):
+    """Any answer that is not a success; `problem` is its RFC 9457 body where it has one."""
+
+    def __init__(self, status: int, headers: httpx.Headers, problem: models.Problem | None) -> None:
+        super().__init__(f"{status} {problem.type if problem else ''}")
+        self.status = status
+        self.headers = headers
+        self.problem = problem
+
+
+class BackendClient:
+    """The public API. Set `access_token` after a login; `http` is the connection pool, owned by the caller."""
+
+    def __init__(self, http: httpx.AsyncClient, access_token: str | None = None) -> None:
+        self.http = http
+        self.access_token = access_token
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        answer: type[T],
+        *,
+        body: msgspec.Struct | None = None,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str | None] | None = None,
+    ) -> Answer[T]:
+        sent = {name: value for name, value in (headers or {}).items() if value is not None}
+        if self.access_token is not None:
+            sent["Authorization"] = f"Bearer {self.access_token}"
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        response = await self.http.request(
+            method,
+            path,
+            content=msgspec.json.encode(body) if body is not None else None,
+            params={k: v.isoformat() if isinstance(v, datetime) else v for k, v in (query or {}).items() if v is not None},
+            headers=sent,
+        )
+        if not response.is_success:
+            problem = None
+            if response.headers.get("content-type", "").startswith("application/problem+json"):
+                problem = msgspec.json.decode(response.content, type=models.Problem)
+            raise ApiError(response.status_code, response.headers, problem)
+        data: Any = None
+        if answer is str:
+            data = response.text
+        elif answer is not type(None):
+            data = msgspec.json.decode(response.content, type=answer)
+        return Answer(response.status_code, response.headers, data)
+'''
+
+
+def client(spec: Spec) -> str:
+    """A class with an async method for each operation."""
+    return _CLIENT_HEADER + "".join(_client_method(operation) for operation in parse(spec))
+
+
+def _client_method(operation: Operation) -> str:
+    answer = f"models.{operation.answer}" if operation.answer else ("None" if operation.success == 204 else "str")
+    arguments = ["self", *(f"{p.python_name}: str" for p in operation.of("path"))]
+    if operation.body:
+        arguments.append(f"body: models.{operation.body}")
+    keywords = [*operation.of("query"), *operation.of("header")]
+    if keywords:
+        arguments.append("*")
+    for p in sorted(keywords, key=lambda p: not p.required):
+        arguments.append(f"{p.python_name}: {p.plain_type()}" + ("" if p.required else " | None = None"))
+    path = re.sub(r"\{(\w+)\}", lambda m: "{" + m[1].lower() + "}", operation.path)
+    sent = [repr(operation.method), f'f"{path}"' if "{" in path else f'"{path}"']
+    sent.append("type(None)" if answer == "None" else answer)
+    if operation.body:
+        sent.append("body=body")
+    for place, keyword in (("query", "query"), ("header", "headers")):
+        if parameters := operation.of(place):
+            items = ", ".join(f"{p.name!r}: {p.python_name}" for p in parameters)
+            sent.append(f"{keyword}={{{items}}}")
+    return (
+        f"\n    async def {operation.python_name}({', '.join(arguments)}) -> Answer[{answer}]:\n"
+        f'        """{operation.summary}."""\n'
+        f"        return await self._send({', '.join(sent)})\n"
+    )

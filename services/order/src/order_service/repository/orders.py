@@ -1,0 +1,136 @@
+"""Orders, their lines and their history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from order_service.domain.errors import NotFoundError
+from order_service.domain.money import Money
+from order_service.domain.order import Order, OrderStatus, Transition
+from order_service.repository import queries, rows
+from order_service.repository.queries import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class OrderFilter:
+    """Which orders a list shows; None does not filter."""
+
+    user_id: UUID | None = None
+    status: OrderStatus | None = None
+    # Inclusive and exclusive.
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+
+
+async def insert(connection: Connection, order: Order, transition: Transition) -> None:
+    """A new order with its lines and its first transition."""
+    await queries.insert_order(
+        connection,
+        id=order.id,
+        user_id=order.user_id,
+        status=queries.OrderStatus(order.status),
+        currency=order.total.currency,
+        total_minor=order.total.amount_minor,
+        version=order.version,
+        expires_at=order.expires_at,
+        now=order.created_at,
+    )
+    await queries.insert_order_items(
+        connection,
+        [
+            (order.id, number, line.product_id, line.name, line.unit_price.amount_minor, line.quantity)
+            for number, line in enumerate(order.lines, start=1)
+        ],
+    )
+    await _record(connection, transition)
+
+
+async def get(connection: Connection, order_id: UUID) -> Order:
+    """One order.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    found = await queries.get_order(connection, id=order_id)
+    if not found:
+        raise NotFoundError
+    return rows.order(found[0].order, [row.order_item for row in found])
+
+
+async def lock(connection: Connection, order_id: UUID) -> Order:
+    """One order, its row locked until the transaction ends.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    row = await queries.lock_order(connection, id=order_id)
+    if row is None:
+        raise NotFoundError
+    return rows.order(row, await queries.list_items_of_orders(connection, order_ids=[order_id]))
+
+
+async def update(connection: Connection, order: Order, transition: Transition) -> None:
+    """Store a transition: the order's new status and version, and the step in its history."""
+    await queries.update_order_status(
+        connection,
+        id=order.id,
+        status=queries.OrderStatus(order.status),
+        version=order.version,
+        updated_at=order.updated_at,
+    )
+    await _record(connection, transition)
+
+
+async def page(connection: Connection, where: OrderFilter, before: UUID | None, limit: int) -> list[Order]:
+    """Up to `limit` orders, newest first, below the keyset `before`."""
+    found = await queries.list_orders(
+        connection,
+        user_id=where.user_id,
+        before_id=before,
+        status=None if where.status is None else queries.OrderStatus(where.status),
+        created_from=where.created_from,
+        created_before=where.created_before,
+        row_limit=limit,
+    )
+    return await _with_lines(connection, found)
+
+
+async def lock_expired(connection: Connection, now: datetime, limit: int) -> list[Order]:
+    """Unpaid orders whose time is up, locked; those another replica is handling are left out."""
+    return await _with_lines(connection, await queries.lock_expired_orders(connection, now=now, row_limit=limit))
+
+
+async def spending(connection: Connection, user_id: UUID) -> list[Money]:
+    """What the user has paid and was not refunded, by currency."""
+    found = await queries.sum_spending(connection, user_id=user_id)
+    return [Money(row.total_minor, row.currency) for row in found]
+
+
+async def history(connection: Connection, order_id: UUID) -> list[Transition]:
+    """All transitions of an order, oldest first; none when the order does not exist."""
+    return [rows.transition(row) for row in await queries.list_transitions(connection, order_id=order_id)]
+
+
+async def _with_lines(connection: Connection, found: Sequence[queries.Order]) -> list[Order]:
+    if not found:
+        return []
+    items: dict[UUID, list[queries.OrderItem]] = {row.id: [] for row in found}
+    for item in await queries.list_items_of_orders(connection, order_ids=list(items)):
+        items[item.order_id].append(item)
+    return [rows.order(row, items[row.id]) for row in found]
+
+
+async def _record(connection: Connection, transition: Transition) -> None:
+    await queries.insert_transition(
+        connection,
+        order_id=transition.order_id,
+        version=transition.version,
+        from_status=None if transition.from_status is None else queries.OrderStatus(transition.from_status),
+        to_status=queries.OrderStatus(transition.to_status),
+        actor_id=transition.actor_id,
+        reason=transition.reason,
+        occurred_at=transition.occurred_at,
+    )

@@ -46,10 +46,10 @@ GROUP BY currency ORDER BY currency;
 SELECT * FROM order_transitions WHERE order_id = $1 ORDER BY version;
 
 -- name: LockExpiredOrders :many
--- Rows another replica is already expiring are skipped, not waited for; so are orders being paid right now.
+-- Rows another replica is already expiring are skipped, not waited for. Orders being paid have to be left out by a
+-- second statement: this one's snapshot may be older than the payment.
 SELECT * FROM orders
 WHERE status = 'pending_payment' AND expires_at <= sqlc.arg(now)
-  AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.order_id = orders.id AND p.status = 'processing')
 ORDER BY expires_at
 LIMIT sqlc.arg(row_limit)
 FOR UPDATE SKIP LOCKED;

@@ -48,3 +48,6 @@ SELECT * FROM payment_sandbox_charges WHERE reference = $1;
 
 -- name: RefundSandboxCharge :execrows
 UPDATE payment_sandbox_charges SET refunded = true WHERE reference = $1 AND approved;
+
+-- name: ListOrdersBeingPaid :many
+SELECT order_id FROM payments WHERE order_id = ANY(sqlc.arg(order_ids)::uuid[]) AND status = 'processing';

@@ -98,3 +98,15 @@ class Transition:
     actor_id: UUID | None
     reason: str
     occurred_at: datetime
+
+
+def step(
+    order: Order, status: OrderStatus, *, actor_id: UUID | None, reason: str, now: datetime
+) -> tuple[Order, Transition]:
+    """The order after a transition, and the transition for its history.
+
+    Raises:
+        IllegalTransitionError: the state machine does not allow it.
+    """
+    changed = order.to(status, now)
+    return changed, Transition(order.id, changed.version, order.status, status, actor_id, reason, now)

@@ -99,8 +99,10 @@ async def page(connection: Connection, where: OrderFilter, before: UUID | None, 
 
 
 async def lock_expired(connection: Connection, now: datetime, limit: int) -> list[Order]:
-    """Unpaid orders whose time is up, locked; those another replica is handling are left out."""
-    return await _with_lines(connection, await queries.lock_expired_orders(connection, now=now, row_limit=limit))
+    """Unpaid orders whose time is up, locked; those being paid or handled by another replica are left out."""
+    found = await queries.lock_expired_orders(connection, now=now, row_limit=limit)
+    paying = set(await queries.list_orders_being_paid(connection, order_ids=[row.id for row in found]))
+    return await _with_lines(connection, [row for row in found if row.id not in paying])
 
 
 async def spending(connection: Connection, user_id: UUID) -> list[Money]:

@@ -357,7 +357,6 @@ async def list_transitions(connection: Connection, *, order_id: UUID) -> list[Or
 LOCK_EXPIRED_ORDERS = """
 SELECT id, user_id, status, currency, total_minor, version, expires_at, created_at, updated_at FROM orders
 WHERE status = 'pending_payment' AND expires_at <= $1
-  AND NOT EXISTS (SELECT 1 FROM payments p WHERE p.order_id = orders.id AND p.status = 'processing')
 ORDER BY expires_at
 LIMIT $2
 FOR UPDATE SKIP LOCKED
@@ -365,7 +364,7 @@ FOR UPDATE SKIP LOCKED
 
 
 async def lock_expired_orders(connection: Connection, *, now: datetime, row_limit: int) -> list[Order]:
-    """Rows another replica is already expiring are skipped, not waited for; so are orders being paid right now."""
+    """Rows another replica is already expiring are skipped, not waited for. Orders being paid have to be left out by a second statement: this one's snapshot may be older than the payment."""
     rows = await connection.fetch(LOCK_EXPIRED_ORDERS, now, row_limit)
     return [Order(row[0], row[1], OrderStatus(row[2]), row[3], row[4], row[5], row[6], row[7], row[8]) for row in rows]
 
@@ -511,4 +510,14 @@ UPDATE payment_sandbox_charges SET refunded = true WHERE reference = $1 AND appr
 
 async def refund_sandbox_charge(connection: Connection, *, reference: UUID) -> int:
     return await connection.execute(REFUND_SANDBOX_CHARGE, reference)
+
+
+LIST_ORDERS_BEING_PAID = """
+SELECT order_id FROM payments WHERE order_id = ANY($1::uuid[]) AND status = 'processing'
+"""
+
+
+async def list_orders_being_paid(connection: Connection, *, order_ids: list[UUID]) -> list[UUID]:
+    rows = await connection.fetch(LIST_ORDERS_BEING_PAID, order_ids)
+    return [row[0] for row in rows]
 

@@ -1,0 +1,37 @@
+"""Registers a service's servicers: the contract's policy around each, health and reflection beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_reflection.v1alpha._async import ReflectionServicer
+
+from chassis.grpc.policy import ContractServer
+
+
+@contextmanager
+def serve_contract(server: Any, *services: ServiceDescriptor) -> Iterator[ContractServer]:
+    """Yield where the generated `add_…Servicer_to_server` register; bind the contract at the end of the block.
+
+    Args:
+        server: a `GrpcApplication`, or a `grpc.aio.Server`.
+        services: what the contract says this process serves.
+
+    Raises:
+        ContractMismatchError: naming each method without a handler or an access rule.
+    """
+    contract = ContractServer(server, services)
+    yield contract
+    contract.check()
+    servicer = health.aio.HealthServicer()
+    # The standard overall and per-service entries; readiness proper is the ops listener's.
+    for name in ("", *(service.full_name for service in services)):
+        servicer._server_status[name] = health_pb2.HealthCheckResponse.SERVING  # noqa: SLF001 - its setter is async
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    names = [*(service.full_name for service in services), health.SERVICE_NAME, reflection.SERVICE_NAME]
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(ReflectionServicer(names), server)

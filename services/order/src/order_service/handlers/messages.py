@@ -1,0 +1,98 @@
+"""Domain values to protobuf and back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from contracts.common.v1 import money_pb2
+from contracts.order.v1 import catalog_pb2, order_pb2
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from order_service.domain.money import Money
+from order_service.domain.order import Order, OrderStatus, Transition
+from order_service.domain.product import Product
+from order_service.repository.orders import OrderFilter
+
+_TO_WIRE = {status: order_pb2.OrderStatus.Value(f"ORDER_STATUS_{status.name}") for status in OrderStatus}
+_FROM_WIRE = {number: status for status, number in _TO_WIRE.items()}
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    """A protobuf timestamp."""
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def money(value: Money) -> money_pb2.Money:
+    """A money message."""
+    return money_pb2.Money(amount_minor=value.amount_minor, currency=value.currency)
+
+
+def order(value: Order) -> order_pb2.Order:
+    """An order message."""
+    return order_pb2.Order(
+        id=str(value.id),
+        user_id=str(value.user_id),
+        status=_TO_WIRE[value.status],
+        items=[
+            order_pb2.OrderItem(
+                product_id=str(line.product_id),
+                name=line.name,
+                quantity=line.quantity,
+                unit_price=money(line.unit_price),
+                line_total=money(line.total),
+            )
+            for line in value.lines
+        ],
+        total=money(value.total),
+        version=value.version,
+        created_at=timestamp(value.created_at),
+        updated_at=timestamp(value.updated_at),
+    )
+
+
+def transition(value: Transition) -> order_pb2.OrderTransition:
+    """A transition message."""
+    return order_pb2.OrderTransition(
+        version=value.version,
+        from_status=order_pb2.ORDER_STATUS_UNSPECIFIED if value.from_status is None else _TO_WIRE[value.from_status],
+        to_status=_TO_WIRE[value.to_status],
+        actor_id="" if value.actor_id is None else str(value.actor_id),
+        reason=value.reason,
+        occurred_at=timestamp(value.occurred_at),
+    )
+
+
+def product(value: Product) -> catalog_pb2.Product:
+    """A product message."""
+    return catalog_pb2.Product(
+        id=str(value.id),
+        sku=value.sku,
+        name=value.name,
+        price=money(value.price),
+        available=value.available,
+        version=value.version,
+        created_at=timestamp(value.created_at),
+    )
+
+
+def order_filter(message: order_pb2.OrderFilter, user_id: UUID | None) -> OrderFilter:
+    """What a list is filtered by."""
+    return OrderFilter(
+        user_id=user_id,
+        status=_FROM_WIRE.get(message.status),
+        created_from=_moment(message.created_from) if message.HasField("created_from") else None,
+        created_before=_moment(message.created_before) if message.HasField("created_before") else None,
+    )
+
+
+def _moment(message: Timestamp) -> datetime:
+    return message.ToDatetime(tzinfo=UTC)
+
+
+def version(message: Message) -> int | None:
+    """The `expected_version` of a request, None when it has none."""
+    return message.expected_version if message.HasField("expected_version") else None  # type: ignore[attr-defined]

@@ -1,0 +1,136 @@
+"""OrderService: protobuf to use cases and back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+from chassis import context
+from chassis.keyset import CursorSigner
+from contracts.order.v1 import order_pb2
+from contracts.order.v1.order_pb2_grpc import OrderServiceServicer
+
+from order_service.domain.errors import NotFoundError
+from order_service.domain.order import Order
+from order_service.handlers import messages
+from order_service.repository.orders import OrderFilter
+from order_service.service.orders import Actor, Caches, OrderUseCases
+from order_service.service.payments import PaymentUseCases
+from order_service.service.replay import Keyed
+
+
+class OrderHandlers(OrderServiceServicer):
+    """The servicer."""
+
+    def __init__(
+        self, orders: OrderUseCases, payments: PaymentUseCases, caches: Caches, cursors: CursorSigner
+    ) -> None:
+        self._orders = orders
+        self._payments = payments
+        self._cache = caches.orders
+        self._cursors = cursors
+
+    async def CreateOrder(self, request: order_pb2.CreateOrderRequest, _context: Any) -> order_pb2.OrderResult:  # noqa: N802
+        """See the contract."""
+        lines = [(UUID(item.product_id), item.quantity) for item in request.items]
+        order, replayed = await self._orders.create(_keyed("create", request, request.idempotency_key), lines)
+        return order_pb2.OrderResult(order=messages.order(order), replayed=replayed)
+
+    async def GetOrder(self, request: order_pb2.GetOrderRequest, _context: Any) -> order_pb2.Order:  # noqa: N802
+        """See the contract. The hot path: a cached record is the answer itself, only its owner is looked at."""
+        caller = context.caller()
+        cached = await self._cache.get(request.id)
+        if cached is not None:
+            answer = order_pb2.Order.FromString(cached)
+            if answer.user_id != caller.user_id and not caller.may("orders:read_any"):
+                raise NotFoundError
+            return answer
+        order = await self._orders.get(UUID(request.id), _actor())
+        answer = messages.order(order)
+        await self._cache.offer(answer.id, answer.version, answer.SerializeToString())
+        return answer
+
+    async def ListOrders(  # noqa: N802
+        self, request: order_pb2.ListOrdersRequest, _context: Any
+    ) -> order_pb2.ListOrdersResponse:
+        """See the contract."""
+        user_id = UUID(context.caller().user_id)
+        return await self._page(messages.order_filter(request.filter, user_id), request.page)
+
+    async def ListAllOrders(  # noqa: N802
+        self, request: order_pb2.ListAllOrdersRequest, _context: Any
+    ) -> order_pb2.ListOrdersResponse:
+        """See the contract."""
+        user_id = UUID(request.user_id) if request.user_id else None
+        return await self._page(messages.order_filter(request.filter, user_id), request.page)
+
+    async def SummarizeOrders(  # noqa: N802
+        self, request: order_pb2.SummarizeOrdersRequest, _context: Any
+    ) -> order_pb2.OrderSummary:
+        """See the contract."""
+        newest, spent = await self._orders.summary(UUID(context.caller().user_id), request.newest)
+        return order_pb2.OrderSummary(
+            newest=[messages.order(order) for order in newest], spent=[messages.money(amount) for amount in spent]
+        )
+
+    async def PayOrder(self, request: order_pb2.PayOrderRequest, _context: Any) -> order_pb2.OrderResult:  # noqa: N802
+        """See the contract."""
+        order, replayed = await self._payments.pay(
+            _keyed("pay", request, request.idempotency_key),
+            UUID(request.order_id),
+            request.payment_token,
+            messages.version(request),
+        )
+        return order_pb2.OrderResult(order=messages.order(order), replayed=replayed)
+
+    async def CancelOrder(self, request: order_pb2.CancelOrderRequest, _context: Any) -> order_pb2.Order:  # noqa: N802
+        """See the contract."""
+        expected = messages.version(request)
+        return messages.order(await self._orders.cancel(UUID(request.order_id), _actor(), request.reason, expected))
+
+    async def ShipOrder(self, request: order_pb2.ShipOrderRequest, _context: Any) -> order_pb2.Order:  # noqa: N802
+        """See the contract."""
+        order = await self._orders.ship(
+            UUID(request.order_id), _actor(), request.carrier, request.tracking_number, messages.version(request)
+        )
+        return messages.order(order)
+
+    async def DeliverOrder(self, request: order_pb2.DeliverOrderRequest, _context: Any) -> order_pb2.Order:  # noqa: N802
+        """See the contract."""
+        expected = messages.version(request)
+        return messages.order(await self._orders.deliver(UUID(request.order_id), _actor(), expected))
+
+    async def RefundOrder(self, request: order_pb2.RefundOrderRequest, _context: Any) -> order_pb2.Order:  # noqa: N802
+        """See the contract."""
+        expected = messages.version(request)
+        return messages.order(await self._orders.refund(UUID(request.order_id), _actor(), request.reason, expected))
+
+    async def GetOrderHistory(  # noqa: N802
+        self, request: order_pb2.GetOrderHistoryRequest, _context: Any
+    ) -> AsyncIterator[order_pb2.OrderTransition]:
+        """See the contract."""
+        for transition in await self._orders.history(UUID(request.order_id)):
+            yield messages.transition(transition)
+
+    async def _page(self, where: OrderFilter, page: Any) -> order_pb2.ListOrdersResponse:
+        scope = f"orders|{where}"
+        key = self._cursors.decode(scope, page.cursor, length=1)
+        found = await self._orders.page(where, UUID(key[0]) if key else None, page.limit + 1)
+        shown: list[Order] = found[: page.limit]
+        more = len(found) > page.limit
+        return order_pb2.ListOrdersResponse(
+            orders=[messages.order(order) for order in shown],
+            next_cursor=self._cursors.encode(scope, [str(shown[-1].id)]) if more else "",
+        )
+
+
+def _actor() -> Actor:
+    caller = context.caller()
+    return Actor(UUID(caller.user_id), caller.may("orders:read_any"), caller.may("orders:cancel_any"))
+
+
+def _keyed(operation: str, request: Any, key: str) -> Keyed:
+    body = operation.encode() + request.SerializeToString(deterministic=True)
+    return Keyed(UUID(context.caller().user_id), key, hashlib.sha256(body).digest())

@@ -1,0 +1,128 @@
+"""The Order service's composition root: the only place where its objects are built and wired."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from chassis import valkey
+from chassis.cache import VersionedCache
+from chassis.config import load
+from chassis.database import Database
+from chassis.grpc.server import GrpcApplication
+from chassis.grpc.serving import serve_contract
+from chassis.ids import uuid7
+from chassis.keyset import CursorSigner
+from chassis.lifecycle import Composition, ServiceProcess, background, patiently
+from chassis.logging import configure
+from contracts.order.v1 import catalog_pb2, order_pb2
+from contracts.order.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
+from contracts.order.v1.order_pb2_grpc import add_OrderServiceServicer_to_server
+from redis.asyncio import Redis
+
+from order_service.gateways.payment_sandbox import PaymentSandbox
+from order_service.handlers.catalog import CatalogHandlers
+from order_service.handlers.orders import OrderHandlers
+from order_service.service.catalog import CatalogUseCases
+from order_service.service.orders import Caches, OrderUseCases
+from order_service.service.payments import PaymentUseCases
+from order_service.service.replay import ReplayCache
+from order_service.service.sweep import Sweep
+from order_service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Servicers:
+    """Everything the service answers, and the work it does by itself."""
+
+    orders: OrderHandlers
+    catalog: CatalogHandlers
+    sweep: Sweep
+
+    def add_to(self, server: object) -> None:
+        """Register on a server: ours, or grpcio's own."""
+        with serve_contract(
+            server,
+            order_pb2.DESCRIPTOR.services_by_name["OrderService"],
+            catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"],
+        ) as contract:
+            add_OrderServiceServicer_to_server(self.orders, contract)
+            add_CatalogServiceServicer_to_server(self.catalog, contract)
+
+
+def build(settings: Settings, database: Database, client: Redis) -> Servicers:
+    """Wire the service over an open database and Valkey client."""
+
+    def now() -> datetime:
+        return datetime.now(UTC)
+
+    retention = timedelta(hours=settings.idempotency_retention_hours)
+    caches = Caches(
+        orders=VersionedCache(client, "order:order:", settings.order_cache_seconds),
+        products=VersionedCache(client, "order:product:", settings.order_cache_seconds),
+    )
+    replays = ReplayCache(client, retention.total_seconds())
+    gateway = PaymentSandbox(database, settings.payment_timeout_seconds)
+    orders = OrderUseCases(
+        database=database,
+        caches=caches,
+        replays=replays,
+        gateway=gateway,
+        now=now,
+        new_id=uuid7,
+        payment_window=timedelta(seconds=settings.payment_window_seconds),
+    )
+    payments = PaymentUseCases(
+        database=database,
+        caches=caches,
+        replays=replays,
+        gateway=gateway,
+        now=now,
+        new_id=uuid7,
+        answer_time=timedelta(seconds=settings.payment_timeout_seconds),
+    )
+    catalog = CatalogUseCases(database=database, cache=caches.products, now=now, new_id=uuid7)
+    cursors = CursorSigner(settings.cursor_secret.get_secret_value())
+    return Servicers(
+        orders=OrderHandlers(orders, payments, caches, cursors),
+        catalog=CatalogHandlers(catalog, caches.products, cursors),
+        sweep=Sweep(
+            orders=orders,
+            payments=payments,
+            database=database,
+            now=now,
+            interval=settings.sweep_interval_seconds,
+            key_retention=retention,
+        ),
+    )
+
+
+@asynccontextmanager
+async def compose() -> AsyncIterator[Composition]:
+    """Open the pools, wire the service, run its sweep; everything closed again at the end."""
+    settings = load(Settings)
+    configure("order", environment=settings.environment, version=settings.version, level=settings.log_level)
+    database = Database(
+        settings.database_url.get_secret_value(),
+        min_size=settings.database_pool_min,
+        max_size=settings.database_pool_max,
+        service="order",
+    )
+    client = valkey.connect(settings.valkey_url.get_secret_value(), max_connections=settings.valkey_connections)
+    try:
+        await patiently("PostgreSQL", database.open)
+        await patiently("Valkey", client.ping)
+        servicers = build(settings, database, client)
+        application = GrpcApplication()
+        servicers.add_to(application)
+        async with background(servicers.sweep.run, "sweep"):
+            yield Composition(application, {"postgresql": database.ping, "valkey": client.ping})
+    finally:
+        await client.aclose()
+        await database.close()
+
+
+app = ServiceProcess(compose)
+ops = app.ops

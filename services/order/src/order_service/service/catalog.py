@@ -1,0 +1,98 @@
+"""Use cases of the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID
+
+from chassis.cache import VersionedCache
+from chassis.database import Database
+
+from order_service.domain.errors import StockBelowZeroError
+from order_service.domain.money import Money
+from order_service.domain.product import Product
+from order_service.repository import products
+
+
+class CatalogUseCases:
+    """Owns the transactions around products.
+
+    Args:
+        database: the order database.
+        cache: hot products.
+        now: the clock, UTC.
+        new_id: makes time-ordered ids.
+    """
+
+    def __init__(
+        self, *, database: Database, cache: VersionedCache, now: Callable[[], datetime], new_id: Callable[[], UUID]
+    ) -> None:
+        self._database = database
+        self._cache = cache
+        self._now = now
+        self._new_id = new_id
+
+    async def get(self, product_id: UUID) -> Product:
+        """One product.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        async with self._database.connection() as connection:
+            return await products.get(connection, product_id)
+
+    async def page(self, search: str, after: tuple[str, UUID] | None, limit: int) -> list[Product]:
+        """Up to `limit` products by name, after the keyset (name, id)."""
+        async with self._database.connection() as connection:
+            return await products.page(connection, search, after, limit)
+
+    async def create(self, sku: str, name: str, price: Money, initial_stock: int, actor_id: UUID) -> Product:
+        """Add a product.
+
+        Raises:
+            SkuTakenError: another product has the SKU.
+        """
+        now = self._now()
+        product = Product(self._new_id(), sku, name, price, initial_stock, version=1, created_at=now)
+        async with self._database.transaction() as connection:
+            created = await products.insert(connection, product)
+            if initial_stock:
+                await products.record_stock_change(
+                    connection, self._new_id(), created.id, initial_stock, "initial stock", actor_id, now
+                )
+        return created
+
+    async def update(
+        self, product_id: UUID, name: str | None, price: Money | None, expected_version: int | None
+    ) -> Product:
+        """Change name or price; None leaves it.
+
+        Raises:
+            NotFoundError, StaleVersionError: as named.
+        """
+        async with self._database.transaction() as connection:
+            product = await products.lock(connection, product_id)
+            product.expect(expected_version)
+            product = replace(product, name=name or product.name, price=price or product.price)
+            changed = await products.update(connection, product, self._now())
+            await self._cache.raise_floor({str(changed.id): changed.version})
+        return changed
+
+    async def adjust_stock(self, product_id: UUID, delta: int, reason: str, actor_id: UUID) -> Product:
+        """Add `delta` pieces (negative removes) and record who did it and why.
+
+        Raises:
+            NotFoundError: there is no such product.
+            StockBelowZeroError: there are fewer than that.
+        """
+        now = self._now()
+        async with self._database.transaction() as connection:
+            product = await products.lock(connection, product_id)
+            if product.available + delta < 0:
+                raise StockBelowZeroError(f"only {product.available} available", available=str(product.available))
+            (changed,) = await products.change_stock(connection, {product_id: delta}, now)
+            await products.record_stock_change(connection, self._new_id(), product_id, delta, reason, actor_id, now)
+            await self._cache.raise_floor({str(changed.id): changed.version})
+        return changed

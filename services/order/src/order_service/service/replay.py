@@ -1,0 +1,102 @@
+"""The answer to an idempotency key's first request, kept for every later use of it.
+
+The truth is the row written in the operation's own transaction; Valkey only saves the way to it, is written after
+the commit, and may lose everything at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from uuid import UUID
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from order_service.domain.errors import IdempotencyKeyReusedError, PaymentDeclinedError
+from order_service.domain.order import Order
+
+_log = structlog.get_logger(__name__)
+
+
+class Outcome(msgspec.Struct, frozen=True, array_like=True):
+    """How the first request ended: with an order, or with a declined payment."""
+
+    order: Order | None
+
+    def order_or_raise(self) -> Order:
+        """The order.
+
+        Raises:
+            PaymentDeclinedError: that was the first answer.
+        """
+        if self.order is None:
+            raise PaymentDeclinedError(**REPLAYED)
+        return self.order
+
+
+# A declined payment is an error, and an error's facts are where a replay can be marked.
+REPLAYED = {"idempotency_replayed": "true"}
+
+encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Outcome).decode
+
+
+def decode(response: bytes) -> Outcome:
+    """Read a stored response."""
+    return _decode(response)
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """A request under an idempotency key."""
+
+    user_id: UUID
+    key: str
+    # Of everything in the request that decides what it does.
+    request_hash: bytes
+
+    @property
+    def cache_key(self) -> str:
+        """Where Valkey keeps the answer."""
+        return f"order:idempotency:{self.user_id}:{hashlib.sha256(self.key.encode()).hexdigest()}"
+
+
+class ReplayCache:
+    """The fast path.
+
+    Args:
+        valkey: the client.
+        ttl: seconds an answer is kept.
+    """
+
+    def __init__(self, valkey: Redis, ttl: float) -> None:
+        self._valkey = valkey
+        self._ttl = int(ttl)
+
+    async def get(self, request: Keyed) -> Outcome | None:
+        """The first answer, when Valkey still knows it.
+
+        Raises:
+            IdempotencyKeyReusedError: the key belongs to a different request.
+        """
+        try:
+            stored: bytes | None = await self._valkey.get(request.cache_key)
+        except RedisError as error:
+            _log.warning("idempotency fast path failed", error=str(error))
+            return None
+        if stored is None:
+            return None
+        size = len(request.request_hash)
+        if stored[:size] != request.request_hash:
+            raise IdempotencyKeyReusedError
+        return decode(stored[size:])
+
+    async def put(self, request: Keyed, outcome: Outcome) -> None:
+        """Remember a committed answer."""
+        try:
+            await self._valkey.set(request.cache_key, request.request_hash + encode(outcome), ex=self._ttl)
+        except RedisError as error:
+            _log.warning("idempotency fast path failed", error=str(error))

@@ -1,0 +1,42 @@
+"""`python -m user_service.create_user EMAIL NAME ROLE…`: a user with roles, for the first administrator.
+
+Nobody can grant a role before there is somebody with the right to. The password comes on standard input, so that it
+appears in no process list and no shell history. An address that is registered already is left as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+from chassis.config import load
+
+from user_service.domain.errors import EmailTakenError
+from user_service.domain.user import parse_roles
+from user_service.main import opened
+from user_service.settings import Settings
+
+
+async def _create(email: str, display_name: str, roles: list[str], password: str) -> str:
+    async with opened(load(Settings)) as (servicers, _checks):
+        try:
+            user = await servicers.use_cases.register(email, password, display_name, parse_roles(roles))
+        except EmailTakenError:
+            return f"{email} is registered already"
+        return f"{user.id} {email} {','.join(user.roles)}"
+
+
+def main() -> None:
+    """Read the arguments and the password, create the user, print it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("email")
+    parser.add_argument("display_name")
+    parser.add_argument("roles", nargs="+")
+    arguments = parser.parse_args()
+    password = sys.stdin.readline().rstrip("\n")
+    print(asyncio.run(_create(arguments.email, arguments.display_name, arguments.roles, password)))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""What can go wrong, in the domain's words. `reason` names the row of the error table (api/errors.yaml)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DomainError(Exception):
+    """A rule of the domain was broken; safe to show to a client."""
+
+    reason: ClassVar[str]
+
+
+class NotFoundError(DomainError):
+    """There is no such user."""
+
+    reason = "NOT_FOUND"
+
+
+class EmailTakenError(DomainError):
+    """The address is registered, in this or another case."""
+
+    reason = "EMAIL_TAKEN"
+
+
+class InvalidCredentialsError(DomainError):
+    """Wrong address, wrong password or disabled user: which of them is nobody's business."""
+
+    reason = "INVALID_CREDENTIALS"
+
+
+class StaleVersionError(DomainError):
+    """The caller's copy is not the current one."""
+
+    reason = "STALE_VERSION"
+
+
+class UnknownRoleError(DomainError):
+    """A role that does not exist."""
+
+    reason = "INVALID_ARGUMENT"

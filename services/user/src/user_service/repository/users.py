@@ -1,0 +1,104 @@
+"""Users."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from user_service.domain.errors import EmailTakenError, NotFoundError
+from user_service.domain.user import Role, User, UserStatus
+from user_service.repository import queries
+from user_service.repository.queries import Connection
+
+
+async def insert(connection: Connection, user: User) -> User:
+    """A new user.
+
+    Raises:
+        EmailTakenError: the address is registered, in this or another case.
+    """
+    row = await queries.insert_user(
+        connection,
+        id=user.id,
+        email=user.email,
+        display_name=user.display_name,
+        password_hash=user.password_hash,
+        roles=[role.value for role in user.roles],
+        now=user.created_at,
+    )
+    if row is None:
+        raise EmailTakenError
+    return _user(row)
+
+
+async def get(connection: Connection, user_id: UUID) -> User:
+    """One user.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    row = await queries.get_user(connection, id=user_id)
+    if row is None:
+        raise NotFoundError
+    return _user(row)
+
+
+async def by_email(connection: Connection, email: str) -> User | None:
+    """The user with this address, in any case."""
+    row = await queries.get_user_by_email(connection, email=email)
+    return None if row is None else _user(row)
+
+
+async def lock(connection: Connection, user_id: UUID) -> User:
+    """One user, the row locked until the transaction ends.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    row = await queries.lock_user(connection, id=user_id)
+    if row is None:
+        raise NotFoundError
+    return _user(row)
+
+
+async def update(connection: Connection, user: User, now: datetime) -> User:
+    """Store everything of a user that can change."""
+    row = await queries.update_user(
+        connection,
+        id=user.id,
+        display_name=user.display_name,
+        password_hash=user.password_hash,
+        status=queries.UserStatus(user.status),
+        roles=[role.value for role in user.roles],
+        version=user.version,
+        updated_at=now,
+    )
+    if row is None:
+        raise NotFoundError
+    return _user(row)
+
+
+async def page(connection: Connection, search: str, before: UUID | None, limit: int) -> list[User]:
+    """Up to `limit` users, newest first, below the keyset `before`."""
+    found = await queries.list_users(
+        connection, before_id=before, pattern=_contains(search) if search else None, row_limit=limit
+    )
+    return [_user(row) for row in found]
+
+
+def _contains(search: str) -> str:
+    escaped = search.lower().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{escaped}%"
+
+
+def _user(row: queries.User) -> User:
+    return User(
+        id=row.id,
+        email=row.email,
+        display_name=row.display_name,
+        password_hash=row.password_hash,
+        status=UserStatus(row.status),
+        roles=tuple(Role(name) for name in row.roles),
+        version=row.version,
+        created_at=row.created_at,
+    )

@@ -88,6 +88,7 @@ class Operation:
     body: str | None
     success: int
     answer: str | None
+    media_type: str
 
     def of(self, place: str) -> list[Parameter]:
         """The parameters in one place."""
@@ -126,6 +127,7 @@ def parse(spec: Spec) -> list[Operation]:
                     body=_name(body),
                     success=success,
                     answer=_name(answer),
+                    media_type=next(iter(content), "application/json"),
                 )
             )
     return found
@@ -172,6 +174,7 @@ class Operation:
     permission: str | None
     anonymous: bool
     success: int
+    media_type: str
     body: type[Struct] | None = None
     query: type[Struct] | None = None
     headers: type[Struct] | None = None
@@ -188,6 +191,7 @@ def operations(spec: Spec) -> str:
             f"id={operation.id!r}", f"handler={operation.python_name!r}", f"method={operation.method!r}",
             f"path={operation.path!r}", f"permission={operation.permission!r}",
             f"anonymous={operation.anonymous}", f"success={operation.success}",
+            f"media_type={operation.media_type!r}",
         ]  # fmt: skip
         if operation.body:
             row.append(f"body=models.{operation.body}")

@@ -1,0 +1,1 @@
+"""The HTTP side of the chassis: an application made of a contract's operations."""

@@ -1,0 +1,241 @@
+"""An ASGI application that is its contract: one route for each path, one handler for each operation.
+
+At start every operation must find exactly one handler (a method named after its `operationId`) and every handler an
+operation, and each operation a permission or an explicit `security: []`; otherwise the service does not start. Then,
+for every request: context, deadline, authentication, permission, validation, handler, errors, access line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+import structlog
+from contracts.http.operations import Operation
+from contracts.permissions import PERMISSIONS
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
+
+from chassis import context
+from chassis.context import RequestContext
+from chassis.errors import ServiceError, as_service_error
+from chassis.grpc.policy import ContractMismatchError
+from chassis.http import parsing
+from chassis.http.answers import problem_answer
+from chassis.identity import Caller
+
+P = TypeVar("P")
+Handler = Callable[..., Awaitable[Response]]
+
+_PATH_PARAMETER = re.compile(r"{(\w+)}")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_log = structlog.get_logger("access")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[P]):
+    """What a handler may want to know about its request besides its parameters."""
+
+    request: Request
+    # Whatever the authenticator found; None for an anonymous operation.
+    principal: P | None
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated(Generic[P]):
+    """An authenticator's answer: the caller for the context, and the principal for the handlers."""
+
+    caller: Caller
+    principal: P
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on every request."""
+
+    # Seconds; by operation id where it differs from the default.
+    timeout: float
+    timeouts: Mapping[str, float]
+    body_bytes: int
+
+
+class HttpApplication:
+    """The ASGI application.
+
+    Args:
+        operations: the contract.
+        handlers: objects whose public coroutine methods are the handlers.
+        authenticate: finds out who calls; raises ServiceError UNAUTHENTICATED.
+        limits: bounds on every request.
+
+    Raises:
+        ContractMismatchError: handlers and contract differ; names each difference.
+    """
+
+    def __init__(
+        self,
+        operations: Iterable[Operation],
+        handlers: Iterable[object],
+        authenticate: Callable[[Request], Awaitable[Authenticated[Any]]],
+        limits: Limits,
+    ) -> None:
+        operations = tuple(operations)
+        bound = _bind(operations, handlers)
+        by_path: dict[str, dict[str, _Endpoint]] = {}
+        for operation in operations:
+            endpoint = _Endpoint(operation, bound[operation.handler], authenticate, limits)
+            by_path.setdefault(operation.path, {})[operation.method] = endpoint
+        routes = [Route(path, _Resource(endpoints)) for path, endpoints in by_path.items()]
+        self._router = Router(routes, redirect_slashes=False, default=_not_found)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI 3, HTTP only."""
+        await self._router(scope, receive, send)
+
+
+def _bind(operations: tuple[Operation, ...], handlers: Iterable[object]) -> dict[str, Handler]:
+    found: dict[str, Handler] = {}
+    problems = []
+    for holder in handlers:
+        for name, method in inspect.getmembers(holder, inspect.iscoroutinefunction):
+            if name.startswith("_"):
+                continue
+            if name in found:
+                problems.append(f"{name} has two handlers")
+            found[name] = method
+    known = {operation.handler for operation in operations}
+    problems += [f"{name} is no operation of the contract" for name in sorted(found.keys() - known)]
+    for operation in operations:
+        if operation.handler not in found:
+            problems.append(f"{operation.id} has no handler")
+        if operation.permission is None and not operation.anonymous:
+            problems.append(f"{operation.id} names no permission and is not marked with security: []")
+        if operation.permission is not None and operation.permission not in PERMISSIONS:
+            problems.append(f"{operation.id} needs {operation.permission}, which no role grants")
+    if problems:
+        raise ContractMismatchError("the service does not implement its contract: " + "; ".join(problems))
+    return found
+
+
+class _Resource:
+    """One path: picks the operation by method."""
+
+    def __init__(self, endpoints: Mapping[str, _Endpoint]) -> None:
+        self._endpoints = endpoints
+        self._allow = ", ".join(sorted(endpoints))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        endpoint = self._endpoints.get(request.method)
+        if endpoint is None:
+            response = _refusal(request, ServiceError("METHOD_NOT_ALLOWED"), {"allow": self._allow})
+        else:
+            response = await endpoint(request)
+        await response(scope, receive, send)
+
+
+class _Endpoint:
+    """One operation."""
+
+    def __init__(
+        self,
+        operation: Operation,
+        handler: Handler,
+        authenticate: Callable[[Request], Awaitable[Authenticated[Any]]],
+        limits: Limits,
+    ) -> None:
+        self._operation = operation
+        self._handler = handler
+        self._authenticate = authenticate
+        self._timeout = limits.timeouts.get(operation.id, limits.timeout)
+        self._body_bytes = limits.body_bytes
+        # The handler gets what it asks for by name: call, body, query, headers, path parameters.
+        self._wants = frozenset(inspect.signature(handler).parameters)
+        self._path_parameters = tuple(_PATH_PARAMETER.findall(operation.path))
+
+    async def __call__(self, request: Request) -> Response:
+        started = time.perf_counter()
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        current = RequestContext(
+            request_id=context.accept_request_id(request.headers.get("x-request-id")),
+            deadline=deadline,
+            traceparent=request.headers.get("traceparent", ""),
+        )
+        try:
+            async with asyncio.timeout_at(deadline):
+                response = await self._serve(request, current)
+            outcome = "OK"
+        except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, it becomes an answer
+            known = as_service_error(error)
+            if known is None and isinstance(error, TimeoutError):
+                known = ServiceError("DEADLINE_EXCEEDED")
+            with context.serving(current):
+                if known is None:
+                    _log.exception("unexpected error", operation=self._operation.id)
+                    known = ServiceError("INTERNAL")
+            outcome = known.reason
+            response = problem_answer(known, current.request_id)
+        response.headers["x-request-id"] = current.request_id
+        with context.serving(current):
+            _log.info(
+                "http",
+                operation=self._operation.id,
+                status=response.status_code,
+                outcome=outcome,
+                duration_ms=round((time.perf_counter() - started) * 1000, 3),
+            )
+        return response
+
+    async def _serve(self, request: Request, current: RequestContext) -> Response:
+        operation = self._operation
+        if not parsing.accepts(request, operation.media_type):
+            raise ServiceError("NOT_ACCEPTABLE", f"this operation answers {operation.media_type}")
+        principal = None
+        if not operation.anonymous:
+            with context.serving(current):
+                authenticated = await self._authenticate(request)
+            if operation.permission is None or not authenticated.caller.may(operation.permission):
+                raise ServiceError("PERMISSION_DENIED", facts={"permission": operation.permission or ""})
+            current = replace(current, caller=authenticated.caller)
+            principal = authenticated.principal
+        wanted = await self._parameters(request, principal)
+        with context.serving(current):
+            return await self._handler(**wanted)
+
+    async def _parameters(self, request: Request, principal: Any) -> dict[str, Any]:
+        operation = self._operation
+        wanted: dict[str, Any] = {}
+        for name in self._path_parameters:
+            value = request.path_params[name]
+            # A path parameter is an id; what is no id names nothing.
+            if not _UUID.fullmatch(value):
+                raise ServiceError("NOT_FOUND")
+            wanted[name] = value.lower()
+        if operation.query is not None:
+            wanted["query"] = parsing.read_query(request, operation.query)
+        if operation.headers is not None:
+            wanted["headers"] = parsing.read_headers(request, operation.headers)
+        if operation.body is not None:
+            wanted["body"] = await parsing.read_body(request, operation.body, self._body_bytes)
+        if "call" in self._wants:
+            wanted["call"] = Call(request, principal)
+        return wanted
+
+
+def _refusal(request: Request, error: ServiceError, headers: Mapping[str, str] | None = None) -> Response:
+    request_id = context.accept_request_id(request.headers.get("x-request-id"))
+    with context.serving(RequestContext(request_id)):
+        _log.info("http", operation="", status=error.kind.http_status, outcome=error.reason)
+    return problem_answer(error, request_id, headers)
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    response = _refusal(Request(scope, receive), ServiceError("NOT_FOUND"))
+    await response(scope, receive, send)

@@ -1,0 +1,1 @@
+"""The public REST API: sessions and tokens, aggregation, client-specific shapes, permission checks."""

@@ -1,0 +1,1 @@
+"""The operations of the contract, each a method named after its operationId."""

@@ -1,0 +1,74 @@
+"""Products, for everybody and for those who keep the catalog."""
+
+from __future__ import annotations
+
+from chassis.errors import FieldViolation, ServiceError
+from chassis.grpc import client
+from chassis.http.answers import expected_version, is_current, json_answer, not_modified
+from contracts.common.v1 import money_pb2, paging_pb2
+from contracts.http import models, operations
+from contracts.order.v1 import catalog_pb2
+from contracts.order.v1.catalog_pb2_grpc import CatalogServiceStub
+from msgspec import UNSET
+from starlette.responses import Response
+
+from bff import shapes
+
+
+class CatalogHandlers:
+    """listProducts, getProduct, createProduct, updateProduct, adjustStock."""
+
+    def __init__(self, catalog: CatalogServiceStub) -> None:
+        self._catalog = catalog
+
+    async def list_products(self, query: operations.ListProductsQuery) -> Response:
+        """GET /v1/products."""
+        request = catalog_pb2.ListProductsRequest(
+            page=paging_pb2.PageRequest(limit=query.limit, cursor=query.cursor or ""), search=query.q or ""
+        )
+        page = await client.call(self._catalog.ListProducts, request, retry=True)
+        items = [shapes.product(product) for product in page.products]
+        return json_answer(models.ProductPage(items=items, next_cursor=page.next_cursor or None))
+
+    async def get_product(self, product_id: str, headers: operations.GetProductHeaders) -> Response:
+        """GET /v1/products/{product_id}."""
+        product = await client.call(
+            self._catalog.GetProduct, catalog_pb2.GetProductRequest(id=product_id), retry=True
+        )
+        if is_current(headers.if_none_match, product.version):
+            return not_modified(product.version)
+        return json_answer(shapes.product(product), version=product.version)
+
+    async def create_product(self, body: models.CreateProductRequest) -> Response:
+        """POST /v1/admin/products."""
+        request = catalog_pb2.CreateProductRequest(
+            sku=body.sku, name=body.name, price=_money(body.price), initial_stock=body.initial_stock
+        )
+        product = await client.call(self._catalog.CreateProduct, request)
+        location = {"location": f"/v1/products/{product.id}"}
+        return json_answer(shapes.product(product), status=201, version=product.version, headers=location)
+
+    async def update_product(
+        self, product_id: str, body: models.UpdateProductRequest, headers: operations.UpdateProductHeaders
+    ) -> Response:
+        """PATCH /v1/admin/products/{product_id}."""
+        if body.name is UNSET and body.price is UNSET:
+            raise ServiceError("INVALID_ARGUMENT", violations=(FieldViolation("", "name or price is required"),))
+        request = catalog_pb2.UpdateProductRequest(
+            id=product_id,
+            name=None if body.name is UNSET else body.name,
+            price=None if body.price is UNSET else _money(body.price),
+            expected_version=expected_version(headers.if_match),
+        )
+        product = await client.call(self._catalog.UpdateProduct, request)
+        return json_answer(shapes.product(product), version=product.version)
+
+    async def adjust_stock(self, product_id: str, body: models.StockAdjustment) -> Response:
+        """POST /v1/admin/products/{product_id}/stock."""
+        request = catalog_pb2.AdjustStockRequest(id=product_id, delta=body.delta, reason=body.reason)
+        product = await client.call(self._catalog.AdjustStock, request)
+        return json_answer(shapes.product(product), version=product.version)
+
+
+def _money(value: models.Money) -> money_pb2.Money:
+    return money_pb2.Money(amount_minor=value.amount_minor, currency=value.currency)

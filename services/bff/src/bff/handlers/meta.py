@@ -1,0 +1,55 @@
+"""The API about itself: keys, contract, reference."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from chassis.http.answers import json_answer
+from starlette.responses import HTMLResponse, Response
+
+from bff.tokens import AccessTokens
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Production Backend: API reference</title>
+<link rel="icon" href="data:,">
+<style>{style}</style>
+</head>
+<body>
+<div id="reference"></div>
+<script>{script}</script>
+<script>
+SwaggerUIBundle({{url: "/openapi.yaml", dom_id: "#reference", deepLinking: true, validatorUrl: null}});
+</script>
+</body>
+</html>
+"""
+
+
+class MetaHandlers:
+    """getJwks, getOpenapi, getDocs. All three are made once."""
+
+    def __init__(self, tokens: AccessTokens) -> None:
+        self._tokens = tokens
+        self._contract = (files("contracts.http") / "bff.v1.yaml").read_text()
+        # Swagger UI from its wheel, inlined: one request, no other host, works offline.
+        static = files("swagger_ui") / "static"
+        self._page = _PAGE.format(
+            style=(static / "swagger-ui.css").read_text(),
+            script=(static / "swagger-ui-bundle.js").read_text().replace("</script", "<\\/script"),
+        )
+
+    async def get_jwks(self) -> Response:
+        """GET /.well-known/jwks.json."""
+        return json_answer(self._tokens.jwks, headers={"cache-control": "public, max-age=300"})
+
+    async def get_openapi(self) -> Response:
+        """GET /openapi.yaml."""
+        return Response(self._contract, media_type="application/yaml")
+
+    async def get_docs(self) -> Response:
+        """GET /docs."""
+        return HTMLResponse(self._page)

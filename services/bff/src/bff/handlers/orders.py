@@ -1,0 +1,152 @@
+"""Orders, for customers and for support."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from chassis.grpc import client
+from chassis.http.answers import expected_version, is_current, json_answer, not_modified
+from contracts.common.v1 import paging_pb2
+from contracts.http import models, operations
+from contracts.order.v1 import order_pb2
+from contracts.order.v1.order_pb2_grpc import OrderServiceStub
+from google.protobuf.timestamp_pb2 import Timestamp
+from msgspec import UNSET, UnsetType
+from starlette.responses import Response
+
+from bff import shapes
+
+
+class OrderHandlers:
+    """Everything about orders."""
+
+    def __init__(self, orders: OrderServiceStub) -> None:
+        self._orders = orders
+
+    async def create_order(
+        self, body: models.CreateOrderRequest, headers: operations.CreateOrderHeaders
+    ) -> Response:
+        """POST /v1/orders."""
+        request = order_pb2.CreateOrderRequest(
+            idempotency_key=headers.idempotency_key,
+            items=[
+                order_pb2.OrderLine(product_id=line.product_id.lower(), quantity=line.quantity)
+                for line in body.items
+            ],
+        )
+        result = await client.call(self._orders.CreateOrder, request, retry=True)
+        return _keyed(result, status=201, headers={"location": f"/v1/orders/{result.order.id}"})
+
+    async def get_order(self, order_id: str, headers: operations.GetOrderHeaders) -> Response:
+        """GET /v1/orders/{order_id}."""
+        order = await client.call(self._orders.GetOrder, order_pb2.GetOrderRequest(id=order_id), retry=True)
+        if is_current(headers.if_none_match, order.version):
+            return not_modified(order.version)
+        return _order(order)
+
+    async def list_orders(self, query: operations.ListOrdersQuery) -> Response:
+        """GET /v1/orders."""
+        request = order_pb2.ListOrdersRequest(
+            page=paging_pb2.PageRequest(limit=query.limit, cursor=query.cursor or ""), filter=_filter(query)
+        )
+        return _page(await client.call(self._orders.ListOrders, request, retry=True))
+
+    async def list_all_orders(self, query: operations.ListAllOrdersQuery) -> Response:
+        """GET /v1/admin/orders."""
+        request = order_pb2.ListAllOrdersRequest(
+            page=paging_pb2.PageRequest(limit=query.limit, cursor=query.cursor or ""),
+            filter=_filter(query),
+            user_id=query.user_id or "",
+        )
+        return _page(await client.call(self._orders.ListAllOrders, request, retry=True))
+
+    async def pay_order(
+        self, order_id: str, body: models.PaymentRequest, headers: operations.PayOrderHeaders
+    ) -> Response:
+        """POST /v1/orders/{order_id}/payment."""
+        request = order_pb2.PayOrderRequest(
+            order_id=order_id,
+            idempotency_key=headers.idempotency_key,
+            payment_token=body.payment_token,
+            expected_version=expected_version(headers.if_match),
+        )
+        return _keyed(await client.call(self._orders.PayOrder, request, retry=True))
+
+    async def cancel_order(
+        self, order_id: str, body: models.CancellationRequest, headers: operations.CancelOrderHeaders
+    ) -> Response:
+        """POST /v1/orders/{order_id}/cancellation."""
+        version = expected_version(headers.if_match)
+        request = order_pb2.CancelOrderRequest(order_id=order_id, reason=body.reason, expected_version=version)
+        return _order(await client.call(self._orders.CancelOrder, request))
+
+    async def ship_order(
+        self, order_id: str, body: models.ShipmentRequest, headers: operations.ShipOrderHeaders
+    ) -> Response:
+        """POST /v1/admin/orders/{order_id}/shipment."""
+        request = order_pb2.ShipOrderRequest(
+            order_id=order_id,
+            carrier=body.carrier,
+            tracking_number=body.tracking_number,
+            expected_version=expected_version(headers.if_match),
+        )
+        return _order(await client.call(self._orders.ShipOrder, request))
+
+    async def deliver_order(self, order_id: str, headers: operations.DeliverOrderHeaders) -> Response:
+        """POST /v1/admin/orders/{order_id}/delivery."""
+        version = expected_version(headers.if_match)
+        request = order_pb2.DeliverOrderRequest(order_id=order_id, expected_version=version)
+        return _order(await client.call(self._orders.DeliverOrder, request))
+
+    async def refund_order(
+        self, order_id: str, body: models.RefundRequest, headers: operations.RefundOrderHeaders
+    ) -> Response:
+        """POST /v1/admin/orders/{order_id}/refund."""
+        version = expected_version(headers.if_match)
+        request = order_pb2.RefundOrderRequest(order_id=order_id, reason=body.reason, expected_version=version)
+        return _order(await client.call(self._orders.RefundOrder, request))
+
+    async def get_order_history(self, order_id: str) -> Response:
+        """GET /v1/admin/orders/{order_id}/history."""
+        transitions = client.stream(
+            self._orders.GetOrderHistory, order_pb2.GetOrderHistoryRequest(order_id=order_id)
+        )
+        return json_answer(models.OrderHistory(items=[shapes.transition(step) async for step in transitions]))
+
+
+def _order(order: order_pb2.Order) -> Response:
+    return json_answer(shapes.order(order), version=order.version)
+
+
+def _keyed(
+    result: order_pb2.OrderResult, *, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    response = json_answer(
+        shapes.order(result.order), status=status, version=result.order.version, headers=headers
+    )
+    if result.replayed:
+        response.headers["idempotency-replayed"] = "true"
+    return response
+
+
+def _page(page: order_pb2.ListOrdersResponse) -> Response:
+    items = [shapes.order(order) for order in page.orders]
+    return json_answer(models.OrderPage(items=items, next_cursor=page.next_cursor or None))
+
+
+def _filter(query: operations.ListOrdersQuery | operations.ListAllOrdersQuery) -> order_pb2.OrderFilter:
+    return order_pb2.OrderFilter(
+        status=order_pb2.ORDER_STATUS_UNSPECIFIED
+        if query.status is UNSET
+        else shapes.ORDER_STATUS_NUMBER[query.status],
+        created_from=_timestamp(query.created_from),
+        created_before=_timestamp(query.created_before),
+    )
+
+
+def _timestamp(value: datetime | UnsetType) -> Timestamp | None:
+    if isinstance(value, UnsetType):
+        return None
+    message = Timestamp()
+    message.FromDatetime(value)
+    return message

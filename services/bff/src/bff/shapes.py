@@ -1,0 +1,111 @@
+"""Protobuf messages to the shapes of the public API."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from contracts.common.v1 import money_pb2
+from contracts.http import models
+from contracts.order.v1 import catalog_pb2, order_pb2
+from contracts.user.v1 import user_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+
+# Wire names are the enum's, without its prefix, in lower case.
+ORDER_STATUS: dict[int, Any] = {
+    number: name.removeprefix("ORDER_STATUS_").lower() for name, number in order_pb2.OrderStatus.items()
+}
+ORDER_STATUS_NUMBER = {name: cast("order_pb2.OrderStatus.ValueType", n) for n, name in ORDER_STATUS.items()}
+USER_STATUS: dict[int, Any] = {
+    number: name.removeprefix("USER_STATUS_").lower() for name, number in user_pb2.UserStatus.items()
+}
+USER_STATUS_NUMBER = {name: cast("user_pb2.UserStatus.ValueType", n) for n, name in USER_STATUS.items()}
+
+
+def moment(value: Timestamp) -> datetime:
+    """A timestamp in UTC."""
+    return datetime.fromtimestamp(value.seconds + value.nanos / 1e9, UTC)
+
+
+def money(value: money_pb2.Money) -> models.Money:
+    """Money."""
+    return models.Money(amount_minor=value.amount_minor, currency=value.currency)
+
+
+def user(value: user_pb2.User) -> models.User:
+    """A user."""
+    return models.User(
+        id=value.id,
+        email=value.email,
+        display_name=value.display_name,
+        status=USER_STATUS[value.status],
+        roles=cast("Any", list(value.roles)),
+        created_at=moment(value.created_at),
+    )
+
+
+def product(value: catalog_pb2.Product) -> models.Product:
+    """A product."""
+    return models.Product(
+        id=value.id, sku=value.sku, name=value.name, price=money(value.price), available=value.available
+    )
+
+
+def order_item(value: order_pb2.OrderItem) -> models.OrderItem:
+    """A line of an order."""
+    return models.OrderItem(
+        product_id=value.product_id,
+        name=value.name,
+        quantity=value.quantity,
+        unit_price=money(value.unit_price),
+        line_total=money(value.line_total),
+    )
+
+
+def order(value: order_pb2.Order) -> models.Order:
+    """An order."""
+    return models.Order(
+        id=value.id,
+        user_id=value.user_id,
+        status=ORDER_STATUS[value.status],
+        items=[order_item(item) for item in value.items],
+        total=money(value.total),
+        version=value.version,
+        created_at=moment(value.created_at),
+        updated_at=moment(value.updated_at),
+    )
+
+
+def overview_order(value: order_pb2.Order, *, compact: bool) -> models.OverviewOrder:
+    """An order in the overview; compact without dates and lines."""
+    if compact:
+        return models.OverviewOrder(id=value.id, status=ORDER_STATUS[value.status], total=money(value.total))
+    return models.OverviewOrder(
+        id=value.id,
+        status=ORDER_STATUS[value.status],
+        total=money(value.total),
+        created_at=moment(value.created_at),
+        items=[order_item(item) for item in value.items],
+    )
+
+
+def overview_profile(value: user_pb2.User, *, compact: bool) -> models.OverviewProfile:
+    """The profile in the overview; compact without address and date."""
+    if compact:
+        return models.OverviewProfile(id=value.id, display_name=value.display_name)
+    return models.OverviewProfile(
+        id=value.id, display_name=value.display_name, email=value.email, created_at=moment(value.created_at)
+    )
+
+
+def transition(value: order_pb2.OrderTransition) -> models.OrderTransition:
+    """A step of an order's history."""
+    unspecified = value.from_status == order_pb2.ORDER_STATUS_UNSPECIFIED
+    return models.OrderTransition(
+        version=value.version,
+        from_status=None if unspecified else ORDER_STATUS[value.from_status],
+        to_status=ORDER_STATUS[value.to_status],
+        actor_id=value.actor_id or None,
+        reason=value.reason,
+        occurred_at=moment(value.occurred_at),
+    )

@@ -1,0 +1,1 @@
+"""The whole platform on one machine, without Docker: the `backend` command."""

@@ -1,0 +1,92 @@
+"""PostgreSQL refuses to run as root; this gives it another user, and still lets it reach a private directory.
+
+As root, the child becomes `nobody`. When the clone or the data directory lies below a directory that only its owner
+may enter, that user could not even find its own program; then, and only then, the child keeps the one capability
+that passes directory permissions (CAP_DAC_OVERRIDE, as an ambient capability: capabilities(7)). On a development
+machine that is still less than root has.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import signal
+import stat
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_KEEPCAPS = 8
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_RAISE = 2
+_CAP_DAC_OVERRIDE = 1
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+class _Header(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _Data(ctypes.Structure):
+    _fields_ = (
+        ("effective", ctypes.c_uint32),
+        ("permitted", ctypes.c_uint32),
+        ("inheritable", ctypes.c_uint32),
+    )
+
+
+def unprivileged_user() -> pwd.struct_passwd | None:
+    """The user that a child of root becomes; None when we are not root and nothing has to change."""
+    return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+
+
+def own(directory: Path) -> None:
+    """Give a directory to the unprivileged user, where there is one."""
+    user = unprivileged_user()
+    if user is not None:
+        os.chown(directory, user.pw_uid, user.pw_gid)
+
+
+def child_setup(paths: Iterable[Path]) -> Callable[[], None]:
+    """What a child does between fork and exec: drop root, and die (cleanly, SIGINT) with its parent.
+
+    Args:
+        paths: what the child has to reach.
+    """
+    user = unprivileged_user()
+    needs_override = user is not None and not all(_traversable(path) for path in paths)
+    libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+    def setup() -> None:
+        if user is not None:
+            if needs_override and libc is not None:
+                libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+            os.setgroups([])
+            os.setgid(user.pw_gid)
+            os.setuid(user.pw_uid)
+            if needs_override and libc is not None:
+                bit = 1 << _CAP_DAC_OVERRIDE
+                data = (_Data * 2)(_Data(bit, bit, bit), _Data(0, 0, 0))
+                libc.capset(ctypes.byref(_Header(_CAPABILITY_VERSION_3, 0)), data)
+                libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_DAC_OVERRIDE, 0, 0)
+        if libc is not None:
+            # After the change of user, which clears it.
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+    return setup
+
+
+def die_with_parent(number: signal.Signals) -> Callable[[], None]:
+    """A child setup that only asks for `number` when the parent dies, however it dies (Linux)."""
+
+    def setup() -> None:
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+    return setup
+
+
+def _traversable(path: Path) -> bool:
+    return all(parent.stat().st_mode & stat.S_IXOTH for parent in path.resolve().parents)

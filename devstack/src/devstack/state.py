@@ -1,0 +1,74 @@
+"""What runs, as the supervisor writes it and everybody else reads it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import psutil
+
+from devstack.layout import Layout
+
+
+@dataclass(slots=True)
+class ProcessState:
+    """One process of the stack."""
+
+    name: str
+    # waiting, starting, ready, restarting, stopping, stopped
+    state: str = "waiting"
+    pid: int | None = None
+    # The process's creation time: a pid alone may by now be somebody else's.
+    created: float | None = None
+    # The signal that stops it cleanly.
+    stop_signal: int = 15
+    restarts: int = 0
+
+
+@dataclass(slots=True)
+class StackState:
+    """The whole stack."""
+
+    supervisor_pid: int
+    supervisor_created: float
+    port_offset: int
+    ready: bool = False
+    error: str = ""
+    endpoints: dict[str, str] = field(default_factory=dict)
+    processes: list[ProcessState] = field(default_factory=list)
+    demo: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def write(self, layout: Layout) -> None:
+        """Replace the state file; a reader sees the old or the new one, whole."""
+        temporary = layout.state_file.with_suffix(".new")
+        temporary.write_text(json.dumps(asdict(self), indent=2))
+        # The demo accounts' passwords are in it.
+        temporary.chmod(0o600)
+        temporary.replace(layout.state_file)
+
+
+def read(layout: Layout) -> StackState | None:
+    """The last written state, or None when the stack has never run here."""
+    try:
+        raw: dict[str, Any] = json.loads(layout.state_file.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    processes = [ProcessState(**process) for process in raw.pop("processes")]
+    return StackState(**raw, processes=processes)
+
+
+def is_running(state: StackState | None) -> bool:
+    """Whether the supervisor that wrote this state is still there."""
+    return state is not None and alive(state.supervisor_pid, state.supervisor_created)
+
+
+def alive(pid: int | None, created: float | None) -> bool:
+    """Whether this very process, not another with its pid, is running."""
+    if pid is None or created is None:
+        return False
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - created) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

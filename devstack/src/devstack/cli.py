@@ -1,0 +1,254 @@
+"""The `backend` command."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from devstack import state
+from devstack.layout import DEFAULT_DATA_DIR, HIGHEST_OFFSET, Layout
+from devstack.state import StackState
+
+app = typer.Typer(
+    help="The whole platform on one machine: PostgreSQL, Valkey, Envoy and the services.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False)
+
+DataDir = Annotated[
+    Path, typer.Option("--data-dir", envvar="BACKEND_DATA_DIR", help="Where the stack keeps everything.")
+]
+_STOP_SECONDS = 60.0
+_POLL_SECONDS = 0.1
+
+
+@app.command()
+def up(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    port_offset: Annotated[
+        int, typer.Option(min=0, max=HIGHEST_OFFSET, help="Added to every port; two stacks run side by side.")
+    ] = 0,
+    detach: Annotated[bool, typer.Option("--detach", help="Return once it is ready and leave it running.")] = False,  # noqa: FBT002
+) -> None:
+    """Start the platform and wait until it is ready; twice is harmless."""
+    layout = Layout(data_dir.resolve(), port_offset)
+    known = state.read(layout)
+    if known is not None and state.is_running(known):
+        layout = Layout(layout.data_dir, known.port_offset)
+        console.print("already running")
+    else:
+        _start(layout)
+    current = state.read(layout)
+    if current is None or not current.ready:
+        console.print(current.error if current else "the supervisor wrote no state", style="red", markup=False)
+        raise typer.Exit(1)
+    _print_welcome(current)
+    if detach:
+        return
+    console.print("Following the logs; Ctrl-C stops the platform.\n", style="dim")
+    with contextlib.suppress(KeyboardInterrupt):
+        for line in _follow(layout, None, from_start=False):
+            sys.stdout.write(line)
+            sys.stdout.flush()
+    _stop(layout)
+
+
+@app.command()
+def status(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002
+) -> None:
+    """What runs and where; exit status 3 when it does not run."""
+    current = state.read(Layout(data_dir.resolve()))
+    running = state.is_running(current)
+    if as_json:
+        sys.stdout.write(json.dumps(_as_json(current if running else None), indent=2) + "\n")
+    elif current is None or not running:
+        console.print("not running")
+    else:
+        table = Table("process", "state", "pid", "restarts", box=None)
+        for process in current.processes:
+            table.add_row(process.name, process.state, str(process.pid or ""), str(process.restarts))
+        console.print(table)
+        for name, url in current.endpoints.items():
+            console.print(f"{name:<12} {url}")
+    if not running:
+        raise typer.Exit(3)
+
+
+@app.command()
+def logs(
+    name: Annotated[str | None, typer.Argument(help="One process; all merged without it.")] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,  # noqa: FBT002
+) -> None:
+    """Logs, merged or of one process."""
+    layout = Layout(data_dir.resolve())
+    if name is not None and not (layout.logs / f"{name}.log").exists():
+        names = ", ".join(sorted(path.stem for path in layout.logs.glob("*.log")))
+        console.print(f"there is no log of {name!r}; there are: {names or 'none'}", style="red")
+        raise typer.Exit(2)
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+        for line in _follow(layout, name, from_start=True, until_end=not follow):
+            sys.stdout.write(line)
+
+
+@app.command()
+def restart(name: str, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Stop one process cleanly; the supervisor starts it again. Returns once it is ready."""
+    layout = Layout(data_dir.resolve())
+    current = _running_or_exit(layout)
+    process = next((p for p in current.processes if p.name == name), None)
+    if process is None or process.pid is None:
+        console.print(f"no process {name!r}; there are: {', '.join(p.name for p in current.processes)}", style="red")
+        raise typer.Exit(2)
+    os.kill(process.pid, process.stop_signal)
+    give_up = time.monotonic() + _STOP_SECONDS
+    while time.monotonic() < give_up:
+        now = state.read(layout)
+        entry = next((p for p in now.processes if p.name == name), None) if now else None
+        if entry is not None and entry.pid != process.pid and entry.state == "ready":
+            console.print(f"{name} restarted")
+            return
+        time.sleep(_POLL_SECONDS)
+    console.print(f"{name} did not come back; see `backend logs {name}`", style="red")
+    raise typer.Exit(1)
+
+
+@app.command()
+def down(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Stop everything cleanly; the data stay."""
+    _stop(Layout(data_dir.resolve()))
+
+
+@app.command()
+def reset(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,  # noqa: FBT002
+) -> None:
+    """Stop everything and delete all data."""
+    layout = Layout(data_dir.resolve())
+    if not yes:
+        typer.confirm(f"Delete everything in {layout.data_dir}?", abort=True)
+    _stop(layout)
+    # Only a directory that is ours: a mistyped --data-dir must not cost anything.
+    if layout.data_dir.exists() and not layout.state_file.exists() and any(layout.data_dir.iterdir()):
+        console.print(f"{layout.data_dir} is not a stack's data directory; nothing was deleted", style="red")
+        raise typer.Exit(2)
+    shutil.rmtree(layout.data_dir, ignore_errors=True)
+
+
+def _start(layout: Layout) -> None:
+    layout.logs.mkdir(parents=True, exist_ok=True)
+    log_path = layout.logs / "supervisor.log"
+    with log_path.open("ab") as log:
+        offset = log.tell()
+        supervisor = subprocess.Popen(
+            [
+                sys.executable, "-m", "devstack.supervisor",
+                "--data-dir", str(layout.data_dir), "--port-offset", str(layout.port_offset),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        with log_path.open() as progress:
+            progress.seek(offset)
+            while True:
+                ended = supervisor.poll() is not None
+                for line in progress:
+                    console.print(f"  {line.rstrip()}", markup=False)
+                current = state.read(layout)
+                if ended or (current is not None and current.supervisor_pid == supervisor.pid and current.ready):
+                    return
+                time.sleep(_POLL_SECONDS)
+    except KeyboardInterrupt:
+        console.print("stopping")
+        supervisor.terminate()
+        supervisor.wait()
+        raise typer.Exit(130) from None
+
+
+def _stop(layout: Layout) -> None:
+    current = state.read(layout)
+    if current is None or not state.is_running(current):
+        return
+    os.kill(current.supervisor_pid, 15)
+    give_up = time.monotonic() + _STOP_SECONDS
+    while state.is_running(current):
+        if time.monotonic() > give_up:
+            console.print("the supervisor does not stop", style="red")
+            raise typer.Exit(1)
+        time.sleep(_POLL_SECONDS)
+    console.print("stopped")
+
+
+def _running_or_exit(layout: Layout) -> StackState:
+    current = state.read(layout)
+    if current is None or not state.is_running(current):
+        console.print("not running")
+        raise typer.Exit(3)
+    return current
+
+
+def _as_json(current: StackState | None) -> dict[str, object]:
+    if current is None:
+        return {"ready": False, "endpoints": {}, "processes": [], "demo": {}}
+    return {
+        "ready": current.ready,
+        "endpoints": current.endpoints,
+        "processes": [
+            {"name": p.name, "pid": p.pid, "state": p.state, "restarts": p.restarts} for p in current.processes
+        ],
+        "demo": current.demo,
+    }
+
+
+def _print_welcome(current: StackState) -> None:
+    public = current.endpoints["public"]
+    console.print(f"\nThe platform is ready.\n\n  API            {public}\n  API over TLS   {current.endpoints['public_tls']}")
+    console.print(f"  API reference  {public}/docs\n\n  Demo accounts")
+    for role, account in current.demo.items():
+        console.print(f"    {role:<10} {account['email']:<24} {account['password']}")
+    console.print()
+
+
+def _follow(layout: Layout, name: str | None, *, from_start: bool, until_end: bool = False) -> Iterator[str]:
+    """Lines of the logs, each behind its process's name when there are several."""
+    paths = [layout.logs / f"{name}.log"] if name else sorted(layout.logs.glob("*.log"))
+    with contextlib.ExitStack() as stack:
+        opened = [(path.stem, stack.enter_context(path.open(errors="replace"))) for path in paths]
+        if not from_start:
+            for _, file in opened:
+                file.seek(0, os.SEEK_END)
+        while True:
+            idle = True
+            for stem, file in opened:
+                for line in file:
+                    idle = False
+                    yield line if name else f"{stem:<10} {line}"
+            if idle:
+                if until_end:
+                    return
+                time.sleep(_POLL_SECONDS)
+
+
+def main() -> None:
+    """Entry point."""
+    app()

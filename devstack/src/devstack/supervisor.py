@@ -1,0 +1,343 @@
+"""Keeps one stack running: starts its processes in dependency order, restarts what crashes, stops all cleanly.
+
+`python -m devstack.supervisor` runs in the background for `backend up`. Its standard output is the progress that
+`up` shows; state.json says what runs. Stopping is SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from devstack import demo, envoy, postgres, privileges, secrets, services, state
+from devstack.layout import PORTS, Layout
+from devstack.state import ProcessState, StackState
+
+START_SECONDS = 60.0
+_PROBE_SECONDS = 0.05
+_BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
+# A process that ran this long did start: the next crash begins the backoff anew.
+_STABLE_SECONDS = 30.0
+_LOG_LIMIT_BYTES = 50 * 1024 * 1024
+_TAIL_LINES = 15
+
+
+class StartupError(Exception):
+    """The stack could not start: what failed, why, and what to do."""
+
+    def __init__(self, process: str, cause: str, remedy: str, tail: str = "") -> None:
+        lines = [f"{process}: {cause}"]
+        if tail:
+            lines += [f"--- the last lines of {process}'s log", tail.rstrip(), "---"]
+        super().__init__("\n".join([*lines, f"What to do: {remedy}"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """How one process is run."""
+
+    name: str
+    command: list[str]
+    waits_for: str
+    is_ready: Callable[[], Awaitable[bool]]
+    after: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    setup: Callable[[], None] | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_seconds: float = 25.0
+
+
+class Supervisor:
+    """One stack."""
+
+    def __init__(self, layout: Layout) -> None:
+        me = psutil.Process()
+        self._layout = layout
+        self._state = StackState(me.pid, me.create_time(), layout.port_offset, endpoints=layout.endpoints())
+        self._specs: dict[str, Spec] = {}
+        self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._monitors: list[asyncio.Task[None]] = []
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> int:
+        """Start, watch, and stop again when asked; 1 when the start failed, with nothing left running."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        self._layout.logs.mkdir(parents=True, exist_ok=True)
+        started = time.perf_counter()
+        starting = asyncio.create_task(self._start())
+        stop = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+        failure = ""
+        if not starting.done():
+            starting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await starting
+        elif error := starting.exception():
+            known = isinstance(error, StartupError)
+            failure = str(error) if known else f"backend: {type(error).__name__}: {error}\nWhat to do: see the log above"
+        if not failure and not self._stopping.is_set():
+            self._state.ready = True
+            self._write_state()
+            _say("stack", f"ready in {time.perf_counter() - started:.1f} s")
+            await stop
+        stop.cancel()
+        await self._stop_all()
+        self._state.error = failure
+        self._write_state()
+        if failure:
+            _say("stack", "failed")
+        return 1 if failure else 0
+
+    async def _start(self) -> None:
+        layout = self._layout
+        self._check_ports()
+        made = secrets.load_or_create(layout.secrets)
+        certificate = secrets.public_certificate(layout.secrets)
+        configurations = envoy.render(layout, certificate)
+        self._specs = {spec.name: spec for spec in self._make_specs(made, configurations)}
+        self._state.processes = [ProcessState(n, stop_signal=s.stop_signal) for n, s in self._specs.items()]
+        self._write_state()
+        _say("postgres", "making its data directory" if not postgres.directory(layout).exists() else "starting")
+        try:
+            await postgres.initialize(layout, made)
+        except RuntimeError as error:
+            raise StartupError("postgres", "initdb failed", _RESET, str(error)) from error
+        await asyncio.gather(self._start_one("postgres"), self._start_one("valkey"))
+        try:
+            await postgres.migrate(layout, made)
+        except postgres.MigrationError as error:
+            raise StartupError("migrations", str(error), "mend the migration, or start anew with `backend reset`") from error
+        _say("migrations", "applied")
+        await asyncio.gather(self._start_one("user"), self._start_one("order"))
+        await self._start_one("bff")
+        await self._start_one("edge")
+        self._state.demo = demo.accounts(made)
+        if not demo.is_loaded(layout):
+            _say("demo", "loading products, accounts and orders")
+            await demo.load(layout, made)
+
+    def _make_specs(self, made: secrets.Secrets, configurations: Mapping[str, Path]) -> list[Spec]:
+        layout = self._layout
+        backing = [
+            Spec(
+                name="postgres",
+                command=postgres.command(layout),
+                waits_for="accepts connections",
+                is_ready=lambda: postgres.accepts_connections(layout, made),
+                setup=privileges.child_setup([postgres.BINARIES / "postgres", postgres.directory(layout)]),
+                stop_signal=signal.SIGINT,
+            ),
+            Spec(
+                name="valkey",
+                command=services.valkey_command(layout, made),
+                waits_for="answers PING",
+                is_ready=lambda: services.valkey_answers(layout, made),
+                setup=privileges.die_with_parent(signal.SIGTERM),
+            ),
+        ]
+        hosted = [
+            Spec(
+                name=name,
+                command=[sys.executable, "-m", "chassis.launch", str(configuration)],
+                waits_for=f"{layout.endpoints()[f'{name}_ops']}/healthz/ready",
+                is_ready=_probe(f"{layout.endpoints()[f'{name}_ops']}/healthz/ready"),
+                environment=services.environment(name, layout, made),
+                setup=privileges.die_with_parent(signal.SIGTERM),
+            )
+            for name, configuration in configurations.items()
+        ]
+        return backing + hosted
+
+    def _check_ports(self) -> None:
+        for name in PORTS:
+            port = self._layout.port(name)
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError as error:
+                    remedy = "stop what uses it, or choose other ports with `backend up --port-offset N`"
+                    raise StartupError(name, f"port {port} is in use{_owner(port)}", remedy) from error
+
+    async def _start_one(self, name: str) -> None:
+        spec, entry = self._specs[name], self._entry(name)
+        process = await self._spawn(spec, entry)
+        give_up = time.monotonic() + START_SECONDS
+        while not await spec.is_ready():
+            if process.returncode is not None:
+                cause = f"ended with status {process.returncode} before it was ready"
+                raise StartupError(name, cause, _REMEDIES.get(name, _ASK), self._tail(name))
+            if time.monotonic() > give_up:
+                cause = f"was not ready within {START_SECONDS:.0f} s (waited for: {spec.waits_for})"
+                raise StartupError(name, cause, _REMEDIES.get(name, _ASK), self._tail(name))
+            await asyncio.sleep(_PROBE_SECONDS)
+        entry.state = "ready"
+        self._write_state()
+        _say(name, "ready")
+        self._monitors.append(asyncio.create_task(self._monitor(spec, entry, process)))
+
+    async def _spawn(self, spec: Spec, entry: ProcessState) -> asyncio.subprocess.Process:
+        log_path = self._layout.logs / f"{spec.name}.log"
+        if log_path.exists() and log_path.stat().st_size > _LOG_LIMIT_BYTES:
+            log_path.replace(log_path.with_suffix(".log.1"))
+        with log_path.open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *spec.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **spec.environment},
+                cwd=self._layout.data_dir,
+                preexec_fn=spec.setup,
+                # Ctrl-C in a terminal is for the command line, not for every process of the stack.
+                start_new_session=True,
+            )
+        self._running[spec.name] = process
+        entry.state, entry.pid = "starting", process.pid
+        with contextlib.suppress(psutil.NoSuchProcess):
+            entry.created = psutil.Process(process.pid).create_time()
+        self._write_state()
+        _say(spec.name, f"starting; waits for: {spec.waits_for}")
+        return process
+
+    async def _monitor(self, spec: Spec, entry: ProcessState, process: asyncio.subprocess.Process) -> None:
+        failures = 0
+        while True:
+            began = time.monotonic()
+            status = await process.wait()
+            if self._stopping.is_set():
+                return
+            entry.state, entry.restarts = "restarting", entry.restarts + 1
+            self._write_state()
+            if status == 0:
+                _say(spec.name, "stopped; starting again")
+            else:
+                failures = 0 if time.monotonic() - began > _STABLE_SECONDS else failures
+                delay = _BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)]
+                failures += 1
+                _say(spec.name, f"crashed with status {status}; starting again in {delay} s")
+                await asyncio.sleep(delay)
+            process = await self._spawn(spec, entry)
+            while process.returncode is None and not await spec.is_ready():
+                await asyncio.sleep(_PROBE_SECONDS)
+            if process.returncode is None:
+                entry.state = "ready"
+                self._write_state()
+                _say(spec.name, "ready")
+
+    async def _stop_all(self) -> None:
+        self._stopping.set()
+        for monitor in self._monitors:
+            monitor.cancel()
+        # Against the direction of the requests: whoever calls stops before whoever is called.
+        for group in (("edge",), ("bff",), ("user", "order"), ("valkey", "postgres")):
+            await asyncio.gather(*(self._stop_one(name) for name in group if name in self._running))
+
+    async def _stop_one(self, name: str) -> None:
+        spec, entry, process = self._specs[name], self._entry(name), self._running[name]
+        entry.state = "stopping"
+        self._write_state()
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(spec.stop_signal)
+            try:
+                await asyncio.wait_for(process.wait(), spec.stop_seconds)
+            except TimeoutError:
+                _say(name, "did not stop; killed")
+                process.kill()
+                await process.wait()
+        entry.state, entry.pid, entry.created = "stopped", None, None
+        self._write_state()
+        _say(name, "stopped")
+
+    def _entry(self, name: str) -> ProcessState:
+        return next(entry for entry in self._state.processes if entry.name == name)
+
+    def _write_state(self) -> None:
+        self._state.write(self._layout)
+
+    def _tail(self, name: str) -> str:
+        path = self._layout.logs / f"{name}.log"
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        return "\n".join(lines[-_TAIL_LINES:])
+
+
+_RESET = "if its data directory is damaged, start anew with `backend reset` (it deletes all data)"
+_ASK = "the log above says more; `backend logs NAME` shows all of it"
+_REMEDIES = {"postgres": _RESET, "valkey": _RESET}
+
+
+def _probe(url: str) -> Callable[[], Awaitable[bool]]:
+    async def is_ready() -> bool:
+        return await services.answers_ok(url)
+
+    return is_ready
+
+
+def _owner(port: int) -> str:
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            if connection.laddr and connection.laddr[1] == port and connection.status == psutil.CONN_LISTEN:
+                if connection.pid is None:
+                    return ""
+                return f" by process {connection.pid} ({psutil.Process(connection.pid).name()})"
+    return ""
+
+
+def _say(process: str, what: str) -> None:
+    print(f"{process:<10} {what}", flush=True)  # noqa: T201 - this output is the progress that `up` shows
+
+
+def end_leftovers(layout: Layout) -> None:
+    """End processes of a supervisor that was killed: they have been asked to stop by its death, so wait first."""
+    known = state.read(layout)
+    if known is None:
+        return
+    give_up = time.monotonic() + 20
+    left = [entry for entry in known.processes if state.alive(entry.pid, entry.created)]
+    while left and time.monotonic() < give_up:
+        for entry in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(entry.pid or 0, entry.stop_signal)
+        time.sleep(0.2)
+        left = [entry for entry in left if state.alive(entry.pid, entry.created)]
+    for entry in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(entry.pid or 0, signal.SIGKILL)
+
+
+def main() -> int:
+    """Run one stack until SIGTERM."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--port-offset", type=int, required=True)
+    arguments = parser.parse_args()
+    layout = Layout(arguments.data_dir, arguments.port_offset)
+    layout.data_dir.mkdir(parents=True, exist_ok=True)
+    with (layout.data_dir / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print(f"another supervisor runs on {layout.data_dir}", file=sys.stderr)  # noqa: T201
+            return 1
+        end_leftovers(layout)
+        return asyncio.run(Supervisor(layout).run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from chassis.errors import ServiceError
+from chassis.valkey import HotReader
 
 # How long a floor holds without a fill: longer than any transaction may last (the deadline of a request).
 FLOOR_SECONDS = 60
@@ -47,26 +48,23 @@ class VersionedCache:
     """One namespace of records.
 
     Args:
-        valkey: the client, `decode_responses=False`.
+        valkey: the client, `decode_responses=False`, for writes.
+        reader: the same server, for hot reads.
         prefix: what the keys start with, for example `order:`.
         ttl: seconds after which an unused copy is dropped.
     """
 
-    def __init__(self, valkey: Redis, prefix: str, ttl: float) -> None:
-        self._valkey = valkey
+    def __init__(self, valkey: Redis, reader: HotReader, prefix: str, ttl: float) -> None:
+        self._reader = reader
         self._prefix = prefix
         self._ttl_ms = int(ttl * 1000)
         self._store = valkey.register_script(_STORE)
         self._raise = valkey.register_script(_RAISE)
 
-    def key(self, record_id: str) -> str:
-        """The Valkey key of a record."""
-        return self._prefix + record_id
-
     async def get(self, record_id: str) -> bytes | None:
         """The cached payload, or None: on a miss, below a floor, and when Valkey is away."""
         try:
-            return payload(await self._valkey.get(self._prefix + record_id))
+            return payload(await self._reader.get(self._prefix + record_id))
         except RedisError as error:
             _log.warning("cache read failed", prefix=self._prefix, error=str(error))
             return None

@@ -1,13 +1,29 @@
-"""The Valkey client every service uses: bounded, with short timeouts, no hidden retries."""
+"""Valkey clients: redis-py for everything, and a pipelined reader for what every request reads.
+
+redis-py takes a connection out of a pool for each command, which costs more CPU than the command. The hot reads (the
+session check, the order cache) go through `HotReader` instead: one connection, replies in order, commands of
+concurrent requests sent together. `tools/bench/valkey_clients.py` measures both; ADR 0006 has the numbers.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
+from collections.abc import Awaitable
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
+
+import hiredis
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as ValkeyConnectionError
+from redis.exceptions import ResponseError
 
 # A session check is on every request's path: better a clear failure soon than a queue.
-_SOCKET_SECONDS = 1.0
+TIMEOUT_SECONDS = 1.0
+# Commands waiting for their replies; more are refused at once.
+_MAX_PENDING = 4096
 
 
 def connect(url: str, *, max_connections: int) -> Redis:
@@ -15,10 +31,146 @@ def connect(url: str, *, max_connections: int) -> Redis:
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=max_connections,
-        timeout=_SOCKET_SECONDS,
-        socket_timeout=_SOCKET_SECONDS,
-        socket_connect_timeout=_SOCKET_SECONDS,
+        timeout=TIMEOUT_SECONDS,
+        socket_timeout=TIMEOUT_SECONDS,
+        socket_connect_timeout=TIMEOUT_SECONDS,
         # One retry on a fresh connection: a pooled one may have died since its last use.
         retry=Retry(NoBackoff(), 1),
     )
     return Redis(connection_pool=pool)
+
+
+class HotReader:
+    """GET and MGET over one pipelined connection, made on first use and again after it was lost.
+
+    Args:
+        url: as for `connect`.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._host = parts.hostname or "127.0.0.1"
+        self._port = parts.port or 6379
+        self._credentials = [unquote(p) for p in (parts.username, parts.password) if p]
+        self._database = parts.path.strip("/") or "0"
+        self._pipeline: _Pipeline | None = None
+        self._connecting: asyncio.Task[_Pipeline] | None = None
+
+    async def get(self, key: str) -> bytes | None:
+        """The value of a key.
+
+        Raises:
+            redis.exceptions.RedisError: no connection, no answer within a second, or an error reply.
+        """
+        value: bytes | None = await (await self._ready()).send(b"GET", key)
+        return value
+
+    async def mget(self, *keys: str) -> list[bytes | None]:
+        """The values of several keys.
+
+        Raises:
+            redis.exceptions.RedisError: as `get`.
+        """
+        values: list[bytes | None] = await (await self._ready()).send(b"MGET", *keys)
+        return values
+
+    async def close(self) -> None:
+        """Close the connection; commands without a reply fail."""
+        if self._pipeline is not None:
+            self._pipeline.close()
+
+    async def _ready(self) -> _Pipeline:
+        pipeline = self._pipeline
+        if pipeline is not None and not pipeline.lost:
+            return pipeline
+        # Whoever comes meanwhile waits for the same attempt; its being cancelled is nobody else's concern.
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.create_task(self._connect())
+        return await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> _Pipeline:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                _, pipeline = await loop.create_connection(_Pipeline, self._host, self._port)
+                if self._credentials:
+                    await pipeline.send(b"AUTH", *self._credentials)
+                if self._database != "0":
+                    await pipeline.send(b"SELECT", self._database)
+        except (OSError, TimeoutError) as error:
+            raise ValkeyConnectionError(f"Valkey cannot be reached: {error}") from error
+        self._pipeline = pipeline
+        return pipeline
+
+
+class _Pipeline(asyncio.Protocol):
+    """Commands out, replies in, in order (RESP2)."""
+
+    def __init__(self) -> None:
+        self.lost = False
+        self._reader = hiredis.Reader()
+        self._pending: deque[asyncio.Future[Any]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._watchdog: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        # uvloop's transports have the interface but not the base class.
+        self._transport = cast("asyncio.Transport", transport)
+
+    def send(self, *command: bytes | str) -> Awaitable[Any]:
+        """Send a command; awaits its reply."""
+        if self.lost or self._transport is None:
+            raise ValkeyConnectionError("the connection to Valkey was lost")
+        if len(self._pending) >= _MAX_PENDING:
+            raise ValkeyConnectionError("too many commands are waiting for Valkey")
+        future = self._loop.create_future()
+        self._pending.append(future)
+        self._transport.write(hiredis.pack_command(command))
+        if self._watchdog is None:
+            self._watchdog = self._loop.call_later(TIMEOUT_SECONDS, self._check, future)
+        return future
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        self._reader.feed(data)
+        while (reply := self._reader.gets()) is not False:
+            future = self._pending.popleft()
+            if future.done():
+                continue
+            if isinstance(reply, Exception):
+                future.set_exception(ResponseError(str(reply)))
+            else:
+                future.set_result(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._fail(f"the connection to Valkey was lost: {exc or 'closed'}")
+
+    def close(self) -> None:
+        """Give up."""
+        self._fail("closed")
+
+    def _check(self, oldest: asyncio.Future[Any]) -> None:
+        # One timer for the connection instead of one a command: it looks whether the reply that was the next one
+        # due when it was set has come.
+        self._watchdog = None
+        if not self._pending:
+            return
+        if self._pending[0] is oldest:
+            self._fail("Valkey does not answer")
+        else:
+            self._watchdog = self._loop.call_later(TIMEOUT_SECONDS, self._check, self._pending[0])
+
+    def _fail(self, why: str) -> None:
+        self.lost = True
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        while self._pending:
+            future = self._pending.popleft()
+            if not future.done():
+                future.set_exception(ValkeyConnectionError(why))
+

@@ -74,6 +74,5 @@ async def resolve_user(users: UserServiceStub, user_id: str) -> user_pb2.User:
 
 
 def client_address(request: Request) -> str:
-    """The address the edge saw: the last entry of X-Forwarded-For, which the edge appends itself."""
-    forwarded = request.headers.get("x-forwarded-for", "")
-    return forwarded.rpartition(",")[2].strip() or (request.client.host if request.client else "")
+    """The client's address as the edge saw it; the edge replaces whatever a client sends under this name."""
+    return request.headers.get("x-client-address", "") or (request.client.host if request.client else "")

@@ -13,6 +13,7 @@ from chassis.http.application import HttpApplication, Limits
 from chassis.ids import uuid7
 from chassis.lifecycle import Composition, ServiceProcess, patiently
 from chassis.logging import configure
+from chassis.valkey import HotReader
 from contracts.http.operations import OPERATIONS
 from contracts.order.v1.catalog_pb2_grpc import CatalogServiceStub
 from contracts.order.v1.order_pb2_grpc import OrderServiceStub
@@ -34,8 +35,10 @@ from bff.tokens import AccessTokens, load_keys
 _HASHES_A_PASSWORD = ("register", "login", "changePassword")
 
 
-def build(settings: Settings, client: Redis, user_channel: Any, order_channel: Any) -> HttpApplication:
-    """Wire the BFF over a Valkey client and a channel to each service (ours, or grpcio's own)."""
+def build(
+    settings: Settings, client: Redis, reader: HotReader, user_channel: Any, order_channel: Any
+) -> HttpApplication:
+    """Wire the BFF over its Valkey clients and a channel to each service (ours, or grpcio's own)."""
     users = UserServiceStub(user_channel)
     orders = OrderServiceStub(order_channel)
     tokens = AccessTokens(
@@ -48,6 +51,7 @@ def build(settings: Settings, client: Redis, user_channel: Any, order_channel: A
     lifetime = timedelta(days=settings.session_days)
     sessions = SessionStore(
         client,
+        reader,
         now=lambda: datetime.now(UTC),
         new_id=uuid7,
         lifetime=lifetime,
@@ -78,12 +82,15 @@ async def compose() -> AsyncIterator[Composition]:
 
     settings = load(Settings)
     configure("bff", environment=settings.environment, version=settings.version, level=settings.log_level)
-    client = valkey.connect(settings.valkey_url.get_secret_value(), max_connections=settings.valkey_connections)
+    url = settings.valkey_url.get_secret_value()
+    client = valkey.connect(url, max_connections=settings.valkey_connections)
+    reader = HotReader(url)
     try:
         await patiently("Valkey", client.ping)
-        application = build(settings, client, upstream_channel("user"), upstream_channel("order"))
+        application = build(settings, client, reader, upstream_channel("user"), upstream_channel("order"))
         yield Composition(application, {"valkey": client.ping})
     finally:
+        await reader.close()
         await client.aclose()
 
 

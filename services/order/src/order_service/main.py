@@ -17,6 +17,7 @@ from chassis.ids import uuid7
 from chassis.keyset import CursorSigner
 from chassis.lifecycle import Composition, ServiceProcess, background, patiently
 from chassis.logging import configure
+from chassis.valkey import HotReader
 from contracts.order.v1 import catalog_pb2, order_pb2
 from contracts.order.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
 from contracts.order.v1.order_pb2_grpc import add_OrderServiceServicer_to_server
@@ -52,7 +53,7 @@ class Servicers:
             add_CatalogServiceServicer_to_server(self.catalog, contract)
 
 
-def build(settings: Settings, database: Database, client: Redis) -> Servicers:
+def build(settings: Settings, database: Database, client: Redis, reader: HotReader) -> Servicers:
     """Wire the service over an open database and Valkey client."""
 
     def now() -> datetime:
@@ -60,8 +61,8 @@ def build(settings: Settings, database: Database, client: Redis) -> Servicers:
 
     retention = timedelta(hours=settings.idempotency_retention_hours)
     caches = Caches(
-        orders=VersionedCache(client, "order:order:", settings.order_cache_seconds),
-        products=VersionedCache(client, "order:product:", settings.order_cache_seconds),
+        orders=VersionedCache(client, reader, "order:order:", settings.order_cache_seconds),
+        products=VersionedCache(client, reader, "order:product:", settings.order_cache_seconds),
     )
     replays = ReplayCache(client, retention.total_seconds())
     gateway = PaymentSandbox(database, settings.payment_timeout_seconds)
@@ -110,16 +111,19 @@ async def compose() -> AsyncIterator[Composition]:
         max_size=settings.database_pool_max,
         service="order",
     )
-    client = valkey.connect(settings.valkey_url.get_secret_value(), max_connections=settings.valkey_connections)
+    url = settings.valkey_url.get_secret_value()
+    client = valkey.connect(url, max_connections=settings.valkey_connections)
+    reader = HotReader(url)
     try:
         await patiently("PostgreSQL", database.open)
         await patiently("Valkey", client.ping)
-        servicers = build(settings, database, client)
+        servicers = build(settings, database, client, reader)
         application = GrpcApplication()
         servicers.add_to(application)
         async with background(servicers.sweep.run, "sweep"):
             yield Composition(application, {"postgresql": database.ping, "valkey": client.ping})
     finally:
+        await reader.close()
         await client.aclose()
         await database.close()
 

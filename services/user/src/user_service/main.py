@@ -17,6 +17,7 @@ from chassis.ids import uuid7
 from chassis.keyset import CursorSigner
 from chassis.lifecycle import Check, Composition, ServiceProcess, patiently
 from chassis.logging import configure
+from chassis.valkey import HotReader
 from contracts.user.v1 import user_pb2
 from contracts.user.v1.user_pb2_grpc import add_UserServiceServicer_to_server
 from redis.asyncio import Redis
@@ -40,9 +41,9 @@ class Servicers:
             add_UserServiceServicer_to_server(self.users, contract)
 
 
-def build(settings: Settings, database: Database, client: Redis, passwords: Passwords) -> Servicers:
+def build(settings: Settings, database: Database, client: Redis, reader: HotReader, passwords: Passwords) -> Servicers:
     """Wire the service over an open database and Valkey client."""
-    cache = VersionedCache(client, "user:", settings.user_cache_seconds)
+    cache = VersionedCache(client, reader, "user:", settings.user_cache_seconds)
     use_cases = UserUseCases(
         database=database, cache=cache, passwords=passwords, now=lambda: datetime.now(UTC), new_id=uuid7
     )
@@ -69,14 +70,17 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Servicers, dict[str,
         max_size=settings.database_pool_max,
         service="user",
     )
-    client = valkey.connect(settings.valkey_url.get_secret_value(), max_connections=settings.valkey_connections)
+    url = settings.valkey_url.get_secret_value()
+    client = valkey.connect(url, max_connections=settings.valkey_connections)
+    reader = HotReader(url)
     passwords = Passwords(settings.password_hash_workers, settings.password_hash_queue)
     try:
         await patiently("PostgreSQL", database.open)
         await patiently("Valkey", client.ping)
-        yield build(settings, database, client, passwords), {"postgresql": database.ping, "valkey": client.ping}
+        yield build(settings, database, client, reader, passwords), {"postgresql": database.ping, "valkey": client.ping}
     finally:
         passwords.close()
+        await reader.close()
         await client.aclose()
         await database.close()
 

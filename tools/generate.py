@@ -1,11 +1,11 @@
 """Everything that follows from the contracts and the SQL, by one command; `--check` says whether it is current.
 
-    api/proto/**            -> contracts/<package>/v1: messages, stubs, servicers, type stubs
-    api/errors.yaml         -> contracts/errors.py
-    api/permissions.yaml    -> contracts/permissions.py
-    api/openapi/bff.v1.yaml -> contracts/http: models, operations, client, and the document itself
-    services/*/db           -> services/*/src/*/repository/queries.py
-    the Settings classes    -> docs/configuration.md
+api/proto/**            -> contracts/<package>/v1: messages, stubs, servicers, type stubs
+api/errors.yaml         -> contracts/errors.py
+api/permissions.yaml    -> contracts/permissions.py
+api/openapi/bff.v1.yaml -> contracts/http: models, operations, client, and the document itself
+services/*/db           -> services/*/src/*/repository/queries.py
+the Settings classes    -> docs/configuration.md
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import yaml
-
 import generate_http
+import yaml
 from generate_configuration import configuration_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +48,12 @@ def protobuf() -> Files:
             # A file without services has nothing in its gRPC module.
             if "_pb2_grpc" in path.name and "Stub" not in path.read_text():
                 continue
-            text = re.sub(r"^from ((?:common|user|order)\.v1) import", r"from contracts.\1 import", path.read_text(), flags=re.M)
+            text = re.sub(
+                r"^from ((?:common|user|order)\.v1) import",
+                r"from contracts.\1 import",
+                path.read_text(),
+                flags=re.MULTILINE,
+            )
             files[CONTRACTS / relative] = text
             for package in relative.parents[:-1]:
                 files[CONTRACTS / package / "__init__.py"] = ""
@@ -129,7 +133,8 @@ def sql() -> Files:
 def generated() -> Files:
     """Every generated file, by its path in the repository."""
     files = {
-        CONTRACTS / "__init__.py": '"""Generated code only: messages, stubs, HTTP models, the client. Never edited."""\n',
+        CONTRACTS
+        / "__init__.py": '"""Generated code only: messages, stubs, HTTP models, the client. Never edited."""\n',
         CONTRACTS / "py.typed": "",
     }
     return files | protobuf() | errors() | permissions() | http() | sql()

@@ -15,7 +15,7 @@ METHODS = ("get", "post", "put", "patch", "delete")
 
 
 def models(document: Path, spec: Spec) -> str:
-    """msgspec Structs by datamodel-code-generator; frozen, and closed where the schema says so."""
+    """Msgspec Structs by datamodel-code-generator; frozen, and closed where the schema says so."""
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "models.py"
         subprocess.run(
@@ -36,7 +36,7 @@ def models(document: Path, spec: Spec) -> str:
         forbid = ", forbid_unknown_fields=True" if match[1] in closed else ""
         return f"class {match[1]}(Struct, frozen=True, kw_only=True{forbid}):"
 
-    return re.sub(r"^class (\w+)\(Struct\):", options, source, flags=re.M)
+    return re.sub(r"^class (\w+)\(Struct\):", options, source, flags=re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,13 @@ def operations(spec: Spec) -> str:
                 classes.append(_parameter_struct(name, parameters))
                 row.append(f"{argument}={name}")
         rows.append(f"    Operation({', '.join(row)}),\n")
-    return _OPERATIONS_HEADER + "\n\n".join(classes) + "\n\nOPERATIONS: tuple[Operation, ...] = (\n" + "".join(rows) + ")\n"
+    return (
+        _OPERATIONS_HEADER
+        + "\n\n".join(classes)
+        + "\n\nOPERATIONS: tuple[Operation, ...] = (\n"
+        + "".join(rows)
+        + ")\n"
+    )
 
 
 def _parameter_struct(name: str, parameters: list[Parameter]) -> str:
@@ -310,8 +316,10 @@ def _client_method(operation: Operation) -> str:
     keywords = [*operation.of("query"), *operation.of("header")]
     if keywords:
         arguments.append("*")
-    for p in sorted(keywords, key=lambda p: not p.required):
-        arguments.append(f"{p.python_name}: {p.plain_type()}" + ("" if p.required else " | None = None"))
+    arguments += [
+        f"{p.python_name}: {p.plain_type()}" + ("" if p.required else " | None = None")
+        for p in sorted(keywords, key=lambda p: not p.required)
+    ]
     path = re.sub(r"\{(\w+)\}", lambda m: "{" + m[1].lower() + "}", operation.path)
     sent = [repr(operation.method), f'f"{path}"' if "{" in path else f'"{path}"']
     sent.append("type(None)" if answer == "None" else answer)

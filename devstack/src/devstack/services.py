@@ -68,4 +68,3 @@ def environment(name: str, layout: Layout, secrets: Secrets) -> dict[str, str]:
     database = next(d for d in postgres.databases(secrets) if d.service == name)
     cursor_secret = secrets.user_cursor_secret if name == "user" else secrets.order_cursor_secret
     return variables | {"DATABASE_URL": database.url(layout), "CURSOR_SECRET": cursor_secret}
-

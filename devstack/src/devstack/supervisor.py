@@ -89,7 +89,9 @@ class Supervisor:
                 await starting
         elif error := starting.exception():
             known = isinstance(error, StartupError)
-            failure = str(error) if known else f"backend: {type(error).__name__}: {error}\nWhat to do: see the log above"
+            failure = (
+                str(error) if known else f"backend: {type(error).__name__}: {error}\nWhat to do: see the log above"
+            )
         if not failure and not self._stopping.is_set():
             self._state.ready = True
             self._write_state()
@@ -121,7 +123,9 @@ class Supervisor:
         try:
             await postgres.migrate(layout, made)
         except postgres.MigrationError as error:
-            raise StartupError("migrations", str(error), "mend the migration, or start anew with `backend reset`") from error
+            raise StartupError(
+                "migrations", str(error), "mend the migration, or start anew with `backend reset`"
+            ) from error
         _say("migrations", "applied")
         await asyncio.gather(self._start_one("user"), self._start_one("order"))
         await self._start_one("bff")
@@ -300,7 +304,7 @@ def _owner(port: int) -> str:
 
 
 def _say(process: str, what: str) -> None:
-    print(f"{process:<10} {what}", flush=True)  # noqa: T201 - this output is the progress that `up` shows
+    print(f"{process:<10} {what}", flush=True)
 
 
 def end_leftovers(layout: Layout) -> None:
@@ -333,7 +337,7 @@ def main() -> int:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            print(f"another supervisor runs on {layout.data_dir}", file=sys.stderr)  # noqa: T201
+            print(f"another supervisor runs on {layout.data_dir}", file=sys.stderr)
             return 1
         end_leftovers(layout)
         return asyncio.run(Supervisor(layout).run())

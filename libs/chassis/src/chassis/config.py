@@ -6,12 +6,14 @@ A service declares a `Settings` subclass; docs/configuration.md is generated fro
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 S = TypeVar("S", bound="Settings")
+
+_NO_ARGUMENTS: dict[str, Any] = {}
 
 
 class ConfigurationError(Exception):
@@ -56,7 +58,8 @@ def load(settings: type[S]) -> S:
         ConfigurationError: naming every missing or invalid variable and its constraint, never a value.
     """
     try:
-        return settings()
+        # Everything comes from the environment; what a type checker would miss here is not an argument.
+        return settings(**_NO_ARGUMENTS)
     except ValidationError as error:
         lines = [f"  {str(e['loc'][0]).upper() if e['loc'] else '?'}: {e['msg']}" for e in error.errors()]
         raise ConfigurationError("these environment variables are missing or invalid:\n" + "\n".join(lines)) from None

@@ -90,7 +90,9 @@ class ServiceError(Exception):
     @classmethod
     def from_status(cls, status: Status) -> ServiceError:
         """The error behind a status; without an ErrorInfo of ours, the code alone decides."""
-        reason, facts, violations, retry_after = "", {}, (), None
+        reason, retry_after = "", None
+        facts: dict[str, str] = {}
+        violations: tuple[FieldViolation, ...] = ()
         for detail in status.details:
             if detail.Is(ErrorInfo.DESCRIPTOR):
                 info = ErrorInfo()

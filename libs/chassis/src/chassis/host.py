@@ -40,7 +40,7 @@ class _EnvoyTransport:
         self._base_url = f"http://{cluster}"
 
     async def post(
-        self, path: str, headers: list[tuple[str, str]], body: bytes, timeout: float | None  # noqa: ASYNC109
+        self, path: str, headers: list[tuple[str, str]], body: bytes, timeout: float | None
     ) -> TransportResponse:
         steps = 240 if timeout is None else math.ceil(timeout / _TIMEOUT_STEP_SECONDS) + 1
         request = Request("POST", self._base_url + path, Headers(headers), body)

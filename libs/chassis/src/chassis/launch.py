@@ -77,7 +77,7 @@ def _die_with_parent() -> None:
 
 
 def _admin(address: str, path: str, method: str) -> bytes:
-    request = urllib.request.Request(f"http://{address}{path}", method=method)  # noqa: S310 - our own loopback
+    request = urllib.request.Request(f"http://{address}{path}", method=method)
     with urllib.request.urlopen(request, timeout=2) as response:  # noqa: S310
         body: bytes = response.read()
         return body

@@ -87,7 +87,7 @@ class ServiceProcess:
             future = asyncio.run_coroutine_threadsafe(_bounded(check), loop)
             try:
                 await asyncio.wait_for(asyncio.wrap_future(future), _CHECK_SECONDS + 0.5)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+            except Exception as error:
                 future.cancel()
                 found[name] = str(error) or type(error).__name__
         return found
@@ -126,6 +126,8 @@ class OpsApplication:
         self, scope: MutableMapping[str, Any], _receive: Callable[[], Any], send: Callable[[Any], Any]
     ) -> None:
         """ASGI 3, HTTP only."""
+        status: int
+        body: dict[str, Any]
         match scope["path"]:
             case "/healthz/startup":
                 status, body = (200, {"started": True}) if self._process.started else (503, {"started": False})

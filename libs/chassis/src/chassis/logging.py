@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,7 +38,7 @@ def configure(service: str, *, environment: str, version: str, level: str = "inf
         "instance_id": f"{socket.gethostname()}-{os.getpid()}",
     }
 
-    def add_standard_fields(_logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
+    def add_standard_fields(_logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         event["level"] = method
         event["time"] = datetime.now(UTC)
         event.update(fixed)

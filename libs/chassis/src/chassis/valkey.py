@@ -127,7 +127,7 @@ class _Pipeline(asyncio.Protocol):
             raise ValkeyConnectionError("too many commands are waiting for Valkey")
         future = self._loop.create_future()
         self._pending.append(future)
-        self._transport.write(hiredis.pack_command(command))
+        self._transport.write(hiredis.pack_command(cast("Any", command)))
         if self._watchdog is None:
             self._watchdog = self._loop.call_later(TIMEOUT_SECONDS, self._check, future)
         return future
@@ -173,4 +173,3 @@ class _Pipeline(asyncio.Protocol):
             future = self._pending.popleft()
             if not future.done():
                 future.set_exception(ValkeyConnectionError(why))
-

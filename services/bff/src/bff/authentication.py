@@ -63,9 +63,7 @@ async def resolve_user(users: UserServiceStub, user_id: str) -> user_pb2.User:
         ServiceError: UNAUTHENTICATED when there is no such user any more.
     """
     try:
-        user: user_pb2.User = await client.call(
-            users.ResolveUser, user_pb2.ResolveUserRequest(id=user_id), retry=True
-        )
+        user: user_pb2.User = await client.call(users.ResolveUser, user_pb2.ResolveUserRequest(id=user_id), retry=True)
     except ServiceError as error:
         if error.reason == "NOT_FOUND":
             raise ServiceError("UNAUTHENTICATED") from error

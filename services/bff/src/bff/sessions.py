@@ -161,7 +161,7 @@ class SessionStore:
         """
         session_id, token_hash = _parse_token(refresh_token)
         with _FailClosed():
-            raw = await self._valkey.get(_session_key(session_id))
+            raw: Any = await self._valkey.get(_session_key(session_id))
         if raw is None:
             raise ServiceError("INVALID_REFRESH_TOKEN")
         session = msgspec.structs.replace(
@@ -182,8 +182,9 @@ class SessionStore:
         """The user's live sessions, newest first."""
         index = _index_key(user_id)
         with _FailClosed():
-            ids = [raw.decode() for raw in await self._valkey.zrevrange(index, 0, -1)]
-            records = await self._valkey.mget([_session_key(i) for i in ids]) if ids else []
+            members: Any = await self._valkey.zrevrange(index, 0, -1)
+            ids = [member.decode() for member in members]
+            records: Any = await self._valkey.mget([_session_key(i) for i in ids]) if ids else []
             ended = [i for i, record in zip(ids, records, strict=True) if record is None]
             if ended:
                 await self._valkey.zrem(index, *ended)
@@ -204,7 +205,8 @@ class SessionStore:
         """End all sessions of a user but `keep`."""
         index = _index_key(user_id)
         with _FailClosed():
-            ids = [raw.decode() for raw in await self._valkey.zrange(index, 0, -1)]
+            members: Any = await self._valkey.zrange(index, 0, -1)
+            ids = [member.decode() for member in members]
             if ending := [i for i in ids if i != keep]:
                 async with self._valkey.pipeline(transaction=True) as pipeline:
                     pipeline.delete(*map(_session_key, ending))

@@ -67,7 +67,7 @@ def _load_key(path: Path) -> SigningKey:
     # RFC 7638, section 3: the required members in lexicographic order, no white space.
     canonical = json.dumps({"crv": "P-256", "kty": "EC", "x": x, "y": y}, separators=(",", ":"))
     kid = _base64url(hashlib.sha256(canonical.encode()).digest())
-    jwk = models.JsonWebKey(kty="EC", crv="P-256", x=x, y=y, kid=kid, use="sig", alg=_ALGORITHM)
+    jwk = models.JsonWebKey(kty="EC", crv="P-256", x=x, y=y, kid=kid, use="sig", alg="ES256")
     return SigningKey(kid, private, jwk)
 
 

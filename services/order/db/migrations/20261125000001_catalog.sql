@@ -24,7 +24,3 @@ CREATE TABLE stock_changes (
 );
 
 CREATE INDEX stock_changes_product_id_idx ON stock_changes (product_id);
-
--- migrate:down
-DROP TABLE stock_changes;
-DROP TABLE products;

@@ -69,12 +69,3 @@ CREATE TABLE idempotency_keys (
 );
 
 CREATE INDEX idempotency_keys_created_at_idx ON idempotency_keys (created_at);
-
--- migrate:down
-DROP TABLE idempotency_keys;
-DROP TABLE payments;
-DROP TABLE order_transitions;
-DROP TABLE order_items;
-DROP TABLE orders;
-DROP TYPE payment_status;
-DROP TYPE order_status;

@@ -7,6 +7,3 @@ CREATE TABLE payment_sandbox_charges (
     approved boolean NOT NULL,
     refunded boolean NOT NULL DEFAULT false
 );
-
--- migrate:down
-DROP TABLE payment_sandbox_charges;

@@ -15,7 +15,3 @@ CREATE TABLE users (
 
 -- Unique regardless of case; the stored address keeps the case its owner typed.
 CREATE UNIQUE INDEX users_email_key ON users (lower(email));
-
--- migrate:down
-DROP TABLE users;
-DROP TYPE user_status;

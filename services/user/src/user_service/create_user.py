@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("roles", nargs="+")
     arguments = parser.parse_args()
     password = sys.stdin.readline().rstrip("\n")
-    print(asyncio.run(_create(arguments.email, arguments.display_name, arguments.roles, password)))  # noqa: T201
+    print(asyncio.run(_create(arguments.email, arguments.display_name, arguments.roles, password)))
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ class Channel:
         method: str,
         request_serializer: Callable[[Any], bytes],
         response_deserializer: Callable[[bytes], Any],
-        _registered_method: bool = False,  # noqa: FBT001, FBT002 - grpc.Channel's signature
+        _registered_method: bool = False,
     ) -> UnaryCall:
         """Part of the stub protocol."""
         return UnaryCall(self._transport, method, request_serializer, response_deserializer, self._limit)
@@ -86,7 +86,7 @@ class Channel:
         method: str,
         request_serializer: Callable[[Any], bytes],
         response_deserializer: Callable[[bytes], Any],
-        _registered_method: bool = False,  # noqa: FBT001, FBT002
+        _registered_method: bool = False,
     ) -> StreamCall:
         """Part of the stub protocol."""
         return StreamCall(self._transport, method, request_serializer, response_deserializer, self._limit)
@@ -150,7 +150,7 @@ class UnaryCall(_Method):
         self,
         request: Any,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - grpc.aio's signature
+        timeout: float | None = None,
         metadata: Metadata | None = None,
         compression: grpc.Compression | None = None,
     ) -> Any:
@@ -183,7 +183,7 @@ class StreamCall(_Method):
         self,
         request: Any,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - grpc.aio's signature
+        timeout: float | None = None,
         metadata: Metadata | None = None,
         compression: grpc.Compression | None = None,
     ) -> AsyncIterator[Any]:
@@ -222,7 +222,7 @@ def _fail(
     trailers: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> NoReturn:
-    raise grpc.aio.AioRpcError(code, _metadata(headers), _metadata(trailers), details)
+    raise grpc.aio.AioRpcError(code, _metadata(headers), _metadata(trailers), details, None)
 
 
 def _metadata(headers: Mapping[str, str] | None) -> grpc.aio.Metadata:

@@ -44,7 +44,7 @@ async def call(method: Any, request: Any, *, retry: bool = False) -> Any:
             known = _service_error(error)
             if not retry or attempt >= _MAX_RETRIES or known.reason != "UNAVAILABLE":
                 raise known from error
-        await asyncio.sleep(random.uniform(0, _BACKOFF_SECONDS * 2**attempt))  # noqa: S311 - jitter
+        await asyncio.sleep(random.uniform(0, _BACKOFF_SECONDS * 2**attempt))
         attempt += 1
 
 
@@ -64,7 +64,8 @@ async def stream(method: Any, request: Any) -> AsyncIterator[Any]:
 
 
 def _service_error(error: grpc.aio.AioRpcError) -> ServiceError:
-    for key, value in error.trailing_metadata() or ():
+    metadata: Any = error.trailing_metadata() or ()
+    for key, value in metadata:
         if key == STATUS_DETAILS and isinstance(value, bytes):
             return ServiceError.from_status(Status.FromString(value))
     return ServiceError.from_status(Status(code=error.code().value[0], message=error.details() or ""))

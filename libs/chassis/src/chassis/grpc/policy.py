@@ -123,9 +123,7 @@ class _Guard:
 
         return call
 
-    def stream(
-        self, behavior: Callable[[Any, Any], AsyncIterator[Any]]
-    ) -> Callable[[Any, Any], AsyncIterator[Any]]:
+    def stream(self, behavior: Any) -> Callable[[Any, Any], AsyncIterator[Any]]:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
             started = time.perf_counter()
             with request_context.serving(self._context(context)) as current:

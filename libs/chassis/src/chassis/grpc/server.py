@@ -139,9 +139,7 @@ class GrpcApplication:
         for name, handler in method_handlers.items():
             self._methods[f"/{service_name}/{name}"] = handler
 
-    async def __call__(
-        self, scope: Scope, receive: Callable[[], Any], send: Callable[[Message], Any]
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Callable[[], Any], send: Callable[[Message], Any]) -> None:
         """Serve one call (ASGI 3, HTTP scope)."""
         if scope["type"] != "http":
             raise ValueError(f"a gRPC application serves HTTP only, not {scope['type']!r}")
@@ -188,7 +186,7 @@ class _Call:
         client = scope.get("client")
         self.context = ServerContext(metadata, deadline, f"{client[0]}:{client[1]}" if client else "")
 
-    async def run(self, handler: grpc.RpcMethodHandler[Any, Any]) -> None:
+    async def run(self, handler: Any) -> None:
         """Run the handler under the caller's deadline and answer with its messages and status."""
         context = self.context
         watch: _DisconnectWatch | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -15,7 +15,7 @@ from chassis.grpc.policy import ContractServer
 
 
 @contextmanager
-def serve_contract(server: Any, *services: ServiceDescriptor) -> Iterator[ContractServer]:
+def serve_contract(server: Any, *services: ServiceDescriptor) -> Iterator[Any]:
     """Yield where the generated `add_…Servicer_to_server` register; bind the contract at the end of the block.
 
     Args:
@@ -28,7 +28,7 @@ def serve_contract(server: Any, *services: ServiceDescriptor) -> Iterator[Contra
     contract = ContractServer(server, services)
     yield contract
     contract.check()
-    servicer = health.aio.HealthServicer()
+    servicer = cast("Any", health).aio.HealthServicer()
     # The standard overall and per-service entries; readiness proper is the ops listener's.
     for name in ("", *(service.full_name for service in services)):
         servicer._server_status[name] = health_pb2.HealthCheckResponse.SERVING  # noqa: SLF001 - its setter is async

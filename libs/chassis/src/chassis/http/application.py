@@ -172,7 +172,7 @@ class _Endpoint:
             async with asyncio.timeout_at(deadline):
                 response = await self._serve(request, current)
             outcome = "OK"
-        except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, it becomes an answer
+        except Exception as error:
             known = as_service_error(error)
             if known is None and isinstance(error, TimeoutError):
                 known = ServiceError("DEADLINE_EXCEEDED")

@@ -32,9 +32,7 @@ class CatalogHandlers:
 
     async def get_product(self, product_id: str, headers: operations.GetProductHeaders) -> Response:
         """GET /v1/products/{product_id}."""
-        product = await client.call(
-            self._catalog.GetProduct, catalog_pb2.GetProductRequest(id=product_id), retry=True
-        )
+        product = await client.call(self._catalog.GetProduct, catalog_pb2.GetProductRequest(id=product_id), retry=True)
         if is_current(headers.if_none_match, product.version):
             return not_modified(product.version)
         return json_answer(shapes.product(product), version=product.version)

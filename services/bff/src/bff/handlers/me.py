@@ -59,9 +59,7 @@ class MeHandlers:
         """POST /v1/me/password: whoever else is logged in is out."""
         principal = _principal(call)
         await self._throttle.begin(principal.user.id)
-        request = user_pb2.ChangePasswordRequest(
-            current_password=body.current_password, new_password=body.new_password
-        )
+        request = user_pb2.ChangePasswordRequest(current_password=body.current_password, new_password=body.new_password)
         await client.call(self._users.ChangePassword, request)
         await self._throttle.succeeded(principal.user.id)
         await self._sessions.revoke_all(principal.user.id, keep=principal.session.id)
@@ -93,14 +91,10 @@ class MeHandlers:
             raise ServiceError("NOT_FOUND")
         return empty_answer()
 
-    async def get_my_overview(
-        self, call: Call[Principal], headers: operations.GetMyOverviewHeaders
-    ) -> Response:
+    async def get_my_overview(self, call: Call[Principal], headers: operations.GetMyOverviewHeaders) -> Response:
         """GET /v1/me/overview: profile and orders at the same time; without the orders when they cannot be had."""
         compact = headers.x_client == "mobile"
-        user, summary = await asyncio.gather(
-            resolve_user(self._users, _principal(call).user.id), self._order_summary()
-        )
+        user, summary = await asyncio.gather(resolve_user(self._users, _principal(call).user.id), self._order_summary())
         profile = shapes.overview_profile(user, compact=compact)
         if summary is None:
             return json_answer(models.Overview(profile=profile, missing=["orders", "spent"]))
@@ -122,9 +116,7 @@ class MeHandlers:
         try:
             with context.serving(replace(current, deadline=sooner)):
                 request = order_pb2.SummarizeOrdersRequest(newest=_NEWEST_ORDERS)
-                summary: order_pb2.OrderSummary = await client.call(
-                    self._orders.SummarizeOrders, request, retry=True
-                )
+                summary: order_pb2.OrderSummary = await client.call(self._orders.SummarizeOrders, request, retry=True)
         except ServiceError as error:
             if error.reason not in _DEGRADABLE:
                 raise

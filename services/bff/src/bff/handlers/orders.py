@@ -23,15 +23,12 @@ class OrderHandlers:
     def __init__(self, orders: OrderServiceStub) -> None:
         self._orders = orders
 
-    async def create_order(
-        self, body: models.CreateOrderRequest, headers: operations.CreateOrderHeaders
-    ) -> Response:
+    async def create_order(self, body: models.CreateOrderRequest, headers: operations.CreateOrderHeaders) -> Response:
         """POST /v1/orders."""
         request = order_pb2.CreateOrderRequest(
             idempotency_key=headers.idempotency_key,
             items=[
-                order_pb2.OrderLine(product_id=line.product_id.lower(), quantity=line.quantity)
-                for line in body.items
+                order_pb2.OrderLine(product_id=line.product_id.lower(), quantity=line.quantity) for line in body.items
             ],
         )
         result = await client.call(self._orders.CreateOrder, request, retry=True)
@@ -108,9 +105,7 @@ class OrderHandlers:
 
     async def get_order_history(self, order_id: str) -> Response:
         """GET /v1/admin/orders/{order_id}/history."""
-        transitions = client.stream(
-            self._orders.GetOrderHistory, order_pb2.GetOrderHistoryRequest(order_id=order_id)
-        )
+        transitions = client.stream(self._orders.GetOrderHistory, order_pb2.GetOrderHistoryRequest(order_id=order_id))
         return json_answer(models.OrderHistory(items=[shapes.transition(step) async for step in transitions]))
 
 
@@ -118,12 +113,8 @@ def _order(order: order_pb2.Order) -> Response:
     return json_answer(shapes.order(order), version=order.version)
 
 
-def _keyed(
-    result: order_pb2.OrderResult, *, status: int = 200, headers: dict[str, str] | None = None
-) -> Response:
-    response = json_answer(
-        shapes.order(result.order), status=status, version=result.order.version, headers=headers
-    )
+def _keyed(result: order_pb2.OrderResult, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    response = json_answer(shapes.order(result.order), status=status, version=result.order.version, headers=headers)
     if result.replayed:
         response.headers["idempotency-replayed"] = "true"
     return response

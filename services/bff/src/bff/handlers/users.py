@@ -41,9 +41,7 @@ class UserHandlers:
         request = user_pb2.UpdateUserRequest(
             id=user_id,
             roles=None if body.roles is UNSET else user_pb2.RoleList(roles=body.roles),
-            status=user_pb2.USER_STATUS_UNSPECIFIED
-            if body.status is UNSET
-            else shapes.USER_STATUS_NUMBER[body.status],
+            status=user_pb2.USER_STATUS_UNSPECIFIED if body.status is UNSET else shapes.USER_STATUS_NUMBER[body.status],
             expected_version=expected_version(headers.if_match),
         )
         user = await client.call(self._users.UpdateUser, request)

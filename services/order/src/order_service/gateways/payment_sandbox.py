@@ -45,7 +45,7 @@ class PaymentSandbox:
         known = await self.find(reference)
         if known is not None:
             return known
-        if payment_token == "tok_error":  # noqa: S105 - a test token, not a secret
+        if payment_token == "tok_error":
             raise PaymentProviderError
         approved = payment_token in ("tok_approved", "tok_timeout")
         async with self._database.connection() as connection:
@@ -56,7 +56,7 @@ class PaymentSandbox:
                 currency=amount.currency,
                 approved=approved,
             )
-        if payment_token == "tok_timeout":  # noqa: S105
+        if payment_token == "tok_timeout":
             await asyncio.Event().wait()
         return Outcome.APPROVED if approved else Outcome.DECLINED
 

@@ -24,7 +24,7 @@ class CatalogHandlers(CatalogServiceServicer):
         self._cache = cache
         self._cursors = cursors
 
-    async def ListProducts(  # noqa: N802
+    async def ListProducts(
         self, request: catalog_pb2.ListProductsRequest, _context: Any
     ) -> catalog_pb2.ListProductsResponse:
         """See the contract."""
@@ -38,7 +38,7 @@ class CatalogHandlers(CatalogServiceServicer):
             next_cursor=self._cursors.encode(scope, [shown[-1].name, str(shown[-1].id)]) if more else "",
         )
 
-    async def GetProduct(self, request: catalog_pb2.GetProductRequest, _context: Any) -> catalog_pb2.Product:  # noqa: N802
+    async def GetProduct(self, request: catalog_pb2.GetProductRequest, _context: Any) -> catalog_pb2.Product:
         """See the contract."""
         cached = await self._cache.get(request.id)
         if cached is not None:
@@ -47,7 +47,7 @@ class CatalogHandlers(CatalogServiceServicer):
         await self._cache.offer(answer.id, answer.version, answer.SerializeToString())
         return answer
 
-    async def CreateProduct(self, request: catalog_pb2.CreateProductRequest, _context: Any) -> catalog_pb2.Product:  # noqa: N802
+    async def CreateProduct(self, request: catalog_pb2.CreateProductRequest, _context: Any) -> catalog_pb2.Product:
         """See the contract."""
         price = Money(request.price.amount_minor, request.price.currency)
         actor_id = UUID(context.caller().user_id)
@@ -55,15 +55,13 @@ class CatalogHandlers(CatalogServiceServicer):
             await self._catalog.create(request.sku, request.name, price, request.initial_stock, actor_id)
         )
 
-    async def UpdateProduct(self, request: catalog_pb2.UpdateProductRequest, _context: Any) -> catalog_pb2.Product:  # noqa: N802
+    async def UpdateProduct(self, request: catalog_pb2.UpdateProductRequest, _context: Any) -> catalog_pb2.Product:
         """See the contract."""
         price = Money(request.price.amount_minor, request.price.currency) if request.HasField("price") else None
         name = request.name if request.HasField("name") else None
-        return messages.product(
-            await self._catalog.update(UUID(request.id), name, price, messages.version(request))
-        )
+        return messages.product(await self._catalog.update(UUID(request.id), name, price, messages.version(request)))
 
-    async def AdjustStock(self, request: catalog_pb2.AdjustStockRequest, _context: Any) -> catalog_pb2.Product:  # noqa: N802
+    async def AdjustStock(self, request: catalog_pb2.AdjustStockRequest, _context: Any) -> catalog_pb2.Product:
         """See the contract."""
         actor_id = UUID(context.caller().user_id)
         return messages.product(

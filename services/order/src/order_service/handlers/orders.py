@@ -24,21 +24,19 @@ from order_service.service.replay import Keyed
 class OrderHandlers(OrderServiceServicer):
     """The servicer."""
 
-    def __init__(
-        self, orders: OrderUseCases, payments: PaymentUseCases, caches: Caches, cursors: CursorSigner
-    ) -> None:
+    def __init__(self, orders: OrderUseCases, payments: PaymentUseCases, caches: Caches, cursors: CursorSigner) -> None:
         self._orders = orders
         self._payments = payments
         self._cache = caches.orders
         self._cursors = cursors
 
-    async def CreateOrder(self, request: order_pb2.CreateOrderRequest, _context: Any) -> order_pb2.OrderResult:  # noqa: N802
+    async def CreateOrder(self, request: order_pb2.CreateOrderRequest, _context: Any) -> order_pb2.OrderResult:
         """See the contract."""
         lines = [(UUID(item.product_id), item.quantity) for item in request.items]
         order, replayed = await self._orders.create(_keyed("create", request, request.idempotency_key), lines)
         return order_pb2.OrderResult(order=messages.order(order), replayed=replayed)
 
-    async def GetOrder(self, request: order_pb2.GetOrderRequest, _context: Any) -> order_pb2.Order:  # noqa: N802
+    async def GetOrder(self, request: order_pb2.GetOrderRequest, _context: Any) -> order_pb2.Order:
         """See the contract. The hot path: a cached record is the answer itself, only its owner is looked at."""
         caller = context.caller()
         cached = await self._cache.get(request.id)
@@ -52,30 +50,26 @@ class OrderHandlers(OrderServiceServicer):
         await self._cache.offer(answer.id, answer.version, answer.SerializeToString())
         return answer
 
-    async def ListOrders(  # noqa: N802
-        self, request: order_pb2.ListOrdersRequest, _context: Any
-    ) -> order_pb2.ListOrdersResponse:
+    async def ListOrders(self, request: order_pb2.ListOrdersRequest, _context: Any) -> order_pb2.ListOrdersResponse:
         """See the contract."""
         user_id = UUID(context.caller().user_id)
         return await self._page(messages.order_filter(request.filter, user_id), request.page)
 
-    async def ListAllOrders(  # noqa: N802
+    async def ListAllOrders(
         self, request: order_pb2.ListAllOrdersRequest, _context: Any
     ) -> order_pb2.ListOrdersResponse:
         """See the contract."""
         user_id = UUID(request.user_id) if request.user_id else None
         return await self._page(messages.order_filter(request.filter, user_id), request.page)
 
-    async def SummarizeOrders(  # noqa: N802
-        self, request: order_pb2.SummarizeOrdersRequest, _context: Any
-    ) -> order_pb2.OrderSummary:
+    async def SummarizeOrders(self, request: order_pb2.SummarizeOrdersRequest, _context: Any) -> order_pb2.OrderSummary:
         """See the contract."""
         newest, spent = await self._orders.summary(UUID(context.caller().user_id), request.newest)
         return order_pb2.OrderSummary(
             newest=[messages.order(order) for order in newest], spent=[messages.money(amount) for amount in spent]
         )
 
-    async def PayOrder(self, request: order_pb2.PayOrderRequest, _context: Any) -> order_pb2.OrderResult:  # noqa: N802
+    async def PayOrder(self, request: order_pb2.PayOrderRequest, _context: Any) -> order_pb2.OrderResult:
         """See the contract."""
         order, replayed = await self._payments.pay(
             _keyed("pay", request, request.idempotency_key),
@@ -85,29 +79,29 @@ class OrderHandlers(OrderServiceServicer):
         )
         return order_pb2.OrderResult(order=messages.order(order), replayed=replayed)
 
-    async def CancelOrder(self, request: order_pb2.CancelOrderRequest, _context: Any) -> order_pb2.Order:  # noqa: N802
+    async def CancelOrder(self, request: order_pb2.CancelOrderRequest, _context: Any) -> order_pb2.Order:
         """See the contract."""
         expected = messages.version(request)
         return messages.order(await self._orders.cancel(UUID(request.order_id), _actor(), request.reason, expected))
 
-    async def ShipOrder(self, request: order_pb2.ShipOrderRequest, _context: Any) -> order_pb2.Order:  # noqa: N802
+    async def ShipOrder(self, request: order_pb2.ShipOrderRequest, _context: Any) -> order_pb2.Order:
         """See the contract."""
         order = await self._orders.ship(
             UUID(request.order_id), _actor(), request.carrier, request.tracking_number, messages.version(request)
         )
         return messages.order(order)
 
-    async def DeliverOrder(self, request: order_pb2.DeliverOrderRequest, _context: Any) -> order_pb2.Order:  # noqa: N802
+    async def DeliverOrder(self, request: order_pb2.DeliverOrderRequest, _context: Any) -> order_pb2.Order:
         """See the contract."""
         expected = messages.version(request)
         return messages.order(await self._orders.deliver(UUID(request.order_id), _actor(), expected))
 
-    async def RefundOrder(self, request: order_pb2.RefundOrderRequest, _context: Any) -> order_pb2.Order:  # noqa: N802
+    async def RefundOrder(self, request: order_pb2.RefundOrderRequest, _context: Any) -> order_pb2.Order:
         """See the contract."""
         expected = messages.version(request)
         return messages.order(await self._orders.refund(UUID(request.order_id), _actor(), request.reason, expected))
 
-    async def GetOrderHistory(  # noqa: N802
+    async def GetOrderHistory(
         self, request: order_pb2.GetOrderHistoryRequest, _context: Any
     ) -> AsyncIterator[order_pb2.OrderTransition]:
         """See the contract."""

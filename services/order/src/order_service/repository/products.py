@@ -92,9 +92,7 @@ async def record_stock_change(
     )
 
 
-async def page(
-    connection: Connection, search: str, after: tuple[str, UUID] | None, limit: int
-) -> list[Product]:
+async def page(connection: Connection, search: str, after: tuple[str, UUID] | None, limit: int) -> list[Product]:
     """Up to `limit` products by name, after the keyset (name, id)."""
     found = await queries.list_products(
         connection,

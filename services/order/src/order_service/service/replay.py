@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -83,7 +84,7 @@ class ReplayCache:
             IdempotencyKeyReusedError: the key belongs to a different request.
         """
         try:
-            stored: bytes | None = await self._valkey.get(request.cache_key)
+            stored: Any = await self._valkey.get(request.cache_key)
         except RedisError as error:
             _log.warning("idempotency fast path failed", error=str(error))
             return None

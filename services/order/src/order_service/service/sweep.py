@@ -53,7 +53,7 @@ class Sweep:
         """Loop until cancelled."""
         rounds = 0
         while True:
-            await asyncio.sleep(self._interval * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+            await asyncio.sleep(self._interval * random.uniform(0.8, 1.2))
             try:
                 await self.once()
                 if rounds % _FORGET_EVERY_ROUNDS == 0:

@@ -27,33 +27,31 @@ class UserHandlers(UserServiceServicer):
         self._cache = cache
         self._cursors = cursors
 
-    async def Register(self, request: user_pb2.RegisterRequest, _context: Any) -> user_pb2.User:  # noqa: N802
+    async def Register(self, request: user_pb2.RegisterRequest, _context: Any) -> user_pb2.User:
         """See the contract."""
         return _message(await self._users.register(request.email, request.password, request.display_name))
 
-    async def Authenticate(self, request: user_pb2.AuthenticateRequest, _context: Any) -> user_pb2.User:  # noqa: N802
+    async def Authenticate(self, request: user_pb2.AuthenticateRequest, _context: Any) -> user_pb2.User:
         """See the contract."""
         return _message(await self._users.authenticate(request.email, request.password))
 
-    async def ResolveUser(self, request: user_pb2.ResolveUserRequest, _context: Any) -> user_pb2.User:  # noqa: N802
+    async def ResolveUser(self, request: user_pb2.ResolveUserRequest, _context: Any) -> user_pb2.User:
         """See the contract. Fills the cache that the BFF's session check reads."""
         answer = _message(await self._users.get(UUID(request.id)))
         await self._cache.offer(answer.id, answer.version, answer.SerializeToString())
         return answer
 
-    async def UpdateProfile(self, request: user_pb2.UpdateProfileRequest, _context: Any) -> user_pb2.User:  # noqa: N802
+    async def UpdateProfile(self, request: user_pb2.UpdateProfileRequest, _context: Any) -> user_pb2.User:
         """See the contract."""
         user_id = UUID(context.caller().user_id)
         return _message(await self._users.update_profile(user_id, request.display_name, _version(request)))
 
-    async def ChangePassword(self, request: user_pb2.ChangePasswordRequest, _context: Any) -> user_pb2.User:  # noqa: N802
+    async def ChangePassword(self, request: user_pb2.ChangePasswordRequest, _context: Any) -> user_pb2.User:
         """See the contract."""
         user_id = UUID(context.caller().user_id)
-        return _message(
-            await self._users.change_password(user_id, request.current_password, request.new_password)
-        )
+        return _message(await self._users.change_password(user_id, request.current_password, request.new_password))
 
-    async def ListUsers(self, request: user_pb2.ListUsersRequest, _context: Any) -> user_pb2.ListUsersResponse:  # noqa: N802
+    async def ListUsers(self, request: user_pb2.ListUsersRequest, _context: Any) -> user_pb2.ListUsersResponse:
         """See the contract."""
         scope = f"users|{request.search}"
         key = self._cursors.decode(scope, request.page.cursor, length=1)
@@ -65,7 +63,7 @@ class UserHandlers(UserServiceServicer):
             next_cursor=self._cursors.encode(scope, [str(shown[-1].id)]) if more else "",
         )
 
-    async def UpdateUser(self, request: user_pb2.UpdateUserRequest, _context: Any) -> user_pb2.User:  # noqa: N802
+    async def UpdateUser(self, request: user_pb2.UpdateUserRequest, _context: Any) -> user_pb2.User:
         """See the contract."""
         roles = parse_roles(list(request.roles.roles)) if request.HasField("roles") else None
         status = _FROM_WIRE.get(request.status)

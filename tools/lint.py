@@ -1,0 +1,54 @@
+"""Every check that is not a test, side by side; prints what fails and exits 1 when anything does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+CHECKS: dict[str, list[str]] = {
+    "ruff format": [str(BIN / "ruff"), "format", "--check", "--quiet", "."],
+    "ruff": [str(BIN / "ruff"), "check", "--quiet", "."],
+    "mypy": [sys.executable, "-m", "mypy", "libs", "services", "devstack", "tools", "tests"],
+    "import contracts": [str(BIN / "lint-imports"), "--no-cache"],
+    "generated code is current": [sys.executable, "tools/generate.py", "--check"],
+    "buf": [str(BIN / "buf"), "lint", "api"],
+    "openapi": [sys.executable, "tools/lint_openapi.py"],
+    "squawk": [
+        str(BIN / "squawk"),
+        "--config",
+        "tools/squawk.toml",
+        *sorted(map(str, ROOT.glob("services/*/db/migrations/*.sql"))),
+    ],
+}
+
+
+def run(name: str) -> tuple[str, bool, str, float]:
+    """One check: its name, whether it passed, what it said, how long it took."""
+    started = time.perf_counter()
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(CHECKS[name], cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+    return name, done.returncode == 0, done.stdout + done.stderr, time.perf_counter() - started
+
+
+def main() -> int:
+    """Run them all, or those named as arguments."""
+    names = [name for name in CHECKS if not sys.argv[1:] or any(word in name for word in sys.argv[1:])]
+    failed = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for name, passed, output, seconds in pool.map(run, names):
+            print(f"{'ok  ' if passed else 'FAIL'} {name} ({seconds:.1f} s)", flush=True)
+            if not passed:
+                failed += 1
+                print(output)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Lints the OpenAPI contract: valid 3.1, the house rules, and examples that validate against their schemas."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+
+ROOT = Path(__file__).resolve().parent.parent
+METHODS = {"get", "post", "put", "patch", "delete"}
+# What every operation can answer, whatever it does.
+ALWAYS = {"400", "406", "429", "503"}
+
+
+def problems(spec: dict[str, Any]) -> Iterator[str]:
+    """Everything that breaks a house rule."""
+    permissions = yaml.safe_load((ROOT / "api/permissions.yaml").read_text())["roles"]
+    granted = {permission for names in permissions.values() for permission in names}
+    seen: set[str] = set()
+    for path, item in spec["paths"].items():
+        for method, operation in item.items():
+            if method not in METHODS:
+                continue
+            where = f"{method.upper()} {path}"
+            identifier = operation.get("operationId")
+            if not identifier or identifier in seen:
+                yield f"{where}: operationId is missing or used twice"
+            seen.add(identifier)
+            permission, anonymous = operation.get("x-permission"), operation.get("security") == []
+            if (permission is None) == (not anonymous):
+                yield f"{where}: needs exactly one of x-permission and security: []"
+            if permission is not None and permission not in granted:
+                yield f"{where}: no role grants {permission}"
+            expected = ALWAYS | ({"401", "403"} if permission else set())
+            expected |= {"413", "415", "422"} if "requestBody" in operation else set()
+            for status in sorted(expected - operation["responses"].keys()):
+                yield f"{where}: does not declare {status}"
+            if not operation.get("summary") or not operation.get("tags"):
+                yield f"{where}: summary and tags are required"
+    yield from unbounded(spec)
+    yield from examples(spec)
+
+
+def unbounded(spec: dict[str, Any]) -> Iterator[str]:
+    """Request fields without a bound: a string without maxLength, an integer without minimum and maximum."""
+    for name, schema in spec["components"]["schemas"].items():
+        if schema.get("additionalProperties") is not False:
+            continue
+        for field, raw in schema["properties"].items():
+            rule = raw
+            if "$ref" in raw:
+                rule = spec["components"]["schemas"][raw["$ref"].rsplit("/", 1)[1]]
+            bounded = {
+                "string": "maxLength" in rule or "enum" in rule or "pattern" in rule,
+                "integer": "minimum" in rule and "maximum" in rule,
+                "array": "maxItems" in rule,
+            }
+            if not bounded.get(rule.get("type", ""), True):
+                yield f"{name}.{field}: has no bound"
+
+
+def examples(spec: dict[str, Any]) -> Iterator[str]:
+    """Examples that their own schema does not accept."""
+    schemas = spec["components"]["schemas"]
+
+    def validator(schema: dict[str, Any]) -> Draft202012Validator:
+        return Draft202012Validator({**schema, "components": {"schemas": schemas}})
+
+    for name, schema in schemas.items():
+        if "example" in schema:
+            for error in validator(schema).iter_errors(schema["example"]):
+                yield f"schema {name}: example: {error.message}"
+    for name, response in spec["components"]["responses"].items():
+        for media in response.get("content", {}).values():
+            if "example" not in media:
+                yield f"response {name}: has no example"
+                continue
+            for error in validator(media["schema"]).iter_errors(media["example"]):
+                yield f"response {name}: example: {error.message}"
+    for name, parameter in spec["components"]["parameters"].items():
+        if "example" in parameter:
+            for error in validator(parameter["schema"]).iter_errors(parameter["example"]):
+                yield f"parameter {name}: example: {error.message}"
+
+
+def main() -> None:
+    """Print every problem; exit 1 when there is one."""
+    spec = yaml.safe_load((ROOT / "api/openapi/bff.v1.yaml").read_text())
+    validate(spec)
+    found = list(problems(spec))
+    if found:
+        sys.exit("\n".join(found))
+
+
+if __name__ == "__main__":
+    main()

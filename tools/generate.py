@@ -67,13 +67,15 @@ def errors() -> Files:
         BANNER.format(source="api/errors.yaml"),
         "from dataclasses import dataclass\n\nimport grpc\n\n",
         "@dataclass(frozen=True, slots=True)\nclass ErrorKind:\n",
-        "    reason: str\n    slug: str\n    http_status: int\n    grpc_code: int\n    title: str\n\n\n",
+        "    reason: str\n    slug: str\n    http_status: int\n    grpc_code: int\n    title: str\n    retry_after: float | None = None\n\n\n",
         "ERRORS: dict[str, ErrorKind] = {\n",
     ]
     for reason, row in table.items():
         slug = reason.lower().replace("_", "-")
         code = f"grpc.StatusCode.{row['grpc']}.value[0]"
-        lines.append(f'    "{reason}": ErrorKind("{reason}", "{slug}", {row["http"]}, {code}, {row["title"]!r}),\n')
+        lines.append(
+            f'    "{reason}": ErrorKind("{reason}", "{slug}", {row["http"]}, {code}, {row["title"]!r}, {row.get("retry_after")}),\n'
+        )
     lines.append("}\n")
     return {CONTRACTS / "errors.py": "".join(lines)}
 

@@ -59,7 +59,7 @@ class Parameter:
             return f"Literal[{', '.join(map(repr, schema['enum']))}]"
         base = {"integer": "int", "boolean": "bool"}.get(schema["type"], "str")
         if schema.get("format") == "date-time":
-            return "datetime"
+            return "Annotated[datetime, Meta(tz=True)]"
         names = {"minimum": "ge", "maximum": "le", "minLength": "min_length", "maxLength": "max_length",
                  "pattern": "pattern"}  # fmt: skip
         limits = ", ".join(f"{names[key]}={schema[key]!r}" for key in names if key in schema)

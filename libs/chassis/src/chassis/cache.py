@@ -88,7 +88,7 @@ class VersionedCache:
         try:
             await self._raise(keys=keys, args=[*versions.values(), FLOOR_SECONDS])
         except RedisError as error:
-            raise ServiceError("UNAVAILABLE", retry_after=1.0) from error
+            raise ServiceError("UNAVAILABLE") from error
 
 
 def payload(entry: bytes | None) -> bytes | None:

@@ -138,4 +138,4 @@ class _translated:  # noqa: N801 - reads as a verb where it is used
             | asyncpg.TooManyConnectionsError
             | OSError,
         ):
-            raise ServiceError("UNAVAILABLE", retry_after=1.0) from error
+            raise ServiceError("UNAVAILABLE") from error

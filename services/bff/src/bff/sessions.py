@@ -81,7 +81,7 @@ class _FailClosed:
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, RedisError | OSError):
-            raise ServiceError("UNAVAILABLE", retry_after=1.0) from error
+            raise ServiceError("UNAVAILABLE") from error
 
 
 class SessionStore:

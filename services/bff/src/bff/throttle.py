@@ -52,7 +52,7 @@ class LoginThrottle:
             args = [FREE_ATTEMPTS, MAX_DELAY_SECONDS, _FORGET_AFTER_SECONDS]
             wait_ms: int = await self._begin(keys=[_key(account)], args=args)
         except RedisError as error:
-            raise ServiceError("UNAVAILABLE", retry_after=1.0) from error
+            raise ServiceError("UNAVAILABLE") from error
         if wait_ms:
             raise ServiceError("TOO_MANY_ATTEMPTS", retry_after=wait_ms / 1000)
 
@@ -61,7 +61,7 @@ class LoginThrottle:
         try:
             await self._valkey.delete(_key(account))
         except RedisError as error:
-            raise ServiceError("UNAVAILABLE", retry_after=1.0) from error
+            raise ServiceError("UNAVAILABLE") from error
 
 
 def _key(account: str) -> str:

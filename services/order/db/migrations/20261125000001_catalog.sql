@@ -24,3 +24,6 @@ CREATE TABLE stock_changes (
 );
 
 CREATE INDEX stock_changes_product_id_idx ON stock_changes (product_id);
+
+-- migrate:down
+-- Forward only: a rollback is another migration (expand and contract).

@@ -69,3 +69,6 @@ CREATE TABLE idempotency_keys (
 );
 
 CREATE INDEX idempotency_keys_created_at_idx ON idempotency_keys (created_at);
+
+-- migrate:down
+-- Forward only: a rollback is another migration (expand and contract).

@@ -7,3 +7,6 @@ CREATE TABLE payment_sandbox_charges (
     approved boolean NOT NULL,
     refunded boolean NOT NULL DEFAULT false
 );
+
+-- migrate:down
+-- Forward only: a rollback is another migration (expand and contract).

@@ -15,3 +15,6 @@ CREATE TABLE users (
 
 -- Unique regardless of case; the stored address keeps the case its owner typed.
 CREATE UNIQUE INDEX users_email_key ON users (lower(email));
+
+-- migrate:down
+-- Forward only: a rollback is another migration (expand and contract).

@@ -60,9 +60,7 @@ def problem_answer(error: ServiceError, request_id: str, headers: Mapping[str, s
     sent = dict(headers or {})
     if status == 401:
         sent["www-authenticate"] = 'Bearer realm="backend"'
-    retry_after = error.retry_after
-    if retry_after is None and status in (429, 503):
-        retry_after = 1.0
+    retry_after = error.kind.retry_after if error.retry_after is None else error.retry_after
     if retry_after is not None:
         sent["retry-after"] = str(max(1, math.ceil(retry_after)))
     if error.facts.get("idempotency_replayed"):

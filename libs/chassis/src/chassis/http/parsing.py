@@ -45,7 +45,17 @@ async def read_body(request: Request, model: type[S], limit: int) -> S:
     try:
         return msgspec.json.decode(body, type=model)
     except msgspec.ValidationError as error:
+        # The decoder stops at the first offence; what follows it may not even be JSON.
+        _require_json(body)
         raise invalid(error) from None
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        _require_json(body)
+        raise
+
+
+def _require_json(body: bytearray) -> None:
+    try:
+        msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeError) as error:
         raise ServiceError("MALFORMED_REQUEST", f"the body is not JSON: {error}") from None
     except RecursionError:

@@ -62,8 +62,8 @@ class ListOrdersQuery(Struct, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=100)] = field(default=20)
     cursor: Annotated[str, Meta(max_length=512)] | UnsetType = field(default=UNSET)
     status: Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunded'] | UnsetType = field(default=UNSET)
-    created_from: datetime | UnsetType = field(default=UNSET)
-    created_before: datetime | UnsetType = field(default=UNSET)
+    created_from: Annotated[datetime, Meta(tz=True)] | UnsetType = field(default=UNSET)
+    created_before: Annotated[datetime, Meta(tz=True)] | UnsetType = field(default=UNSET)
 
 
 class CreateOrderHeaders(Struct, frozen=True, kw_only=True):
@@ -87,8 +87,8 @@ class ListAllOrdersQuery(Struct, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=100)] = field(default=20)
     cursor: Annotated[str, Meta(max_length=512)] | UnsetType = field(default=UNSET)
     status: Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunded'] | UnsetType = field(default=UNSET)
-    created_from: datetime | UnsetType = field(default=UNSET)
-    created_before: datetime | UnsetType = field(default=UNSET)
+    created_from: Annotated[datetime, Meta(tz=True)] | UnsetType = field(default=UNSET)
+    created_before: Annotated[datetime, Meta(tz=True)] | UnsetType = field(default=UNSET)
     user_id: str | UnsetType = field(default=UNSET)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from chassis.errors import FieldViolation, ServiceError
 from chassis.grpc import client
 from chassis.http.answers import expected_version, is_current, json_answer, not_modified
 from contracts.common.v1 import paging_pb2
@@ -130,14 +131,19 @@ def _filter(query: operations.ListOrdersQuery | operations.ListAllOrdersQuery) -
         status=order_pb2.ORDER_STATUS_UNSPECIFIED
         if query.status is UNSET
         else shapes.ORDER_STATUS_NUMBER[query.status],
-        created_from=_timestamp(query.created_from),
-        created_before=_timestamp(query.created_before),
+        created_from=_timestamp("created_from", query.created_from),
+        created_before=_timestamp("created_before", query.created_before),
     )
 
 
-def _timestamp(value: datetime | UnsetType) -> Timestamp | None:
+def _timestamp(name: str, value: datetime | UnsetType) -> Timestamp | None:
     if isinstance(value, UnsetType):
         return None
     message = Timestamp()
-    message.FromDatetime(value)
+    try:
+        message.FromDatetime(value)
+    except (ValueError, OverflowError):
+        # The first and last days of the calendar, in a zone that puts them outside of it.
+        violation = FieldViolation(f"/{name}", "is out of range")
+        raise ServiceError("INVALID_ARGUMENT", violations=(violation,)) from None
     return message

@@ -51,7 +51,7 @@ class Passwords:
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._room <= 0:
-            raise ServiceError("OVERLOADED", retry_after=1.0)
+            raise ServiceError("OVERLOADED")
         self._room -= 1
         future = asyncio.get_running_loop().run_in_executor(self._executor, work)
         future.add_done_callback(self._leave)

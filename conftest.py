@@ -1,0 +1,196 @@
+"""One running platform for the whole test run, shared by all workers; started by the first test that asks for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from contracts.http import models
+from contracts.http.client import BackendClient
+from devstack.layout import PORTS, Layout
+from devstack.secrets import Secrets, load_or_create
+from filelock import FileLock
+from redis.asyncio import Redis
+
+from devstack import postgres, services
+
+BACKEND = Path(sys.executable).parent / "backend"
+
+
+def free_port_offset() -> int:
+    """An offset at which every port of a stack is free right now."""
+    for _ in range(200):
+        # Below the range from which the kernel takes ports for outgoing connections (32768 and up on Linux).
+        offset = random.randrange(200, 12000)
+        if all(_is_free(port + offset) for port in PORTS.values()):
+            return offset
+    raise RuntimeError("no free ports")
+
+
+def _is_free(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def backend(*arguments: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run the `backend` command."""
+    return subprocess.run(
+        [str(BACKEND), *arguments],
+        capture_output=True,
+        text=True,
+        check=check,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A running stack, and the ways into it."""
+
+    layout: Layout
+    status: dict[str, Any]
+
+    @property
+    def url(self) -> str:
+        return str(self.status["endpoints"]["public"])
+
+    @property
+    def secrets(self) -> Secrets:
+        return load_or_create(self.layout.secrets)
+
+    def account(self, role: str) -> models.LoginRequest:
+        account = self.status["demo"][role]
+        return models.LoginRequest(email=account["email"], password=account["password"])
+
+    async def database(self, name: str) -> asyncpg.Connection:
+        return await asyncpg.connect(postgres.superuser_url(self.layout, self.secrets, name))
+
+    def valkey(self) -> Redis:
+        return Redis.from_url(services.valkey_url(self.layout, self.secrets))
+
+    def pid(self, name: str) -> int:
+        status = json.loads(backend("status", "--json", "--data-dir", str(self.layout.data_dir)).stdout)
+        return int(next(p["pid"] for p in status["processes"] if p["name"] == name))
+
+
+def start_platform(data_dir: Path) -> Platform:
+    """Start a stack of its own on free ports."""
+    offset = free_port_offset()
+    done = backend("up", "--detach", "--data-dir", str(data_dir), "--port-offset", str(offset), check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return running_platform(data_dir)
+
+
+def running_platform(data_dir: Path) -> Platform:
+    """The stack that runs in `data_dir`."""
+    status = json.loads(backend("status", "--json", "--data-dir", str(data_dir)).stdout)
+    offset = int(status["endpoints"]["public"].rsplit(":", 1)[1]) - PORTS["public"]
+    return Platform(Layout(data_dir, offset), status)
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """The shared platform; the last worker that used it stops it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    data_dir, users = shared / "platform", shared / "platform-users"
+    with FileLock(shared / "platform.lock"):
+        if not users.exists() or users.read_text() == "0":
+            found = start_platform(data_dir)
+        else:
+            found = running_platform(data_dir)
+        users.write_text(str(int(users.read_text()) + 1 if users.exists() else 1))
+    yield found
+    with FileLock(shared / "platform.lock"):
+        users.write_text(str(int(users.read_text()) - 1))
+        if users.read_text() == "0":
+            backend("down", "--data-dir", str(data_dir))
+            shutil.rmtree(data_dir)
+
+
+@pytest.fixture
+async def http(platform: Platform) -> AsyncIterator[httpx.AsyncClient]:
+    """A connection pool to the public API."""
+    limits = httpx.Limits(max_connections=64)
+    async with httpx.AsyncClient(base_url=platform.url, timeout=30, limits=limits) as client:
+        yield client
+
+
+@dataclass(frozen=True)
+class People:
+    """Clients of different people."""
+
+    http: httpx.AsyncClient
+    platform: Platform
+
+    async def log_in(self, login: models.LoginRequest) -> BackendClient:
+        client = BackendClient(self.http)
+        client.access_token = (await client.login(login)).data.access_token
+        return client
+
+    async def role(self, role: str) -> BackendClient:
+        """The demo account of a role."""
+        return await self.log_in(self.platform.account(role))
+
+    async def newcomer(self) -> tuple[BackendClient, models.LoginRequest]:
+        """A customer nobody else knows, logged in."""
+        login = models.LoginRequest(email=f"{uuid.uuid4()}@example.com", password=f"pw-{uuid.uuid4()}")
+        await BackendClient(self.http).register(
+            models.RegisterRequest(email=login.email, password=login.password, display_name="New Comer")
+        )
+        return await self.log_in(login), login
+
+    async def product(self, stock: int = 100, price: int = 1000, currency: str = "EUR") -> models.Product:
+        """A product nobody else orders."""
+        admin = await self.role("admin")
+        return (
+            await admin.create_product(
+                models.CreateProductRequest(
+                    sku=f"T-{uuid.uuid4().hex[:20].upper()}",
+                    name=f"Test product {uuid.uuid4()}",
+                    price=models.Money(amount_minor=price, currency=currency),
+                    initial_stock=stock,
+                )
+            )
+        ).data
+
+    async def order(self, client: BackendClient, *lines: tuple[models.Product, int]) -> models.Order:
+        """A placed order."""
+        return (await client.create_order(order_of(*lines), idempotency_key=new_key())).data
+
+
+def order_of(*lines: tuple[models.Product, int]) -> models.CreateOrderRequest:
+    """The body that orders these."""
+    return models.CreateOrderRequest(
+        items=[models.OrderLine(product_id=product.id, quantity=quantity) for product, quantity in lines]
+    )
+
+
+def new_key() -> str:
+    """An idempotency key nobody has used."""
+    return str(uuid.uuid4())
+
+
+@pytest.fixture
+def people(http: httpx.AsyncClient, platform: Platform) -> People:
+    """Clients of different people on one connection pool."""
+    return People(http, platform)

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+import uuid
+
+import jwt
+import pytest
+from contracts.http import models
+from contracts.http.client import ApiError, BackendClient
+
+from conftest import People
+
+
+async def refused(awaitable: object) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        await awaitable  # type: ignore[misc]
+    return caught.value
+
+
+def registration(email: str) -> models.RegisterRequest:
+    return models.RegisterRequest(email=email, password="a long enough password", display_name="Ada")
+
+
+async def test_an_email_is_taken_regardless_of_case(people: People) -> None:
+    client, name = BackendClient(people.http), uuid.uuid4().hex
+    created = await client.register(registration(f"{name}@example.com"))
+    assert created.status == 201
+    assert created.data.email == f"{name}@example.com"
+    assert created.data.roles == ["customer"]
+    error = await refused(client.register(registration(f"{name.upper()}@EXAMPLE.com")))
+    assert (error.status, error.problem and error.problem.type) == (409, "urn:backend:problem:email-taken")
+
+
+async def test_a_login_gives_an_es256_token_that_the_published_keys_verify(people: People) -> None:
+    client, _ = await people.newcomer()
+    jwks = (await client.get_jwks()).data
+    token = client.access_token or ""
+    kid = jwt.get_unverified_header(token)["kid"]
+    key = next(k for k in jwks.keys if k.kid == kid)
+    public = jwt.PyJWK({"kty": key.kty, "crv": key.crv, "x": key.x, "y": key.y, "kid": kid, "alg": "ES256"})
+    claims = jwt.decode(token, public, algorithms=["ES256"], audience="backend-api", issuer="https://backend.local")
+    assert claims.keys() == {"iss", "aud", "sub", "sid", "roles", "iat", "exp", "jti"}
+    assert claims["exp"] - claims["iat"] == 300
+
+
+async def test_a_wrong_email_and_a_wrong_password_look_the_same(people: People) -> None:
+    _, login = await people.newcomer()
+    anonymous = BackendClient(people.http)
+    answers = [
+        await refused(anonymous.login(models.LoginRequest(email=email, password="not the password")))
+        for email in (login.email, f"{uuid.uuid4()}@example.com")
+    ]
+    seen = []
+    for error in answers:
+        assert error.problem is not None
+        seen.append((error.status, error.problem.type, error.problem.title, error.problem.detail, set(error.headers)))
+    assert seen[0] == seen[1]
+    assert seen[0][0] == 401
+
+
+async def test_a_wrong_email_takes_the_time_of_a_wrong_password(people: People) -> None:
+    async def seconds(email: str) -> float:
+        started = time.perf_counter()
+        await refused(BackendClient(people.http).login(models.LoginRequest(email=email, password="wrong")))
+        return time.perf_counter() - started
+
+    logins = [(await people.newcomer())[1] for _ in range(4)]
+    known, unknown = [], []
+    for login in logins:
+        for _ in range(3):
+            known.append(await seconds(login.email))
+            unknown.append(await seconds(f"{uuid.uuid4()}@example.com"))
+    ratio = statistics.median(unknown) / statistics.median(known)
+    # Without the decoy hash the ratio is below 0.3.
+    assert 0.5 < ratio < 2.0
+
+
+async def test_five_failures_slow_an_account_down_and_its_owner_gets_in_again(people: People) -> None:
+    client, login = await people.newcomer()
+    wrong = models.LoginRequest(email=login.email.upper(), password="wrong")
+    assert [(await refused(client.login(wrong))).status for _ in range(5)] == [401] * 5
+    error = await refused(client.login(login))
+    assert error.status == 429
+    wait = int(error.headers["retry-after"])
+    assert 1 <= wait <= 2
+    await asyncio.sleep(wait)
+    assert (await client.login(login)).status == 200
+    # A success forgets the failures.
+    assert [(await refused(client.login(wrong))).status for _ in range(2)] == [401] * 2
+
+
+async def test_delays_grow_and_an_unknown_account_is_slowed_alike(people: People) -> None:
+    client = BackendClient(people.http)
+    wrong = models.LoginRequest(email=f"{uuid.uuid4()}@example.com", password="wrong")
+    for _ in range(5):
+        assert (await refused(client.login(wrong))).status == 401
+    await asyncio.sleep(1.1)
+    assert (await refused(client.login(wrong))).status == 401
+    error = await refused(client.login(wrong))
+    assert error.status == 429
+    assert int(error.headers["retry-after"]) == 2
+
+
+async def test_a_burst_of_simultaneous_guesses_is_slowed_like_a_sequence(people: People) -> None:
+    _, login = await people.newcomer()
+    wrong = models.LoginRequest(email=login.email, password="wrong")
+    errors = await asyncio.gather(*(refused(BackendClient(people.http).login(wrong)) for _ in range(12)))
+    statuses = sorted(error.status for error in errors)
+    assert statuses == [401] * 5 + [429] * 7
+
+
+async def test_a_refresh_token_works_once_and_its_second_use_ends_the_session(people: People) -> None:
+    _, login = await people.newcomer()
+    client = BackendClient(people.http)
+    first = (await client.login(login)).data
+    assert isinstance(first.refresh_token, str)
+    second = (await client.refresh_tokens(models.RefreshRequest(refresh_token=first.refresh_token))).data
+    client.access_token = second.access_token
+    assert (await client.get_me()).status == 200
+    reused = await refused(client.refresh_tokens(models.RefreshRequest(refresh_token=first.refresh_token)))
+    assert (reused.status, reused.problem and reused.problem.type) == (401, "urn:backend:problem:invalid-refresh-token")
+    assert (await refused(client.get_me())).status == 401
+    assert isinstance(second.refresh_token, str)
+    again = models.RefreshRequest(refresh_token=second.refresh_token)
+    assert (await refused(client.refresh_tokens(again))).status == 401
+
+
+async def test_of_many_simultaneous_refreshes_at_most_one_wins(people: People) -> None:
+    _, login = await people.newcomer()
+    pair = (await BackendClient(people.http).login(login)).data
+    assert isinstance(pair.refresh_token, str)
+    request = models.RefreshRequest(refresh_token=pair.refresh_token)
+    answers = await asyncio.gather(
+        *(BackendClient(people.http).refresh_tokens(request) for _ in range(20)), return_exceptions=True
+    )
+    assert sum(not isinstance(answer, ApiError) for answer in answers) == 1
+
+
+@pytest.mark.parametrize("token", ["", "x", "A" * 64, "not base64 !", "é"])
+async def test_what_is_no_refresh_token_is_refused(people: People, token: str) -> None:
+    error = await refused(BackendClient(people.http).refresh_tokens(models.RefreshRequest(refresh_token=token)))
+    assert error.status == 401
+
+
+async def test_a_web_client_gets_the_refresh_token_as_a_cookie_only(people: People) -> None:
+    _, login = await people.newcomer()
+    client = BackendClient(people.http)
+    answer = await client.login(login, x_client="web")
+    assert not isinstance(answer.data.refresh_token, str)
+    cookie = answer.headers["set-cookie"]
+    for attribute in ("HttpOnly", "Secure", "SameSite=strict", "Path=/v1/auth"):
+        assert attribute.lower() in cookie.lower()
+    value = cookie.split(";")[0]
+    response = await people.http.post("/v1/auth/refresh", json={}, headers={"cookie": value, "x-client": "web"})
+    assert response.status_code == 200
+    assert "refresh_token" not in response.json()
+    assert response.headers["set-cookie"].split(";")[0] != value
+
+
+async def test_logout_bites_on_the_next_request(people: People) -> None:
+    client, _ = await people.newcomer()
+    assert (await client.logout()).status == 204
+    assert (await refused(client.get_me())).status == 401
+
+
+async def test_a_password_change_ends_all_other_sessions(people: People) -> None:
+    client, login = await people.newcomer()
+    other = await people.log_in(login)
+    change = models.ChangePasswordRequest(current_password=login.password, new_password="another long password")
+    assert (await client.change_password(change)).status == 204
+    assert (await client.get_me()).status == 200
+    assert (await refused(other.get_me())).status == 401
+    assert (await refused(client.login(login))).status == 401
+    renewed = models.LoginRequest(email=login.email, password="another long password")
+    assert (await client.login(renewed)).status == 200
+
+
+async def test_a_wrong_current_password_changes_nothing(people: People) -> None:
+    client, login = await people.newcomer()
+    change = models.ChangePasswordRequest(current_password="wrong", new_password="another long password")
+    assert (await refused(client.change_password(change))).status == 401
+    assert (await client.login(login)).status == 200
+
+
+async def test_disabling_a_user_bites_on_the_next_request_and_enabling_revives_no_session(people: People) -> None:
+    client, login = await people.newcomer()
+    admin = await people.role("admin")
+    me = (await client.get_me()).data
+    await admin.update_user(me.id, models.UpdateUserRequest(status="disabled"))
+    assert (await refused(client.get_me())).status == 401
+    assert (await refused(client.login(login))).status == 401
+    await admin.update_user(me.id, models.UpdateUserRequest(status="active"))
+    assert (await refused(client.get_me())).status == 401
+    assert (await client.login(login)).status == 200
+
+
+async def test_a_role_given_and_taken_bites_on_the_next_request(people: People) -> None:
+    client, _ = await people.newcomer()
+    admin = await people.role("admin")
+    me = (await client.get_me()).data
+    assert (await refused(client.list_all_orders())).status == 403
+    await admin.update_user(me.id, models.UpdateUserRequest(roles=["customer", "support"]))
+    assert (await client.list_all_orders(limit=1)).status == 200
+    await admin.update_user(me.id, models.UpdateUserRequest(roles=["customer"]))
+    assert (await refused(client.list_all_orders())).status == 403
+
+
+async def test_sessions_are_listed_with_the_current_one_marked_and_can_be_ended(people: People) -> None:
+    client, login = await people.newcomer()
+    other = await people.log_in(login)
+    sessions = (await client.list_my_sessions()).data.items
+    assert len(sessions) == 2
+    assert [session.current for session in sessions] == [False, True]
+    assert all(session.address == "127.0.0.1" for session in sessions)
+    assert (await client.revoke_my_session(sessions[0].id)).status == 204
+    assert (await refused(other.get_me())).status == 401
+    assert (await refused(client.revoke_my_session(sessions[0].id))).status == 404
+    assert (await client.get_me()).status == 200
+
+
+async def test_nobody_ends_somebody_elses_session(people: People) -> None:
+    victim, _ = await people.newcomer()
+    attacker, _ = await people.newcomer()
+    session = (await victim.list_my_sessions()).data.items[0]
+    assert (await refused(attacker.revoke_my_session(session.id))).status == 404
+    assert (await victim.get_me()).status == 200
+
+
+async def test_an_admin_ends_all_sessions_of_a_user(people: People) -> None:
+    client, _ = await people.newcomer()
+    me = (await client.get_me()).data
+    admin = await people.role("admin")
+    assert (await admin.revoke_user_sessions(me.id)).status == 204
+    assert (await refused(client.get_me())).status == 401
+    assert (await refused(admin.revoke_user_sessions(str(uuid.uuid4())))).status == 404
+
+
+def tampered(token: str) -> str:
+    head, body, signature = token.split(".")
+    return ".".join((head, body, ("A" if signature[0] != "A" else "B") + signature[1:]))
+
+
+async def test_tokens_that_are_not_ours_are_refused(people: People) -> None:
+    client, _ = await people.newcomer()
+    token = client.access_token or ""
+    claims = jwt.decode(token, options={"verify_signature": False})
+    forged = [
+        "x",
+        tampered(token),
+        jwt.encode(claims, None, algorithm="none"),  # type: ignore[arg-type]
+        jwt.encode(claims, "s" * 32, algorithm="HS256", headers={"kid": jwt.get_unverified_header(token)["kid"]}),
+        token.rsplit(".", 1)[0] + ".",
+    ]
+    for candidate in forged:
+        response = await people.http.get("/v1/me", headers={"authorization": f"Bearer {candidate}"})
+        assert response.status_code == 401, candidate
+        assert response.headers["www-authenticate"].startswith("Bearer")
+    for header in ("Basic YTpi", token, f"Bearer {token}, Bearer {token}"):
+        assert (await people.http.get("/v1/me", headers={"authorization": header})).status_code == 401
+    double = [("authorization", f"Bearer {token}"), ("authorization", f"Bearer {token}")]
+    assert (await people.http.get("/v1/me", headers=double)).status_code == 401
+
+
+async def test_identity_headers_of_a_client_mean_nothing(people: People) -> None:
+    admin = (await (await people.role("admin")).get_me()).data
+    headers = {"x-caller-id": admin.id, "x-caller-roles": "admin", "x-caller-session": str(uuid.uuid4())}
+    assert (await people.http.get("/v1/admin/users", headers=headers)).status_code == 401

@@ -1,0 +1,275 @@
+"""What holds for every operation alike, taken from the contract itself."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+from contracts.http.client import BackendClient
+from contracts.http.operations import OPERATIONS, Operation
+from contracts.permissions import ROLE_PERMISSIONS
+
+from conftest import People
+
+NOWHERE = "01987b0e-5f3c-7c3e-9b1a-3f0d9e6a7b21"
+PROTECTED = [operation for operation in OPERATIONS if operation.permission]
+WITH_BODY = [operation for operation in OPERATIONS if operation.body]
+WITH_ID = [operation for operation in OPERATIONS if "{" in operation.path]
+
+# A body that each operation accepts, for the checks that come after validation.
+BODIES: dict[str, dict[str, Any]] = {
+    "register": {"email": "x@example.com", "password": "a long password", "display_name": "X"},
+    "login": {"email": "x@example.com", "password": "wrong"},
+    "refreshTokens": {"refresh_token": "x"},
+    "updateMe": {"display_name": "X"},
+    "changePassword": {"current_password": "wrong", "new_password": "a long password"},
+    "createOrder": {"items": [{"product_id": NOWHERE, "quantity": 1}]},
+    "payOrder": {"payment_token": "tok_approved"},
+    "cancelOrder": {"reason": "x"},
+    "shipOrder": {"carrier": "x", "tracking_number": "x"},
+    "refundOrder": {"reason": "x"},
+    "createProduct": {"sku": "X-1", "name": "x", "price": {"amount_minor": 1, "currency": "EUR"}, "initial_stock": 0},
+    "updateProduct": {"name": "x"},
+    "adjustStock": {"delta": 1, "reason": "x"},
+    "updateUser": {"status": "active"},
+}
+
+
+def name(operation: Operation) -> str:
+    return operation.id
+
+
+def path_of(operation: Operation, identifier: str = NOWHERE) -> str:
+    head, _, tail = operation.path.partition("{")
+    return head + identifier + tail.partition("}")[2] if tail else head
+
+
+def headers_for(operation: Operation, client: BackendClient | None) -> dict[str, str]:
+    headers = {"idempotency-key": str(uuid.uuid4())}
+    if client is not None and operation.permission:
+        headers["authorization"] = f"Bearer {client.access_token}"
+    return headers
+
+
+def role_with(permission: str | None) -> str:
+    return next(role for role, granted in ROLE_PERMISSIONS.items() if permission is None or permission in granted)
+
+
+def check_problem(response: httpx.Response, status: int, slug: str) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = response.json()
+    assert problem["type"] == f"urn:backend:problem:{slug}"
+    assert problem["status"] == status
+    assert problem["title"]
+    # What Envoy refuses before it has read the headers has an id in the body and in the access log only.
+    assert problem["request_id"] == response.headers.get("x-request-id", problem["request_id"])
+    assert problem["request_id"]
+    return problem
+
+
+@pytest.mark.parametrize("operation", PROTECTED, ids=name)
+async def test_without_a_token_it_is_401(people: People, operation: Operation) -> None:
+    response = await people.http.request(operation.method, path_of(operation), json=BODIES.get(operation.id))
+    check_problem(response, 401, "unauthenticated")
+    assert response.headers["www-authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize(
+    "operation", [o for o in PROTECTED if any(o.permission not in g for g in ROLE_PERMISSIONS.values())], ids=name
+)
+async def test_with_a_role_that_lacks_the_permission_it_is_403(people: People, operation: Operation) -> None:
+    role = next(role for role, granted in ROLE_PERMISSIONS.items() if operation.permission not in granted)
+    client = await people.role(role)
+    response = await people.http.request(
+        operation.method, path_of(operation), json=BODIES.get(operation.id), headers=headers_for(operation, client)
+    )
+    problem = check_problem(response, 403, "permission-denied")
+    assert problem["facts"] == {"permission": operation.permission}
+
+
+@pytest.mark.parametrize("operation", WITH_ID, ids=name)
+@pytest.mark.parametrize("identifier", [NOWHERE, "not-a-uuid", "0", "..", "%00", "%ff", "a" * 2000])
+async def test_what_does_not_exist_is_404(people: People, operation: Operation, identifier: str) -> None:
+    client = await people.role(role_with(operation.permission))
+    response = await people.http.request(
+        operation.method,
+        path_of(operation, identifier),
+        json=BODIES.get(operation.id),
+        headers=headers_for(operation, client),
+    )
+    # "..", resolved as any client would, is another path; there a method may be unknown.
+    if identifier == "..":
+        assert response.status_code in (401, 404, 405)
+    elif identifier == "%00":
+        # Refused by the edge's path normalisation, before anything else looks at it.
+        check_problem(response, 400, "malformed-request")
+    else:
+        check_problem(response, 404, "not-found")
+
+
+@pytest.mark.parametrize("path", sorted({operation.path for operation in OPERATIONS}))
+async def test_another_method_is_405_and_says_which_are_allowed(people: People, path: str) -> None:
+    known = {operation.method for operation in OPERATIONS if operation.path == path}
+    operation = next(o for o in OPERATIONS if o.path == path)
+    for method in sorted({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} - known):
+        response = await people.http.request(method, path_of(operation))
+        check_problem(response, 405, "method-not-allowed")
+        assert {allowed.strip() for allowed in response.headers["allow"].split(",")} == known
+
+
+async def test_a_method_that_http_does_not_know_is_400(people: People) -> None:
+    check_problem(await people.http.request("BREW", "/v1/products"), 400, "malformed-request")
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=name)
+async def test_an_answer_the_caller_cannot_accept_is_406(people: People, operation: Operation) -> None:
+    client = await people.role(role_with(operation.permission))
+    headers = {**headers_for(operation, client), "accept": "image/png, application/json;q=0"}
+    response = await people.http.request(
+        operation.method, path_of(operation), json=BODIES.get(operation.id), headers=headers
+    )
+    check_problem(response, 406, "not-acceptable")
+
+
+@pytest.mark.parametrize("operation", WITH_BODY, ids=name)
+async def test_bodies_that_break_the_contract(people: People, operation: Operation) -> None:
+    client = await people.role(role_with(operation.permission))
+    url = path_of(operation)
+
+    async def send(content: bytes, content_type: str = "application/json") -> httpx.Response:
+        headers = {**headers_for(operation, client), "content-type": content_type}
+        return await people.http.request(operation.method, url, content=content, headers=headers)
+
+    for malformed in (b"", b"{", b"{]", b'{"a":', b"\xff\xfe", b'"\xff"', b'{"a":1}{"b":2}', b"[" * 20000, b"nul"):
+        check_problem(await send(malformed), 400, "malformed-request")
+    check_problem(await send(b"{}", "text/plain"), 415, "unsupported-media-type")
+    check_problem(await send(b"{}", "application/json; charset=latin-1"), 415, "unsupported-media-type")
+    check_problem(await send(b'{"x":"' + b"a" * 70_000 + b'"}'), 413, "too-large")
+    for invalid in (b"[]", b"null", b"1", b'"x"', b'{"surprise": 1}'):
+        problem = check_problem(await send(invalid), 422, "invalid-argument")
+        assert problem["errors"][0].keys() == {"pointer", "detail"}
+
+
+@pytest.mark.parametrize(
+    ("operation_id", "body", "pointer"),
+    [
+        ("createOrder", {"items": []}, "/items"),
+        ("createOrder", {"items": [{"product_id": NOWHERE, "quantity": 0}]}, "/items/0/quantity"),
+        ("createOrder", {"items": [{"product_id": NOWHERE, "quantity": 10**400}]}, "/items/0/quantity"),
+        ("createOrder", {"items": [{"product_id": NOWHERE, "quantity": 1.5}]}, "/items/0/quantity"),
+        ("createOrder", {"items": [{"product_id": "x", "quantity": 1}]}, "/items/0/product_id"),
+        ("createOrder", {"items": [{"product_id": NOWHERE + "\n", "quantity": 1}]}, "/items/0/product_id"),
+        ("createOrder", {"items": [{"quantity": 1}]}, "/items/0/product_id"),
+        ("createOrder", {"items": [{"product_id": NOWHERE, "quantity": 1}] * 51}, "/items"),
+        ("register", {"email": "no at", "password": "a long password", "display_name": "X"}, "/email"),
+        ("register", {"email": "x@example.com", "password": "short", "display_name": "X"}, "/password"),
+        ("register", {"email": "x@example.com", "password": "a long\0password", "display_name": "X"}, "/password"),
+        ("register", {"email": "x@example.com", "password": "a long password", "display_name": ""}, "/display_name"),
+        ("updateMe", {"display_name": "a\0b"}, "/display_name"),
+        ("updateMe", {"display_name": None}, "/display_name"),
+        ("payOrder", {"payment_token": "4111111111111111"}, "/payment_token"),
+        ("updateUser", {"roles": ["emperor"]}, "/roles/0"),
+        ("updateUser", {}, ""),
+        ("updateProduct", {}, ""),
+        (
+            "createProduct",
+            {**BODIES["createProduct"], "price": {"amount_minor": -1, "currency": "EUR"}},
+            "/price/amount_minor",
+        ),
+        (
+            "createProduct",
+            {**BODIES["createProduct"], "price": {"amount_minor": 1, "currency": "eur"}},
+            "/price/currency",
+        ),
+    ],
+)
+async def test_an_invalid_field_is_422_and_named_by_its_pointer(
+    people: People, operation_id: str, body: dict[str, Any], pointer: str
+) -> None:
+    operation = next(o for o in OPERATIONS if o.id == operation_id)
+    client = await people.role(role_with(operation.permission))
+    response = await people.http.request(
+        operation.method, path_of(operation), json=body, headers=headers_for(operation, client)
+    )
+    problem = check_problem(response, 422, "invalid-argument")
+    assert problem["errors"][0]["pointer"] == pointer
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0", "limit=101", "limit=x", "limit=1e3", "limit=", "limit=9" + "9" * 400, "cursor=" + "a" * 513,
+        "cursor=%00", "cursor=%ff", "q=", "q=%00", "q=" + "a" * 101, "limit=-1",
+    ],
+)  # fmt: skip
+async def test_an_invalid_query_is_422(people: People, query: str) -> None:
+    response = await people.http.get(f"/v1/products?{query}")
+    assert response.status_code == 422, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("query", ["status=x", "created_from=yesterday", "created_from=2026-13-01T00:00:00Z",
+                                   "created_before=0000-00-00T00:00:00Z"])  # fmt: skip
+async def test_an_invalid_filter_is_422(people: People, query: str) -> None:
+    client = await people.role("customer")
+    headers = {"authorization": f"Bearer {client.access_token}"}
+    check_problem(await people.http.get(f"/v1/orders?{query}", headers=headers), 422, "invalid-argument")
+
+
+@pytest.mark.parametrize("query", ["created_from=0001-01-01T00:00:00Z", "created_from=9999-12-31T23:59:59Z",
+                                   "created_from=2026-01-01T00:00:00%2B14:00", "created_from=0001-01-01T00:00:00%2B14:00",
+                                   "created_from=2026-01-01T00:00:00"])  # fmt: skip
+async def test_an_extreme_time_is_no_server_error(people: People, query: str) -> None:
+    client = await people.role("customer")
+    headers = {"authorization": f"Bearer {client.access_token}"}
+    assert (await people.http.get(f"/v1/orders?{query}", headers=headers)).status_code in (200, 422)
+
+
+@pytest.mark.parametrize("if_match", ['"x"', "3", '""', '"99999999999999999999"', "W/x", "a" * 41])
+async def test_an_if_match_that_is_no_etag_is_422(people: People, if_match: str) -> None:
+    client = await people.role("customer")
+    headers = {"authorization": f"Bearer {client.access_token}", "if-match": if_match}
+    response = await people.http.patch("/v1/me", json={"display_name": "X"}, headers=headers)
+    problem = check_problem(response, 422, "invalid-argument")
+    assert problem["errors"][0]["pointer"] == "/if-match"
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/v1/orders/", "/v1/nope", "//v1/nope", "/v1/products/../nope",
+                                  "/v1/me/overview/x", "/%2e%2e/etc/passwd", "/v1/products%2f", "/v1/%c0%af"])  # fmt: skip
+async def test_an_unknown_route_is_a_404_problem(people: People, path: str) -> None:
+    response = await people.http.get(path)
+    assert response.status_code in (400, 404)
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+async def test_the_contract_and_a_reference_that_works_offline_are_served(people: People) -> None:
+    contract = await people.http.get("/openapi.yaml")
+    assert contract.headers["content-type"].startswith("application/yaml")
+    assert "operationId: createOrder" in contract.text
+    page = await people.http.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "SwaggerUIBundle" in page.text
+    # Everything is in the page: it names no other host to load from.
+    assert "<script src" not in page.text
+    assert '<link rel="stylesheet"' not in page.text
+
+
+async def test_a_request_id_is_on_every_answer_and_a_clients_own_is_replaced(people: People) -> None:
+    first = await people.http.get("/v1/products?limit=1", headers={"x-request-id": "my-request-12345"})
+    second = await people.http.get("/v1/nope")
+    ids = {first.headers["x-request-id"], second.headers["x-request-id"]}
+    assert len(ids) == 2
+    assert all(uuid.UUID(request_id) for request_id in ids)
+
+
+async def test_public_https_speaks_http2(people: People) -> None:
+    url = people.platform.status["endpoints"]["public_tls"]
+    certificate = people.platform.layout.secrets / "public.crt"
+    import ssl
+
+    async with httpx.AsyncClient(http2=True, verify=ssl.create_default_context(cafile=str(certificate))) as client:
+        response = await client.get(f"{url}/v1/products?limit=1")
+    assert (response.status_code, response.http_version) == (200, "HTTP/2")

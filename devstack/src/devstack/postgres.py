@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
+import psutil
 
 from devstack import privileges
 from devstack.layout import ROOT, Layout
@@ -103,6 +104,31 @@ async def initialize(layout: Layout, secrets: Secrets) -> None:
     if process.returncode != 0:
         raise RuntimeError(output.decode(errors="replace"))
     building.rename(target)
+
+
+async def remove_stale_lock(layout: Layout) -> None:
+    """Remove the lock file of a server that was killed.
+
+    The server does so itself, but takes a pid that is still in the process table for a living one; a killed server
+    stays there as a zombie where nobody reaps orphans (a container without an init). Only done when no process works
+    in the data directory: backends of the dead server end by themselves, and are waited for.
+    """
+    lock = directory(layout) / "postmaster.pid"
+    for _ in range(50):
+        if not lock.exists() or not await asyncio.to_thread(_anybody_works_in, directory(layout)):
+            lock.unlink(missing_ok=True)
+            return
+        await asyncio.sleep(0.1)
+
+
+def _anybody_works_in(data: Path) -> bool:
+    for process in psutil.process_iter():
+        try:
+            if process.name().startswith("postgres") and process.cwd() == str(data):
+                return True
+        except psutil.Error:
+            continue
+    return False
 
 
 def command(layout: Layout) -> list[str]:

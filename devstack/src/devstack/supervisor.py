@@ -55,6 +55,7 @@ class Spec:
     is_ready: Callable[[], Awaitable[bool]]
     after: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    before: Callable[[], Awaitable[None]] | None = None
     setup: Callable[[], None] | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = 25.0
@@ -143,6 +144,7 @@ class Supervisor:
                 command=postgres.command(layout),
                 waits_for="accepts connections",
                 is_ready=lambda: postgres.accepts_connections(layout, made),
+                before=lambda: postgres.remove_stale_lock(layout),
                 setup=privileges.child_setup([postgres.BINARIES / "postgres", postgres.directory(layout)]),
                 stop_signal=signal.SIGINT,
             ),
@@ -196,6 +198,8 @@ class Supervisor:
         self._monitors.append(asyncio.create_task(self._monitor(spec, entry, process)))
 
     async def _spawn(self, spec: Spec, entry: ProcessState) -> asyncio.subprocess.Process:
+        if spec.before is not None:
+            await spec.before()
         log_path = self._layout.logs / f"{spec.name}.log"
         if log_path.exists() and log_path.stat().st_size > _LOG_LIMIT_BYTES:
             log_path.replace(log_path.with_suffix(".log.1"))

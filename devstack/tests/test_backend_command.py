@@ -1,0 +1,147 @@
+"""The `backend` command as a person uses it, on stacks of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import backend, free_port_offset
+
+pytestmark = pytest.mark.xdist_group("devstack")
+
+
+def processes_of(data_dir: Path) -> list[psutil.Process]:
+    """Everything whose command line names this data directory."""
+    return [
+        p for p in psutil.process_iter(["cmdline"]) if any(str(data_dir) in part for part in p.info["cmdline"] or [])
+    ]
+
+
+def test_up_status_logs_restart_down_and_up_again(tmp_path: Path) -> None:
+    data_dir = tmp_path / "stack"
+    where = ("--data-dir", str(data_dir))
+    offset = str(free_port_offset())
+    started = time.monotonic()
+    first = backend("up", "--detach", *where, "--port-offset", offset)
+    assert time.monotonic() - started < 30
+    for line in ("postgres   ready", "order      starting; waits for: http://127.0.0.1:", "Demo accounts", "/docs"):
+        assert line in first.stdout
+    status = json.loads(backend("status", "--json", *where).stdout)
+    assert status["ready"] is True
+    assert {p["name"] for p in status["processes"]} == {"postgres", "valkey", "user", "order", "bff", "edge"}
+    assert all(p["state"] == "ready" and psutil.pid_exists(p["pid"]) for p in status["processes"])
+    assert status["endpoints"].keys() >= {"public", "public_tls", "bff_ops", "user_ops", "order_ops", "edge_ops"}
+    assert set(status["demo"]) == {"admin", "support", "customer"}
+    # Twice is harmless.
+    assert "already running" in backend("up", "--detach", *where, "--port-offset", offset).stdout
+    assert '"event":"started"' in backend("logs", "order", *where).stdout
+    merged = backend("logs", *where).stdout
+    assert re.search(r"^bff +\{", merged, re.MULTILINE)
+    assert re.search(r"^postgres +", merged, re.MULTILINE)
+    unknown = backend("logs", "nope", *where, check=False)
+    assert (unknown.returncode, "there are:" in unknown.stdout) == (2, True)
+    before = next(p["pid"] for p in status["processes"] if p["name"] == "user")
+    assert "user restarted" in backend("restart", "user", *where).stdout
+    after = json.loads(backend("status", "--json", *where).stdout)["processes"]
+    assert next(p["pid"] for p in after if p["name"] == "user") != before
+    # Only the owner may read what is secret.
+    for path in (data_dir / "secrets").rglob("*"):
+        if path.is_file():
+            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+    assert stat.S_IMODE((data_dir / "state.json").stat().st_mode) == 0o600
+    started = time.monotonic()
+    backend("down", *where)
+    assert time.monotonic() - started < 10
+    assert processes_of(data_dir) == []
+    assert backend("status", *where, check=False).returncode == 3
+    started = time.monotonic()
+    backend("up", "--detach", *where, "--port-offset", offset)
+    assert time.monotonic() - started < 12
+    assert json.loads(backend("status", "--json", *where).stdout)["demo"] == status["demo"]
+    backend("reset", "--yes", *where)
+    assert not data_dir.exists()
+    assert processes_of(data_dir) == []
+
+
+def test_a_port_in_use_is_named_with_its_owner_and_the_remedy(tmp_path: Path) -> None:
+    data_dir = tmp_path / "stack"
+    offset = free_port_offset()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 8080 + offset))
+        taken.listen()
+        failed = backend("up", "--detach", "--data-dir", str(data_dir), "--port-offset", str(offset), check=False)
+    assert failed.returncode == 1
+    output = " ".join(failed.stdout.split())
+    assert f"public: port {8080 + offset} is in use by process {os.getpid()}" in output
+    assert "--port-offset" in output
+    assert processes_of(data_dir) == []
+
+
+def test_a_damaged_data_directory_is_said_so_with_the_log_and_nothing_is_left_running(tmp_path: Path) -> None:
+    data_dir = tmp_path / "stack"
+    (data_dir / "postgres").mkdir(parents=True)
+    (data_dir / "postgres" / "PG_VERSION").write_text("18\n")
+    if os.geteuid() == 0:
+        shutil.chown(data_dir / "postgres", "nobody")
+    offset = str(free_port_offset())
+    failed = backend("up", "--detach", "--data-dir", str(data_dir), "--port-offset", offset, check=False)
+    assert failed.returncode == 1
+    assert "postgres: ended with status" in failed.stdout
+    assert "the last lines of postgres's log" in failed.stdout
+    assert "postgresql.conf" in failed.stdout
+    assert "backend reset" in failed.stdout
+    assert processes_of(data_dir) == []
+
+
+def test_a_service_that_cannot_start_is_named_with_every_bad_variable_and_no_value(tmp_path: Path) -> None:
+    data_dir = tmp_path / "stack"
+    offset = str(free_port_offset())
+    arguments = ["up", "--detach", "--data-dir", str(data_dir), "--port-offset", offset]
+    environment = {**os.environ, "DATABASE_POOL_MAX": "zero", "LOG_LEVEL": "loud"}
+    failed = subprocess.run(
+        [str(Path(sys.executable).parent / "backend"), *arguments],
+        capture_output=True, text=True, check=False, env=environment, timeout=120,
+    )  # fmt: skip
+    assert failed.returncode == 1
+    assert "DATABASE_POOL_MAX: Input should be a valid integer" in failed.stdout
+    assert "LOG_LEVEL: String should match pattern" in failed.stdout
+    secrets = json.loads((data_dir / "secrets" / "secrets.json").read_text())
+    assert not any(secret in failed.stdout for secret in secrets.values())
+    assert processes_of(data_dir) == []
+
+
+def test_two_stacks_run_side_by_side(tmp_path: Path) -> None:
+    directories = [tmp_path / "one", tmp_path / "two"]
+    try:
+        for data_dir in directories:
+            backend("up", "--detach", "--data-dir", str(data_dir), "--port-offset", str(free_port_offset()))
+        urls = {
+            json.loads(backend("status", "--json", "--data-dir", str(d)).stdout)["endpoints"]["public"]
+            for d in directories
+        }
+        assert len(urls) == 2
+    finally:
+        for data_dir in directories:
+            backend("down", "--data-dir", str(data_dir))
+
+
+def test_reset_deletes_nothing_that_is_not_a_stack(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    refused = backend("reset", "--yes", "--data-dir", str(tmp_path), check=False)
+    assert refused.returncode == 2
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_an_offset_that_leaves_no_ports_is_refused(tmp_path: Path) -> None:
+    refused = backend("up", "--data-dir", str(tmp_path), "--port-offset", "60000", check=False)
+    assert refused.returncode == 2

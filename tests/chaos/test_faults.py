@@ -1,0 +1,280 @@
+"""Faults, caused for real on a stack of their own: killed processes, hung databases, a Valkey that is away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import asyncpg
+import httpx
+import psutil
+import pytest
+from conftest import BACKEND, People, Platform, backend, new_key, order_of, running_platform, start_platform
+from contracts.http import models
+from contracts.http.client import ApiError, BackendClient
+
+pytestmark = pytest.mark.xdist_group("chaos")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    # A path with a space, below a directory only its owner may enter.
+    data_dir = tmp_path_factory.mktemp("private") / "a stack"
+    data_dir.parent.chmod(0o700)
+    yield start_platform(data_dir)
+    backend("down", "--data-dir", str(data_dir))
+
+
+@pytest.fixture
+async def people(stack: Platform) -> AsyncIterator[People]:
+    async with httpx.AsyncClient(base_url=stack.url, timeout=30) as http:
+        yield People(http, stack)
+
+
+async def until_ready(stack: Platform, seconds: float = 30) -> None:
+    """Until the whole stack serves a request that needs all of it."""
+    async with asyncio.timeout(seconds), httpx.AsyncClient(base_url=stack.url, timeout=5) as http:
+        while True:
+            try:
+                client = await People(http, stack).log_in(stack.account("customer"))
+                await client.list_orders(limit=1)
+            except (ApiError, httpx.HTTPError):
+                await asyncio.sleep(0.2)
+            else:
+                return
+
+
+class paused:  # noqa: N801
+    """The process is stopped (SIGSTOP): its sockets stay open and nothing answers."""
+
+    def __init__(self, pid: int) -> None:
+        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        self.pids = [process.pid for process in processes]
+
+    def __enter__(self) -> None:
+        for pid in self.pids:
+            os.kill(pid, signal.SIGSTOP)
+
+    def __exit__(self, *_: object) -> None:
+        for pid in self.pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("name", ["user", "order", "bff", "edge", "valkey"])
+async def test_a_killed_process_comes_back_and_nothing_is_lost(people: People, stack: Platform, name: str) -> None:
+    client, login = await people.newcomer()
+    order = await people.order(client, (await people.product(), 1))
+    pid = stack.pid(name)
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(30):
+        while stack.pid(name) == pid:
+            await asyncio.sleep(0.1)
+    await until_ready(stack)
+    client = await people.log_in(login)
+    assert (await client.get_order(order.id)).data == order
+    log = (stack.layout.logs / "supervisor.log").read_text()
+    assert f"{name:<10} crashed with status -9; starting again in" in log
+
+
+async def test_a_killed_database_answers_503_and_comes_back_with_its_data(people: People, stack: Platform) -> None:
+    client, _ = await people.newcomer()
+    order = await people.order(client, (await people.product(), 1))
+    os.kill(stack.pid("postgres"), signal.SIGKILL)
+    statuses = set()
+    for _ in range(10):
+        response = await people.http.get("/v1/products")
+        statuses.add(response.status_code)
+        if response.status_code == 503:
+            assert "retry-after" in response.headers
+    assert statuses <= {200, 503}
+    await until_ready(stack)
+    assert (await client.get_order(order.id)).data == order
+
+
+async def test_a_hung_order_service_leaves_the_overview_its_profile(people: People, stack: Platform) -> None:
+    client, login = await people.newcomer()
+    with paused(stack.pid("order")):
+        started = asyncio.get_running_loop().time()
+        overview = (await client.get_my_overview()).data
+        assert asyncio.get_running_loop().time() - started < 2
+        assert overview.profile.email == login.email
+        assert overview.missing == ["orders", "spent"]
+        with pytest.raises(ApiError) as caught:
+            await client.list_orders()
+        assert caught.value.status == 503
+        assert asyncio.get_running_loop().time() - started < 5
+    await until_ready(stack)
+    assert (await client.get_my_overview()).data.missing == []
+
+
+async def test_a_dead_order_service_leaves_the_overview_its_profile(people: People, stack: Platform) -> None:
+    client, login = await people.newcomer()
+    pid = stack.pid("order")
+    os.kill(pid, signal.SIGKILL)
+    overview = (await client.get_my_overview()).data
+    assert overview.profile.email == login.email
+    assert overview.missing == ["orders", "spent"]
+    await until_ready(stack)
+
+
+async def test_without_valkey_authentication_fails_closed(people: People, stack: Platform) -> None:
+    client, login = await people.newcomer()
+    with paused(stack.pid("valkey")):
+        for call in (client.get_me(), client.login(login), client.list_orders()):
+            with pytest.raises(ApiError) as caught:
+                await call
+            assert caught.value.status == 503
+            assert "retry-after" in caught.value.headers
+        # What needs no session is served: the cache is only a cache.
+        assert (await people.http.get("/v1/products?limit=1")).status_code == 200
+    await until_ready(stack)
+    assert (await client.get_me()).status == 200
+
+
+async def test_readiness_depends_on_the_database_and_liveness_does_not(people: People, stack: Platform) -> None:
+    ops = stack.status["endpoints"]["order_ops"]
+    with paused(stack.pid("postgres")):
+        ready = await people.http.get(f"{ops}/healthz/ready")
+        assert (ready.status_code, set(ready.json())) == (503, {"ready", "postgresql"})
+        assert (await people.http.get(f"{ops}/healthz/live")).status_code == 200
+    assert (await people.http.get(f"{ops}/healthz/ready")).status_code == 200
+    assert (await people.http.get(f"{ops}/healthz/startup")).json() == {"started": True}
+
+
+async def test_a_statement_gets_the_time_that_is_left_and_no_more(people: People, stack: Platform) -> None:
+    client, _ = await people.newcomer()
+    product = await people.product(stock=5)
+    blocker: asyncpg.Connection = await stack.database("orderdb")
+    transaction = blocker.transaction()
+    await transaction.start()
+    await blocker.execute("SELECT 1 FROM products WHERE id = $1 FOR UPDATE", uuid.UUID(product.id))
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(ApiError) as caught:
+        await client.create_order(order_of((product, 1)), idempotency_key=new_key())
+    elapsed = asyncio.get_running_loop().time() - started
+    assert caught.value.status == 503
+    assert caught.value.problem is not None
+    assert caught.value.problem.type == "urn:backend:problem:deadline-exceeded"
+    assert 1.5 < elapsed < 3
+    # The statement is gone with its caller: nobody waits for the lock any more.
+    await asyncio.sleep(0.5)
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'order' AND wait_event_type = 'Lock'"
+    assert await blocker.fetchval(waiting) == 0
+    await transaction.rollback()
+    await blocker.close()
+    assert (await client.create_order(order_of((product, 1)), idempotency_key=new_key())).status == 201
+
+
+async def test_a_client_that_leaves_takes_its_statement_with_it(people: People, stack: Platform) -> None:
+    client, _ = await people.newcomer()
+    product = await people.product(stock=5)
+    blocker: asyncpg.Connection = await stack.database("orderdb")
+    transaction = blocker.transaction()
+    await transaction.start()
+    await blocker.execute("SELECT 1 FROM products WHERE id = $1 FOR UPDATE", uuid.UUID(product.id))
+    with pytest.raises(httpx.ReadTimeout):
+        await people.http.post(
+            "/v1/orders",
+            json={"items": [{"product_id": product.id, "quantity": 1}]},
+            headers={"authorization": f"Bearer {client.access_token}", "idempotency-key": new_key()},
+            timeout=0.3,
+        )
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'order' AND wait_event_type = 'Lock'"
+    # Well before the request's own deadline of two seconds.
+    async with asyncio.timeout(1.2):
+        while await blocker.fetchval(waiting):
+            await asyncio.sleep(0.05)
+    await transaction.rollback()
+    await blocker.close()
+
+
+async def test_a_full_pool_is_refused_in_time_and_recovers(people: People, stack: Platform) -> None:
+    client, _ = await people.newcomer()
+    product = await people.product(stock=100)
+    blocker: asyncpg.Connection = await stack.database("orderdb")
+    transaction = blocker.transaction()
+    await transaction.start()
+    await blocker.execute("SELECT 1 FROM products WHERE id = $1 FOR UPDATE", uuid.UUID(product.id))
+
+    async def order() -> int:
+        try:
+            return (await client.create_order(order_of((product, 1)), idempotency_key=new_key())).status
+        except ApiError as error:
+            return error.status
+
+    started = asyncio.get_running_loop().time()
+    assert set(await asyncio.gather(*(order() for _ in range(40)))) == {503}
+    assert asyncio.get_running_loop().time() - started < 5
+    await transaction.rollback()
+    await blocker.close()
+    assert await order() == 201
+
+
+async def test_a_restart_drains_what_runs(people: People, stack: Platform) -> None:
+    client, _ = await people.newcomer()
+    order = await people.order(client, (await people.product(), 1))
+    slow = models.PaymentRequest(payment_token="tok_timeout")
+    paying = asyncio.create_task(client.pay_order(order.id, slow, idempotency_key=new_key()))
+    await asyncio.sleep(0.3)
+    stopping = await asyncio.create_subprocess_exec(
+        *(str(BACKEND), "restart", "order", "--data-dir", str(stack.layout.data_dir)), stdout=subprocess.DEVNULL
+    )
+    # The request in flight is answered as if nothing had happened.
+    with pytest.raises(ApiError) as caught:
+        await paying
+    assert caught.value.status == 504
+    assert await stopping.wait() == 0
+    await until_ready(stack)
+
+
+async def test_data_survive_a_sigkill_of_everything(people: People, stack: Platform) -> None:
+    client, login = await people.newcomer()
+    order = await people.order(client, (await people.product(), 1))
+    state = json.loads(stack.layout.state_file.read_text())
+    pids = [state["supervisor_pid"], *(process["pid"] for process in state["processes"])]
+    everything = [
+        child for pid in pids for child in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True))
+    ]
+    for process in everything:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    data_dir = stack.layout.data_dir
+    again = backend(
+        "up", "--detach", "--data-dir", str(data_dir), "--port-offset", str(stack.layout.port_offset), check=False
+    )
+    assert again.returncode == 0, again.stdout
+    client = await people.log_in(login)
+    assert (await client.get_order(order.id)).data == order
+    assert running_platform(data_dir).status["ready"]
+
+
+def test_what_only_the_supervisors_death_leaves_behind_is_ended_by_the_next_start(stack: Platform) -> None:
+    state = json.loads(stack.layout.state_file.read_text())
+    os.kill(state["supervisor_pid"], signal.SIGKILL)
+    again = backend(
+        "up", "--detach",
+        "--data-dir", str(stack.layout.data_dir),
+        "--port-offset", str(stack.layout.port_offset),
+        check=False,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stdout
+    for process in state["processes"]:
+        assert (
+            not psutil.pid_exists(process["pid"]) or Path(f"/proc/{process['pid']}/stat").read_text().split()[2] == "Z"
+        )
+
+
+async def test_sixty_four_slow_clients_do_not_starve_a_fast_one(people: People, stack: Platform) -> None:
+    connections = [await asyncio.open_connection("127.0.0.1", stack.layout.port("public")) for _ in range(64)]
+    for _, writer in connections:
+        writer.write(b"POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+    assert (await BackendClient(people.http).list_products(limit=1)).status == 200
+    for _, writer in connections:
+        writer.close()

@@ -1,0 +1,72 @@
+"""No password, token or cookie in any log, whatever happens to the request that carries it."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import People, new_key, order_of
+from contracts.http import models
+from contracts.http.client import ApiError, BackendClient
+
+
+async def test_no_secret_reaches_a_log(people: People) -> None:
+    client, login = await people.newcomer()
+    pair = (await client.login(login)).data
+    web = await client.login(login, x_client="web")
+    cookie = web.headers["set-cookie"].split(";")[0].partition("=")[2].strip('"')
+    assert isinstance(pair.refresh_token, str)
+    client.access_token = pair.access_token
+    product = await people.product()
+    order = (await client.create_order(order_of((product, 1)), idempotency_key=new_key())).data
+    payment = models.PaymentRequest(payment_token="tok_very_secret_token_1234")
+    with pytest.raises(ApiError):
+        await client.pay_order(order.id, payment, idempotency_key=new_key())
+    wrong = models.LoginRequest(email=login.email, password="wrong-password-canary-5678")
+    with pytest.raises(ApiError):
+        await BackendClient(people.http).login(wrong)
+    # Where a careless client might put one, and where a careless server might echo one.
+    await people.http.get(f"/v1/products?q={pair.access_token[:90]}")
+    await people.http.get(f"/v1/nope?access_token={pair.access_token}")
+    await people.http.post("/v1/auth/login", content=f'{{"password": "{login.password}"')
+    await people.http.get("/v1/me", headers={"authorization": f"Basic {login.password}"})
+    secrets = people.platform.secrets
+    hidden = {
+        "password": login.password,
+        "wrong password": wrong.password,
+        "access token": pair.access_token.rsplit(".", 1)[1],
+        "refresh token": pair.refresh_token,
+        "cookie": cookie,
+        "payment token": payment.payment_token,
+        "email": login.email,
+        "valkey password": secrets.valkey_password,
+        "database password": secrets.order_database_password,
+        "admin password": secrets.admin_password,
+        "authorization header": "Bearer ey",
+    }
+    logs = sorted(people.platform.layout.logs.glob("*.log*"))
+    assert {path.stem for path in logs} >= {"bff", "edge", "order", "user", "postgres", "valkey", "supervisor"}
+    for path in logs:
+        text = path.read_text(errors="replace")
+        for what, secret in hidden.items():
+            assert secret not in text, f"{what} is in {path.name}"
+
+
+async def test_every_line_of_a_service_is_json_with_the_standard_fields(people: People) -> None:
+    import json
+
+    await BackendClient(people.http).list_products(limit=1)
+    standard = {"time", "level", "service", "environment", "version", "instance_id", "event"}
+    for name in ("bff", "user", "order"):
+        lines = (people.platform.layout.logs / f"{name}.log").read_text().splitlines()
+        ours = [line for line in map(json.loads, lines) if not str(line.get("logger", "")).startswith("envoy.")]
+        assert ours
+        for line in ours:
+            assert standard <= line.keys(), line
+        served = [line for line in ours if line["event"] in ("http", "rpc")]
+        assert all(line["request_id"] for line in served)
+
+
+async def test_one_request_has_one_id_in_every_log(people: People) -> None:
+    response = await people.http.get("/v1/products?limit=3")
+    request_id = response.headers["x-request-id"]
+    for name in ("bff", "order"):
+        assert request_id in (people.platform.layout.logs / f"{name}.log").read_text()

@@ -154,17 +154,17 @@ class Generator:
             return [*parts, f"{head} -> None:\n{doc}    await connection.execute({constant}{arguments})\n"]
         if command == ":execrows":
             return [*parts, f"{head} -> int:\n{doc}    return await connection.execute({constant}{arguments})\n"]
+        if command not in (":one", ":many"):
+            raise UnsupportedError(f"query {name}: the command {command!r}")
         row_type, decode, definition = self._row(query)
         parts += definition
         if command == ":one":
             body = f"    row = await connection.fetchrow({constant}{arguments})\n"
             body += f"    return None if row is None else {decode}\n"
             return [*parts, f"{head} -> {row_type} | None:\n{doc}{body}"]
-        if command == ":many":
-            body = f"    rows = await connection.fetch({constant}{arguments})\n"
-            body += f"    return [{decode} for row in rows]\n"
-            return [*parts, f"{head} -> list[{row_type}]:\n{doc}{body}"]
-        raise UnsupportedError(f"query {name}: the command {command!r}")
+        body = f"    rows = await connection.fetch({constant}{arguments})\n"
+        body += f"    return [{decode} for row in rows]\n"
+        return [*parts, f"{head} -> list[{row_type}]:\n{doc}{body}"]
 
     def _copy(self, name: str, constant: str, parameters: list[Column], doc: str) -> str:
         row = f"tuple[{', '.join(p.python_type for p in parameters)}]"
@@ -193,7 +193,7 @@ class Generator:
                 expressions.append(column.decode(f"row[{position}]"))
                 position += 1
         if not columns:
-            raise UnsupportedError(f"query {query['name']} returns no columns; use :exec or :execrows")
+            raise UnsupportedError(f"query {query['name']}: a result without columns")
         if len(columns) == 1:
             return columns[0].python_type, expressions[0], []
         known = self.structs.get(shape(columns))
@@ -241,9 +241,11 @@ def pascal(name: str) -> str:
 
 
 def singular(name: str) -> str:
-    """order_items -> order_item, stock_changes -> stock_change, idempotency_keys -> idempotency_key."""
+    """order_items -> order_item, categories -> category, boxes -> box."""
     if name.endswith("ies"):
         return name[:-3] + "y"
+    if name.endswith(("xes", "ses", "ches", "shes")):
+        return name[:-2]
     return name.removesuffix("s")
 
 

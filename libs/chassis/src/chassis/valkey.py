@@ -37,7 +37,8 @@ def connect(url: str, *, max_connections: int) -> Redis:
         # One retry on a fresh connection: a pooled one may have died since its last use.
         retry=Retry(NoBackoff(), 1),
     )
-    return Redis(connection_pool=pool)
+    # The client owns the pool and closes it.
+    return Redis.from_pool(pool)
 
 
 class HotReader:
@@ -77,7 +78,7 @@ class HotReader:
     async def close(self) -> None:
         """Close the connection; commands without a reply fail."""
         if self._pipeline is not None:
-            self._pipeline.close()
+            await self._pipeline.close()
 
     async def _ready(self) -> _Pipeline:
         pipeline = self._pipeline
@@ -113,6 +114,7 @@ class _Pipeline(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._watchdog: asyncio.TimerHandle | None = None
+        self._closed = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
@@ -147,10 +149,13 @@ class _Pipeline(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         self._fail(f"the connection to Valkey was lost: {exc or 'closed'}")
+        self._closed.set()
 
-    def close(self) -> None:
-        """Give up."""
+    async def close(self) -> None:
+        """Give up, and wait until the socket is closed."""
         self._fail("closed")
+        if self._transport is not None:
+            await self._closed.wait()
 
     def _check(self, oldest: asyncio.Future[Any]) -> None:
         # One timer for the connection instead of one a command: it looks whether the reply that was the next one

@@ -145,6 +145,6 @@ class AccessTokens:
             algorithms=[_ALGORITHM],
             issuer=self._issuer,
             audience=self._audience,
-            options={"require": _REQUIRED, "verify_exp": False},
+            options={"require": _REQUIRED, "verify_exp": False, "verify_iat": False},
         )
         return Claims(str(UUID(claims["sub"])), str(UUID(claims["sid"])), float(claims["exp"]))

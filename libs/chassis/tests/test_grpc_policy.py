@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from chassis import context
+from chassis.context import RequestContext
+from chassis.errors import ServiceError
+from chassis.grpc import client
+from chassis.grpc.inprocess import in_process_channel
+from chassis.grpc.policy import ContractMismatchError
+from chassis.grpc.server import GrpcApplication
+from chassis.grpc.serving import serve_contract
+from chassis.identity import Caller
+from contracts.order.v1 import order_pb2
+from contracts.order.v1.order_pb2_grpc import OrderServiceServicer, OrderServiceStub, add_OrderServiceServicer_to_server
+
+ID = "01987b0e-5f3c-7c3e-9b1a-3f0d9e6a7b21"
+SERVICE = order_pb2.DESCRIPTOR.services_by_name["OrderService"]
+
+
+class Orders(OrderServiceServicer):
+    """Every method answers something; what it saw is kept."""
+
+    def __init__(self) -> None:
+        self.seen: list[RequestContext | None] = []
+
+    async def _answer(self, _request: Any, _context: Any) -> Any:
+        self.seen.append(context.current())
+        return order_pb2.Order(id=ID)
+
+    GetOrder = CancelOrder = ShipOrder = DeliverOrder = RefundOrder = _answer
+    ListOrders = ListAllOrders = SummarizeOrders = PayOrder = CreateOrder = _answer
+
+    async def GetOrderHistory(self, request: Any, _context: Any) -> AsyncIterator[Any]:
+        yield order_pb2.OrderTransition(version=1)
+        raise RuntimeError("a secret")
+
+
+@pytest.fixture
+def servicer() -> Orders:
+    return Orders()
+
+
+@pytest.fixture
+def stub(servicer: Orders) -> OrderServiceStub:
+    application = GrpcApplication()
+    with serve_contract(application, SERVICE) as contract:
+        add_OrderServiceServicer_to_server(servicer, contract)
+    return OrderServiceStub(in_process_channel(application))  # type: ignore[call-overload, no-any-return]
+
+
+def as_caller(*roles: str, deadline: float | None = None) -> Any:
+    return context.serving(RequestContext("request-1", deadline, Caller("user-1", "session-1", roles)))
+
+
+async def refused(call: Any) -> ServiceError:
+    with pytest.raises(ServiceError) as caught:
+        await call
+    return caught.value
+
+
+async def test_the_context_crosses_the_hop_and_is_cleared_after(stub: OrderServiceStub, servicer: Orders) -> None:
+    deadline = asyncio.get_running_loop().time() + 5
+    with as_caller("customer", deadline=deadline):
+        await client.call(stub.GetOrder, order_pb2.GetOrderRequest(id=ID))
+    (seen,) = servicer.seen
+    assert seen is not None
+    assert (seen.request_id, seen.caller) == ("request-1", Caller("user-1", "session-1", ("customer",)))
+    assert seen.deadline is not None
+    assert abs(seen.deadline - deadline) < 0.1
+    assert context.current() is None
+
+
+async def test_nobody_is_unauthenticated_and_the_wrong_role_is_denied(stub: OrderServiceStub, servicer: Orders) -> None:
+    assert (await refused(client.call(stub.GetOrder, order_pb2.GetOrderRequest(id=ID)))).reason == "UNAUTHENTICATED"
+    ship = order_pb2.ShipOrderRequest(order_id=ID, carrier="x", tracking_number="x")
+    for roles in (("customer",), ("nonsense",), ()):
+        with as_caller(*roles):
+            error = await refused(client.call(stub.ShipOrder, ship))
+            assert (error.reason, error.facts) == ("PERMISSION_DENIED", {"permission": "orders:fulfil"})
+    assert servicer.seen == []
+
+
+async def test_the_field_rules_are_enforced_with_a_pointer_each(stub: OrderServiceStub, servicer: Orders) -> None:
+    lines = [order_pb2.OrderLine(product_id=ID, quantity=1), order_pb2.OrderLine(product_id="x", quantity=0)]
+    request = order_pb2.CreateOrderRequest(idempotency_key="short", items=lines)
+    with as_caller("customer"):
+        error = await refused(client.call(stub.CreateOrder, request))
+    assert error.reason == "INVALID_ARGUMENT"
+    assert [v.pointer for v in error.violations] == ["/idempotency_key", "/items/1/product_id", "/items/1/quantity"]
+    assert servicer.seen == []
+
+
+async def test_a_passed_deadline_is_not_even_sent(stub: OrderServiceStub, servicer: Orders) -> None:
+    with as_caller("customer", deadline=asyncio.get_running_loop().time() - 1):
+        error = await refused(client.call(stub.GetOrder, order_pb2.GetOrderRequest(id=ID)))
+    assert error.reason == "DEADLINE_EXCEEDED"
+    assert servicer.seen == []
+
+
+async def test_an_unexpected_error_in_a_stream_comes_after_its_messages_and_says_nothing(stub: OrderServiceStub) -> None:
+    seen = []
+    with as_caller("support"), pytest.raises(ServiceError) as caught:
+        async for message in client.stream(stub.GetOrderHistory, order_pb2.GetOrderHistoryRequest(order_id=ID)):
+            seen.append(message.version)
+    assert seen == [1]
+    assert (caught.value.reason, caught.value.detail) == ("INTERNAL", "")
+
+
+class FlakyMethod:
+    """A stub method that is unavailable the first times."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.calls = 0
+
+    async def __call__(self, request: Any, *, timeout: float | None, metadata: Any) -> str:
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "", None)
+        return "answer"
+
+
+async def test_reads_are_retried_twice_and_writes_never() -> None:
+    method = FlakyMethod(2)
+    assert (await client.call(method, None, retry=True), method.calls) == ("answer", 3)
+    method = FlakyMethod(3)
+    assert ((await refused(client.call(method, None, retry=True))).reason, method.calls) == ("UNAVAILABLE", 3)
+    method = FlakyMethod(1)
+    assert ((await refused(client.call(method, None))).reason, method.calls) == ("UNAVAILABLE", 1)
+
+
+def test_a_service_that_lacks_handlers_does_not_start_and_names_each() -> None:
+    class Half(OrderServiceServicer):  # type: ignore[misc]
+        async def GetOrder(self, request: Any, context: Any) -> Any: ...
+
+    Half.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
+    with (
+        pytest.raises(ContractMismatchError) as caught,
+        serve_contract(GrpcApplication(), SERVICE) as contract,
+    ):
+        add_OrderServiceServicer_to_server(Half(), contract)
+    assert "order.v1.OrderService.CancelOrder has no handler" in str(caught.value)
+    assert "GetOrder " not in str(caught.value)
+
+
+def test_a_service_of_the_contract_that_is_not_served_is_named() -> None:
+    with pytest.raises(ContractMismatchError, match="order.v1.OrderService is not served"), serve_contract(
+        GrpcApplication(), SERVICE
+    ):
+        pass

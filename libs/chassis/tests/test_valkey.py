@@ -1,0 +1,169 @@
+"""The versioned cache and the hot reader, on a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+from chassis import valkey
+from chassis.cache import VersionedCache
+from chassis.valkey import HotReader
+from conftest import Platform
+from devstack import services
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+
+@pytest.fixture
+def url(platform: Platform) -> str:
+    return services.valkey_url(platform.layout, platform.secrets)
+
+
+@pytest.fixture
+async def client(url: str) -> AsyncIterator[Redis]:
+    made = valkey.connect(url, max_connections=8)
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+async def reader(url: str) -> AsyncIterator[HotReader]:
+    made = HotReader(url)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def cache(client: Redis, reader: HotReader) -> VersionedCache:
+    return VersionedCache(client, reader, f"test:{uuid.uuid4()}:", ttl=60)
+
+
+class TestVersionedCache:
+    async def test_answers_what_it_was_offered(self, cache: VersionedCache) -> None:
+        assert await cache.get("a") is None
+        await cache.offer("a", 1, b"one: with a colon")
+        assert await cache.get("a") == b"one: with a colon"
+
+    async def test_a_floor_hides_older_copies_and_refuses_them(self, cache: VersionedCache) -> None:
+        await cache.offer("a", 1, b"one")
+        await cache.raise_floor({"a": 2})
+        assert await cache.get("a") is None
+        await cache.offer("a", 1, b"one")
+        assert await cache.get("a") is None
+        await cache.offer("a", 2, b"two")
+        assert await cache.get("a") == b"two"
+        await cache.raise_floor({"a": 1})
+        assert await cache.get("a") == b"two"
+
+    async def test_readers_that_race_with_writers_never_bring_the_old_back(self, cache: VersionedCache) -> None:
+        """Many rounds of the race: read the database, lose time, offer; meanwhile a writer commits."""
+        database = {"version": 1}
+        chance = random.Random(1)
+
+        async def pause() -> None:
+            await asyncio.sleep(chance.random() * 0.002)
+
+        async def write() -> None:
+            version = database["version"] + 1
+            await cache.raise_floor({"a": version})
+            await pause()
+            database["version"] = version
+            seen = await cache.get("a")
+            assert seen is None or int(seen) >= version
+
+        async def read() -> None:
+            committed = database["version"]
+            seen = await cache.get("a")
+            if seen is None:
+                version = database["version"]
+                await pause()
+                await cache.offer("a", version, str(version).encode())
+            else:
+                assert int(seen) >= committed
+
+        async def writing() -> None:
+            for _ in range(100):
+                await write()
+
+        async def reading() -> None:
+            for _ in range(200):
+                await read()
+
+        await asyncio.gather(writing(), *(reading() for _ in range(4)))
+
+    async def test_both_kinds_of_entries_expire(self, cache: VersionedCache, client: Redis) -> None:
+        await cache.offer("a", 1, b"x")
+        await cache.raise_floor({"b": 1})
+        ttls = [await client.ttl(key) async for key in client.scan_iter("test:*") if key.endswith((b":a", b":b"))]
+        assert all(0 < ttl <= 60 for ttl in ttls)
+
+    async def test_without_valkey_a_read_is_a_miss_and_a_floor_is_an_error(self) -> None:
+        nowhere = "redis://127.0.0.1:1/0"
+        cache = VersionedCache(valkey.connect(nowhere, max_connections=1), HotReader(nowhere), "x:", ttl=1)
+        assert await cache.get("a") is None
+        await cache.offer("a", 1, b"x")
+        with pytest.raises(Exception, match="UNAVAILABLE"):
+            await cache.raise_floor({"a": 1})
+
+
+class TestHotReader:
+    async def test_reads_what_is_there_and_what_is_not(self, reader: HotReader, client: Redis) -> None:
+        key = f"test:{uuid.uuid4()}"
+        await client.set(key, b"\x00\r\n\xff", ex=60)
+        assert await reader.get(key) == b"\x00\r\n\xff"
+        assert await reader.mget(key, key + "x", key) == [b"\x00\r\n\xff", None, b"\x00\r\n\xff"]
+
+    async def test_a_thousand_at_once_get_their_own_answers(self, reader: HotReader, client: Redis) -> None:
+        prefix = f"test:{uuid.uuid4()}:"
+        await client.mset({f"{prefix}{n}": n for n in range(1000)})
+        answers = await asyncio.gather(*(reader.get(f"{prefix}{n}") for n in range(1000)))
+        assert [int(answer or 0) for answer in answers] == list(range(1000))
+
+    async def test_a_cancelled_read_does_not_shift_the_answers(self, reader: HotReader, client: Redis) -> None:
+        prefix = f"test:{uuid.uuid4()}:"
+        await client.mset({f"{prefix}{n}": n for n in range(100)})
+        tasks = [asyncio.ensure_future(reader.get(f"{prefix}{n}")) for n in range(100)]
+        await asyncio.sleep(0)
+        for task in tasks[::3]:
+            task.cancel()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(a, asyncio.CancelledError) or a == str(n).encode() for n, a in enumerate(answers))
+
+    async def test_a_cut_connection_fails_what_waits_and_the_next_read_works(
+        self, reader: HotReader, client: Redis
+    ) -> None:
+        await reader.get("x")
+        (mine,) = [c for c in await client.client_list() if c["cmd"] == "get" and c["name"] == ""][-1:]
+        await client.client_kill_filter(_id=mine["id"])
+        await asyncio.sleep(0.05)
+        assert await reader.get("test:nothing") is None
+
+    async def test_an_error_reply_is_raised_and_the_connection_lives(self, reader: HotReader, client: Redis) -> None:
+        key = f"test:{uuid.uuid4()}"
+        await client.lpush(key, "x")
+        with pytest.raises(RedisError, match="WRONGTYPE"):
+            await reader.get(key)
+        assert await reader.get("test:nothing") is None
+        await client.delete(key)
+
+    async def test_a_server_that_does_not_answer_is_given_up_within_two_seconds(self) -> None:
+        async def silent(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+            await asyncio.sleep(10)
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        reader = HotReader(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
+        started = asyncio.get_running_loop().time()
+        with pytest.raises(RedisError):
+            await reader.get("x")
+        assert asyncio.get_running_loop().time() - started < 2.1
+        await reader.close()
+        server.close()
+
+    async def test_nothing_listens(self) -> None:
+        with pytest.raises(RedisError, match="cannot be reached"):
+            await HotReader("redis://127.0.0.1:1/0").get("x")
+
+

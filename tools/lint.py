@@ -15,7 +15,7 @@ BIN = Path(sys.executable).parent
 CHECKS: dict[str, list[str]] = {
     "ruff format": [str(BIN / "ruff"), "format", "--check", "--quiet", "."],
     "ruff": [str(BIN / "ruff"), "check", "--quiet", "."],
-    "mypy": [sys.executable, "-m", "mypy", "libs", "services", "devstack", "tools", "tests"],
+    "mypy": [sys.executable, "-m", "mypy", "libs", "services", "devstack", "tools", "tests", "conftest.py"],
     "import contracts": [str(BIN / "lint-imports"), "--no-cache"],
     "generated code is current": [sys.executable, "tools/generate.py", "--check"],
     "buf": [str(BIN / "buf"), "lint", "api"],

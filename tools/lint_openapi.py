@@ -14,7 +14,7 @@ from openapi_spec_validator import validate
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = {"get", "post", "put", "patch", "delete"}
 # What every operation can answer, whatever it does.
-ALWAYS = {"400", "406", "429", "503"}
+ALWAYS = {"400", "405", "406", "429", "503"}
 
 
 def problems(spec: dict[str, Any]) -> Iterator[str]:
@@ -38,6 +38,8 @@ def problems(spec: dict[str, Any]) -> Iterator[str]:
                 yield f"{where}: no role grants {permission}"
             expected = ALWAYS | ({"401", "403"} if permission else set())
             expected |= {"413", "415", "422"} if "requestBody" in operation else set()
+            if any("Match" in p["$ref"] or "Cursor" in p["$ref"] for p in operation.get("parameters", [])):
+                expected |= {"422"}
             for status in sorted(expected - operation["responses"].keys()):
                 yield f"{where}: does not declare {status}"
             if not operation.get("summary") or not operation.get("tags"):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from conftest import backend, free_port_offset
 
 pytestmark = pytest.mark.xdist_group("devstack")

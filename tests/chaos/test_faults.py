@@ -16,9 +16,10 @@ import asyncpg
 import httpx
 import psutil
 import pytest
-from conftest import BACKEND, People, Platform, backend, new_key, order_of, running_platform, start_platform
 from contracts.http import models
 from contracts.http.client import ApiError, BackendClient
+
+from conftest import BACKEND, People, Platform, backend, new_key, order_of, running_platform, start_platform
 
 pytestmark = pytest.mark.xdist_group("chaos")
 

@@ -23,10 +23,11 @@ import uvicorn
 from chassis import valkey
 from chassis.database import Database
 from chassis.valkey import HotReader
-from conftest import People, Platform, new_key, order_of
 from contracts.http import models
-from devstack import services
 from user_service.service.passwords import Passwords
+
+from conftest import People, Platform, new_key, order_of
+from devstack import services
 
 
 async def grpcio_server(stack: AsyncExitStack, servicers: object) -> str:
@@ -52,7 +53,7 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
             for variable, value in services.environment(name, platform.layout, platform.secrets).items():
                 monkeypatch.setenv(variable, value)
             module = user_service if name == "user" else order_service
-            settings = module.settings.Settings()  # type: ignore[call-arg]
+            settings = module.settings.Settings()
             database = Database(settings.database_url.get_secret_value(), min_size=1, max_size=4, service="stock")
             await database.open()
             stack.push_async_callback(database.close)
@@ -68,7 +69,7 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         channels = [grpc.aio.insecure_channel(targets[name]) for name in ("user", "order")]
         for channel in channels:
             stack.push_async_callback(channel.close)
-        application = bff.main.build(bff.settings.Settings(), client, reader, *channels)  # type: ignore[call-arg]
+        application = bff.main.build(bff.settings.Settings(), client, reader, *channels)
         server = uvicorn.Server(uvicorn.Config(application, port=0, lifespan="off", log_level="error"))
         serving = asyncio.create_task(server.serve())
         while not server.started:

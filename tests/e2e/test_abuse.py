@@ -7,8 +7,9 @@ import json
 from contextlib import suppress
 
 import pytest
-from conftest import People, Platform
 from contracts.http.client import BackendClient
+
+from conftest import People, Platform
 
 GET = b"GET /v1/products?limit=1 HTTP/1.1\r\nhost: x\r\n"
 POST = b"POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"

@@ -219,6 +219,15 @@ async def test_an_invalid_filter_is_422(people: People, query: str) -> None:
     check_problem(await people.http.get(f"/v1/orders?{query}", headers=headers), 422, "invalid-argument")
 
 
+@pytest.mark.parametrize("user_id", ["x", "", NOWHERE + "%0A", NOWHERE.replace("-", "")])
+async def test_an_invalid_user_filter_is_422(people: People, user_id: str) -> None:
+    client = await people.role("support")
+    headers = {"authorization": f"Bearer {client.access_token}"}
+    check_problem(
+        await people.http.get(f"/v1/admin/orders?user_id={user_id}", headers=headers), 422, "invalid-argument"
+    )
+
+
 @pytest.mark.parametrize("query", ["created_from=0001-01-01T00:00:00Z", "created_from=9999-12-31T23:59:59Z",
                                    "created_from=2026-01-01T00:00:00%2B14:00", "created_from=0001-01-01T00:00:00%2B14:00",
                                    "created_from=2026-01-01T00:00:00"])  # fmt: skip

@@ -214,7 +214,7 @@ class TestIdempotency:
         headers = {"authorization": f"Bearer {client.access_token}", "idempotency-key": key.encode().decode("latin-1")}
         body = {"items": [{"product_id": str(uuid.uuid4()), "quantity": 1}]}
         response = await people.http.post(
-            "/v1/orders", json=body, headers={k: v.encode("latin-1") for k, v in headers.items()}
+            "/v1/orders", json=body, headers=[(k.encode(), v.encode("latin-1")) for k, v in headers.items()]
         )
         assert response.status_code == 422
         assert response.json()["errors"][0]["pointer"] == "/idempotency-key"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from conftest import People, new_key, order_of
 from contracts.http import models
 from contracts.http.client import ApiError, BackendClient
+
+from conftest import People, new_key, order_of
 
 
 async def test_no_secret_reaches_a_log(people: People) -> None:

@@ -217,15 +217,15 @@ class TestMalformedFrames:
         async with httpx.AsyncClient(http1=False, http2=True, timeout=5) as http:
             response = await http.post(url, content=body, headers=headers)
             assert response.headers["grpc-status"] == str(code.value[0])
-            corrupt = await http.post(
-                url, content=b"\x01\0\0\0\x03abc", headers={**headers, "grpc-encoding": "gzip"}
-            )
+            corrupt = await http.post(url, content=b"\x01\0\0\0\x03abc", headers={**headers, "grpc-encoding": "gzip"})
             assert corrupt.headers["grpc-status"] == str(grpc.StatusCode.INTERNAL.value[0])
 
     async def test_what_is_not_grpc_is_refused_as_http(self, ports: tuple[int, int]) -> None:
         url = f"http://127.0.0.1:{ports[0]}/{SERVICE}/Echo"
         async with httpx.AsyncClient(http1=False, http2=True, timeout=5) as http:
-            assert (await http.post(url, content=b"{}", headers={"content-type": "application/json"})).status_code == 415
+            assert (
+                await http.post(url, content=b"{}", headers={"content-type": "application/json"})
+            ).status_code == 415
             assert (await http.get(url)).status_code == 405
 
 

@@ -140,7 +140,16 @@ async def test_embedded_tables_come_as_their_own_rows(tmp_path: Path) -> None:
 def test_the_generated_module_passes_the_strict_type_checker(tmp_path: Path) -> None:
     source = generate(tmp_path, "-- name: GetBox :one\nSELECT * FROM boxes WHERE id = $1;\n")
     (tmp_path / "generated.py").write_text(source)
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", str(tmp_path / "c"), "generated.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file=",
+        "--cache-dir",
+        str(tmp_path / "c"),
+        "generated.py",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 

@@ -102,7 +102,9 @@ async def test_a_passed_deadline_is_not_even_sent(stub: OrderServiceStub, servic
     assert servicer.seen == []
 
 
-async def test_an_unexpected_error_in_a_stream_comes_after_its_messages_and_says_nothing(stub: OrderServiceStub) -> None:
+async def test_an_unexpected_error_in_a_stream_comes_after_its_messages_and_says_nothing(
+    stub: OrderServiceStub,
+) -> None:
     seen = []
     with as_caller("support"), pytest.raises(ServiceError) as caught:
         async for message in client.stream(stub.GetOrderHistory, order_pb2.GetOrderHistoryRequest(order_id=ID)):
@@ -135,10 +137,10 @@ async def test_reads_are_retried_twice_and_writes_never() -> None:
 
 
 def test_a_service_that_lacks_handlers_does_not_start_and_names_each() -> None:
-    class Half(OrderServiceServicer):  # type: ignore[misc]
+    class Half(OrderServiceServicer):
         async def GetOrder(self, request: Any, context: Any) -> Any: ...
 
-    Half.__abstractmethods__ = frozenset()  # type: ignore[attr-defined]
+    Half.__abstractmethods__ = frozenset()
     with (
         pytest.raises(ContractMismatchError) as caught,
         serve_contract(GrpcApplication(), SERVICE) as contract,
@@ -149,7 +151,8 @@ def test_a_service_that_lacks_handlers_does_not_start_and_names_each() -> None:
 
 
 def test_a_service_of_the_contract_that_is_not_served_is_named() -> None:
-    with pytest.raises(ContractMismatchError, match="order.v1.OrderService is not served"), serve_contract(
-        GrpcApplication(), SERVICE
+    with (
+        pytest.raises(ContractMismatchError, match="order.v1.OrderService is not served"),
+        serve_contract(GrpcApplication(), SERVICE),
     ):
         pass

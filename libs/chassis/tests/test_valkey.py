@@ -11,10 +11,11 @@ import pytest
 from chassis import valkey
 from chassis.cache import VersionedCache
 from chassis.valkey import HotReader
-from conftest import Platform
-from devstack import services
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+
+from conftest import Platform
+from devstack import services
 
 
 @pytest.fixture
@@ -102,11 +103,13 @@ class TestVersionedCache:
 
     async def test_without_valkey_a_read_is_a_miss_and_a_floor_is_an_error(self) -> None:
         nowhere = "redis://127.0.0.1:1/0"
-        cache = VersionedCache(valkey.connect(nowhere, max_connections=1), HotReader(nowhere), "x:", ttl=1)
+        client = valkey.connect(nowhere, max_connections=1)
+        cache = VersionedCache(client, HotReader(nowhere), "x:", ttl=1)
         assert await cache.get("a") is None
         await cache.offer("a", 1, b"x")
         with pytest.raises(Exception, match="UNAVAILABLE"):
             await cache.raise_floor({"a": 1})
+        await client.aclose()
 
 
 class TestHotReader:
@@ -150,8 +153,10 @@ class TestHotReader:
         await client.delete(key)
 
     async def test_a_server_that_does_not_answer_is_given_up_within_two_seconds(self) -> None:
-        async def silent(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-            await asyncio.sleep(10)
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while await reader.read(1024):
+                pass
+            writer.close()
 
         server = await asyncio.start_server(silent, "127.0.0.1", 0)
         reader = HotReader(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
@@ -165,5 +170,3 @@ class TestHotReader:
     async def test_nothing_listens(self) -> None:
         with pytest.raises(RedisError, match="cannot be reached"):
             await HotReader("redis://127.0.0.1:1/0").get("x")
-
-

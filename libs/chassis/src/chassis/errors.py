@@ -81,7 +81,7 @@ class ServiceError(Exception):
             )
         if self.retry_after is not None:
             delay = Duration()
-            delay.FromMilliseconds(int(self.retry_after * 1000))
+            delay.FromMilliseconds(round(self.retry_after * 1000))
             details.append(RetryInfo(retry_delay=delay))
         for detail in details:
             status.details.append(_packed(detail))

@@ -114,9 +114,9 @@ def parse_timeout(value: bytes) -> float | None:
 
 
 def format_timeout(seconds: float) -> str:
-    """A grpc-timeout header for `seconds`, in milliseconds while they fit its eight digits."""
+    """A grpc-timeout header for `seconds`, in milliseconds while they fit its eight digits, at most three years."""
     milliseconds = max(0, int(seconds * 1000))
-    return f"{milliseconds}m" if milliseconds < 10**8 else f"{milliseconds // 1000}S"
+    return f"{milliseconds}m" if milliseconds < 10**8 else f"{min(milliseconds // 1000, 10**8 - 1)}S"
 
 
 def encode_message(text: str) -> bytes:

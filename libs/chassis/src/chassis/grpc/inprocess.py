@@ -40,11 +40,9 @@ class _InProcessTransport:
 
         task = asyncio.create_task(self._application(scope, receive, sent.put))
         start = await sent.get()
-        response = TransportResponse(start["status"], _decoded(start["headers"]), _no_chunks())
         trailers: dict[str, str] = {}
-        response.trailers = trailers
-        response.chunks = _chunks(sent, task, trailers, expects_trailers=start.get("trailers", False))
-        return response
+        chunks = _chunks(sent, task, trailers, expects_trailers=start.get("trailers", False))
+        return TransportResponse(start["status"], _decoded(start["headers"]), chunks, trailers)
 
 
 async def _chunks(
@@ -65,11 +63,6 @@ async def _chunks(
             trailers.update(_decoded((await sent.get())["headers"]))
     finally:
         task.cancel()
-
-
-async def _no_chunks() -> AsyncIterator[bytes]:
-    return
-    yield b""
 
 
 def _decoded(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -89,7 +89,7 @@ class ListAllOrdersQuery(Struct, frozen=True, kw_only=True):
     status: Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunded'] | UnsetType = field(default=UNSET)
     created_from: Annotated[datetime, Meta(tz=True)] | UnsetType = field(default=UNSET)
     created_before: Annotated[datetime, Meta(tz=True)] | UnsetType = field(default=UNSET)
-    user_id: str | UnsetType = field(default=UNSET)
+    user_id: Annotated[str, Meta(pattern='^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')] | UnsetType = field(default=UNSET)
 
 
 class ShipOrderHeaders(Struct, frozen=True, kw_only=True):

@@ -54,7 +54,7 @@ class OrderHandlers:
         request = order_pb2.ListAllOrdersRequest(
             page=paging_pb2.PageRequest(limit=query.limit, cursor=query.cursor or ""),
             filter=_filter(query),
-            user_id=query.user_id or "",
+            user_id=None if query.user_id is UNSET else query.user_id.lower(),
         )
         return _page(await client.call(self._orders.ListAllOrders, request, retry=True))
 

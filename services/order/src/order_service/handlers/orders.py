@@ -59,7 +59,7 @@ class OrderHandlers(OrderServiceServicer):
         self, request: order_pb2.ListAllOrdersRequest, _context: Any
     ) -> order_pb2.ListOrdersResponse:
         """See the contract."""
-        user_id = UUID(request.user_id) if request.user_id else None
+        user_id = UUID(request.user_id) if request.HasField("user_id") else None
         return await self._page(messages.order_filter(request.filter, user_id), request.page)
 
     async def SummarizeOrders(self, request: order_pb2.SummarizeOrdersRequest, _context: Any) -> order_pb2.OrderSummary:

@@ -279,7 +279,7 @@ class ListAllOrdersRequest(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
-    """Empty: every user's."""
+    """Absent: every user's."""
     @_builtins.property
     def page(self) -> _paging_pb2.PageRequest: ...
     @_builtins.property
@@ -289,13 +289,15 @@ class ListAllOrdersRequest(_message.Message):
         *,
         page: _paging_pb2.PageRequest | None = ...,
         filter: Global___OrderFilter | None = ...,
-        user_id: _builtins.str = ...,
+        user_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page", b"page"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_user_id", b"_user_id", "filter", b"filter", "page", b"page", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page", b"page", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_user_id", b"_user_id", "filter", b"filter", "page", b"page", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__user_id: _TypeAlias = _typing.Literal["user_id"]  # noqa: Y015
+    _WhichOneofArgType__user_id: _TypeAlias = _typing.Literal["_user_id", b"_user_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__user_id) -> _WhichOneofReturnType__user_id | None: ...
 
 Global___ListAllOrdersRequest: _TypeAlias = ListAllOrdersRequest  # noqa: Y015
 

@@ -1,0 +1,59 @@
+"""Generated requests, valid and not, against the running platform: what comes back is what the contract says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from contracts.http.operations import OPERATIONS
+from contracts.permissions import ROLE_PERMISSIONS
+from devstack.layout import ROOT
+from hypothesis import HealthCheck, settings
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from conftest import Platform
+
+schema = schemathesis.openapi.from_path(str(ROOT / "api/openapi/bff.v1.yaml"))
+PERMISSIONS = {(operation.method, operation.path): operation.permission for operation in OPERATIONS}
+
+
+@pytest.fixture(scope="module")
+def tokens(platform: Platform) -> dict[str, str]:
+    found = {}
+    with httpx.Client(base_url=platform.url, timeout=30) as http:
+        for role, account in platform.status["demo"].items():
+            login = {"email": account["email"], "password": account["password"]}
+            found[role] = http.post("/v1/auth/login", json=login).json()["access_token"]
+    return found
+
+
+@schema.parametrize()
+@settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+def test_every_answer_is_in_the_contract(case: Any, platform: Platform, tokens: dict[str, str]) -> None:
+    # Other methods than the contract's are tried as well.
+    permission = PERMISSIONS.get((case.method, case.path))
+    headers = {}
+    # Logging out would end the session that the other operations use.
+    if permission is not None and case.operation.definition.raw["operationId"] != "logout":
+        role = next(role for role, granted in ROLE_PERMISSIONS.items() if permission in granted)
+        headers["Authorization"] = f"Bearer {tokens[role]}"
+    response = case.call(base_url=platform.url, headers=headers)
+    assert response.status_code < 500 or response.status_code in (502, 503, 504), response.text
+    case.validate_response(
+        response, checks=[status_code_conformance, content_type_conformance, response_schema_conformance]
+    )
+    if response.status_code >= 400:
+        assert json.loads(response.content)["status"] == response.status_code

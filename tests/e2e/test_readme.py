@@ -1,0 +1,39 @@
+"""The README's curl lines work exactly as they stand there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+
+from contracts.http.operations import OPERATIONS
+from devstack.layout import ROOT
+
+from conftest import Platform
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_example_of_the_readme_places_and_pays_an_order(platform: Platform) -> None:
+    match = re.search(r"<!-- example -->\n```sh\n(.*?)```", README, re.DOTALL)
+    assert match is not None
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", match[1]],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "API": platform.url},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "idempotency-replayed: true" in done.stdout.lower()
+    assert '"status":"paid"' in done.stdout
+    assert '"spent":[{' in done.stdout
+
+
+def test_the_readme_counts_the_operations_and_names_files_that_exist() -> None:
+    assert f"all {len(OPERATIONS)} operations" in README
+    for path in re.findall(r"`((?:tests|docs|libs|tools|services|deploy)/[\w./-]+?)(?:::\w+)?`", README):
+        assert (ROOT / path).exists(), path
+    for link in re.findall(r"\]\((docs/[^)]+)\)", README):
+        assert (ROOT / link).exists(), link

@@ -65,7 +65,7 @@ class Bench:
         self.secrets = load_or_create(layout.secrets)
 
     async def prepare(self) -> None:
-        """Seed the database and make the accounts, the order and the product of the scenarios."""
+        """Seed the database and make the accounts, the order and the stock of the scenarios."""
         url = postgres.superuser_url(self.layout, self.secrets, "orderdb")
         subprocess.run(
             [
@@ -93,28 +93,17 @@ class Bench:
             admin = BackendClient(http)
             login = models.LoginRequest(**state["admin"])
             admin.access_token = (await admin.login(login)).data.access_token
-            self.product = (
-                await admin.create_product(
-                    models.CreateProductRequest(
-                        sku=f"BENCH-{uuid.uuid4().hex[:12].upper()}",
-                        name="Bench product",
-                        price=models.Money(amount_minor=100, currency="EUR"),
-                        initial_stock=1_000_000_000,
-                    )
-                )
-            ).data
+            # Enough of everything, so that a run sells nothing out; orders spread over the catalog as they do in life.
+            catalog = (await client.list_products(limit=100)).data.items
+            for product in catalog:
+                await admin.adjust_stock(product.id, models.StockAdjustment(delta=10_000_000, reason="bench"))
+            self.products = [product.id for product in catalog]
             client.access_token = (await client.login(self.accounts[0])).data.access_token
             self.token = client.access_token
             body = models.CreateOrderRequest(
-                items=[models.OrderLine(product_id=self.product.id, quantity=2)]
-                + [
-                    models.OrderLine(product_id=product.id, quantity=1)
-                    for product in (await client.list_products(limit=50)).data.items
-                    if product.available > 10
-                ][:2]
+                items=[models.OrderLine(product_id=product, quantity=2) for product in self.products[:3]]
             )
             self.order = (await client.create_order(body, idempotency_key=str(uuid.uuid4()))).data
-            self.refresh_client = client
 
     async def renew_token(self) -> None:
         """An access token lives five minutes; a run is longer."""
@@ -125,7 +114,7 @@ class Bench:
         """One scenario by k6; raises when a threshold is broken."""
         environment = {
             **os.environ, "URL": self.url, "SCENARIO": scenario, "VUS": str(connections), "SECONDS": str(self.seconds),
-            "TOKEN": self.token, "ORDER": self.order.id, "PRODUCT": self.product.id,
+            "TOKEN": self.token, "ORDER": self.order.id, "PRODUCTS": ",".join(self.products),
             "ACCOUNTS": json.dumps([{"email": a.email, "password": a.password} for a in self.accounts]),
         }  # fmt: skip
         watch = CpuWatch(self.layout)

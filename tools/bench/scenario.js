@@ -2,7 +2,8 @@
 import http from "k6/http";
 import { check } from "k6";
 
-const { URL, SCENARIO, VUS, SECONDS, TOKEN, ORDER, PRODUCT, ACCOUNTS } = __ENV;
+const { URL, SCENARIO, VUS, SECONDS, TOKEN, ORDER, PRODUCTS, ACCOUNTS } = __ENV;
+const products = PRODUCTS.split(",");
 const accounts = JSON.parse(ACCOUNTS);
 const json = { "content-type": "application/json", authorization: `Bearer ${TOKEN}` };
 let counter = 0;
@@ -15,7 +16,7 @@ const scenarios = {
   products: () => http.get(`${URL}/v1/products?limit=20`),
   order_read: () => http.get(`${URL}/v1/orders/${ORDER}`, { headers: json }),
   order_create: () =>
-    http.post(`${URL}/v1/orders`, JSON.stringify({ items: [{ product_id: PRODUCT, quantity: 1 }] }), {
+    http.post(`${URL}/v1/orders`, JSON.stringify({ items: [{ product_id: products[Math.floor(Math.random() * products.length)], quantity: 1 }] }), {
       headers: { ...json, "idempotency-key": `bench-${__VU}-${Date.now()}-${counter++}` },
     }),
 };

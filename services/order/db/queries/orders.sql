@@ -1,10 +1,17 @@
 -- name: InsertOrder :exec
-INSERT INTO orders (id, user_id, status, currency, total_minor, version, expires_at, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, sqlc.arg(now), sqlc.arg(now));
-
--- name: InsertOrderItems :copyfrom
-INSERT INTO order_items (order_id, line_no, product_id, name, unit_price_minor, quantity)
-VALUES ($1, $2, $3, $4, $5, $6);
+-- An order with its lines and its first transition, in one round trip.
+WITH new_order AS (
+    INSERT INTO orders (id, user_id, status, currency, total_minor, version, expires_at, created_at, updated_at)
+    VALUES (sqlc.arg(id), sqlc.arg(user_id), 'pending_payment', sqlc.arg(currency), sqlc.arg(total_minor), 1,
+            sqlc.arg(expires_at), sqlc.arg(now), sqlc.arg(now))
+), new_items AS (
+    INSERT INTO order_items (order_id, line_no, product_id, name, unit_price_minor, quantity)
+    SELECT sqlc.arg(id)::uuid, generate_subscripts(sqlc.arg(product_ids)::uuid[], 1),
+           unnest(sqlc.arg(product_ids)::uuid[]), unnest(sqlc.arg(names)::text[]),
+           unnest(sqlc.arg(unit_prices_minor)::bigint[]), unnest(sqlc.arg(quantities)::integer[])
+)
+INSERT INTO order_transitions (order_id, version, from_status, to_status, actor_id, reason, occurred_at)
+VALUES (sqlc.arg(id), 1, NULL, 'pending_payment', sqlc.arg(user_id), 'placed', sqlc.arg(now));
 
 -- name: InsertTransition :exec
 INSERT INTO order_transitions (order_id, version, from_status, to_status, actor_id, reason, occurred_at)

@@ -19,8 +19,13 @@ UPDATE payments SET status = $2, updated_at = $3 WHERE id = $1;
 SELECT * FROM payments WHERE status = 'processing' AND created_at <= sqlc.arg(created_before)
 ORDER BY created_at LIMIT sqlc.arg(row_limit);
 
--- name: GetIdempotencyKey :one
-SELECT * FROM idempotency_keys WHERE user_id = $1 AND key = $2;
+-- name: ClaimKey :one
+-- Lock and look in one round trip. The lock is held until the transaction ends; not locked: another transaction runs
+-- under the same key right now. A row that commits between this statement's snapshot and its lock is not seen here;
+-- inserting the key then finds it.
+SELECT pg_try_advisory_xact_lock(sqlc.arg(lock_id)::bigint) AS locked, k.request_hash, k.response
+FROM (SELECT 1) AS always
+LEFT JOIN idempotency_keys AS k ON k.user_id = sqlc.arg(user_id) AND k.key = sqlc.arg(key);
 
 -- name: InsertIdempotencyKey :execrows
 INSERT INTO idempotency_keys (user_id, key, request_hash, response, created_at)
@@ -32,10 +37,6 @@ UPDATE idempotency_keys SET response = $3 WHERE user_id = $1 AND key = $2;
 
 -- name: DeleteOldIdempotencyKeys :execrows
 DELETE FROM idempotency_keys WHERE created_at < sqlc.arg(created_before);
-
--- name: TryLockKey :one
--- Held until the transaction ends; false when another transaction runs under the same key right now.
-SELECT pg_try_advisory_xact_lock(sqlc.arg(lock_id)::bigint) AS locked;
 
 -- name: InsertSandboxCharge :one
 INSERT INTO payment_sandbox_charges (reference, amount_minor, currency, approved)

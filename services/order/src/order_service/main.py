@@ -64,7 +64,7 @@ def build(settings: Settings, database: Database, client: Redis, reader: HotRead
         orders=VersionedCache(client, reader, "order:order:", settings.order_cache_seconds),
         products=VersionedCache(client, reader, "order:product:", settings.order_cache_seconds),
     )
-    replays = ReplayCache(client, retention.total_seconds())
+    replays = ReplayCache(client, reader, retention.total_seconds())
     gateway = PaymentSandbox(database, settings.payment_timeout_seconds)
     orders = OrderUseCases(
         database=database,

@@ -11,35 +11,46 @@ from order_service.repository import queries
 from order_service.repository.queries import Connection
 
 
-async def claim(connection: Connection, user_id: UUID, key: str, request_hash: bytes, now: datetime) -> bytes | None:
-    """Claim the key for this request inside the current transaction.
+async def claim(connection: Connection, user_id: UUID, key: str, request_hash: bytes) -> bytes | None:
+    """Take the key for this request until the current transaction ends.
 
     Returns:
-        None when the request is the first and must run; the stored response when it ran before; empty bytes when
-        an earlier try has begun it and not recorded an outcome.
+        None when the request is the first: it must `record` the key before it commits. The stored response when it
+        ran before; empty bytes when an earlier try has begun it and not recorded an outcome.
 
     Raises:
         RequestInProgressError: another transaction holds the key right now.
         IdempotencyKeyReusedError: the key belongs to a different request.
     """
     digest = hashlib.blake2b(user_id.bytes + key.encode(), digest_size=8).digest()
-    if not await queries.try_lock_key(connection, lock_id=int.from_bytes(digest, "big", signed=True)):
+    lock_id = int.from_bytes(digest, "big", signed=True)
+    claimed = await queries.claim_key(connection, lock_id=lock_id, user_id=user_id, key=key)
+    if claimed is None or not claimed.locked:
         raise RequestInProgressError
-    inserted = await queries.insert_idempotency_key(
-        connection, user_id=user_id, key=key, request_hash=request_hash, response=b"", created_at=now
-    )
-    if inserted:
+    if claimed.request_hash is None:
         return None
-    known = await queries.get_idempotency_key(connection, user_id=user_id, key=key)
-    if known is None:
-        raise RequestInProgressError
-    if known.request_hash != request_hash:
+    if claimed.request_hash != request_hash:
         raise IdempotencyKeyReusedError
-    return known.response
+    return claimed.response
+
+
+async def record(
+    connection: Connection, user_id: UUID, key: str, request_hash: bytes, response: bytes, now: datetime
+) -> None:
+    """Write the claimed key with its response, or with empty bytes when the outcome is still to come.
+
+    Raises:
+        RequestInProgressError: the same key was committed in the instant before it was claimed.
+    """
+    inserted = await queries.insert_idempotency_key(
+        connection, user_id=user_id, key=key, request_hash=request_hash, response=response, created_at=now
+    )
+    if not inserted:
+        raise RequestInProgressError
 
 
 async def finish(connection: Connection, user_id: UUID, key: str, response: bytes) -> None:
-    """Record the response that every later use of the key answers."""
+    """Give a key that was recorded without an outcome the response that every later use of it answers."""
     await queries.set_idempotent_response(connection, user_id=user_id, key=key, response=response)
 
 

@@ -25,27 +25,21 @@ class OrderFilter:
     created_before: datetime | None = None
 
 
-async def insert(connection: Connection, order: Order, transition: Transition) -> None:
-    """A new order with its lines and its first transition."""
+async def insert(connection: Connection, order: Order) -> None:
+    """A new order with its lines and, in its history, its placing by its own user."""
     await queries.insert_order(
         connection,
         id=order.id,
         user_id=order.user_id,
-        status=queries.OrderStatus(order.status),
         currency=order.total.currency,
         total_minor=order.total.amount_minor,
-        version=order.version,
         expires_at=order.expires_at,
         now=order.created_at,
+        product_ids=[line.product_id for line in order.lines],
+        names=[line.name for line in order.lines],
+        unit_prices_minor=[line.unit_price.amount_minor for line in order.lines],
+        quantities=[line.quantity for line in order.lines],
     )
-    await queries.insert_order_items(
-        connection,
-        [
-            (order.id, number, line.product_id, line.name, line.unit_price.amount_minor, line.quantity)
-            for number, line in enumerate(order.lines, start=1)
-        ],
-    )
-    await _record(connection, transition)
 
 
 async def get(connection: Connection, order_id: UUID) -> Order:

@@ -229,24 +229,24 @@ async def list_products(connection: Connection, *, after_name: str | None, after
 
 
 INSERT_ORDER = """
-INSERT INTO orders (id, user_id, status, currency, total_minor, version, expires_at, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)
+WITH new_order AS (
+    INSERT INTO orders (id, user_id, status, currency, total_minor, version, expires_at, created_at, updated_at)
+    VALUES ($1, $2, 'pending_payment', $4, $5, 1,
+            $6, $3, $3)
+), new_items AS (
+    INSERT INTO order_items (order_id, line_no, product_id, name, unit_price_minor, quantity)
+    SELECT $1::uuid, generate_subscripts($7::uuid[], 1),
+           unnest($7::uuid[]), unnest($8::text[]),
+           unnest($9::bigint[]), unnest($10::integer[])
+)
+INSERT INTO order_transitions (order_id, version, from_status, to_status, actor_id, reason, occurred_at)
+VALUES ($1, 1, NULL, 'pending_payment', $2, 'placed', $3)
 """
 
 
-async def insert_order(connection: Connection, *, id: UUID, user_id: UUID, status: OrderStatus, currency: str, total_minor: int, version: int, expires_at: datetime, now: datetime) -> None:
-    await connection.execute(INSERT_ORDER, id, user_id, status, currency, total_minor, version, expires_at, now)
-
-
-INSERT_ORDER_ITEMS = """
-INSERT INTO order_items (order_id, line_no, product_id, name, unit_price_minor, quantity)
-VALUES ($1, $2, $3, $4, $5, $6)
-"""
-
-
-async def insert_order_items(connection: Connection, rows: Iterable[tuple[UUID, int, UUID, str, int, int]]) -> None:
-    """Insert many rows of (order_id, line_no, product_id, name, unit_price_minor, quantity) in one round trip."""
-    await connection.executemany(INSERT_ORDER_ITEMS, rows)
+async def insert_order(connection: Connection, *, id: UUID, user_id: UUID | None, now: datetime, currency: str, total_minor: int, expires_at: datetime, product_ids: list[UUID], names: list[str], unit_prices_minor: list[int], quantities: list[int]) -> None:
+    """An order with its lines and its first transition, in one round trip."""
+    await connection.execute(INSERT_ORDER, id, user_id, now, currency, total_minor, expires_at, product_ids, names, unit_prices_minor, quantities)
 
 
 INSERT_TRANSITION = """
@@ -430,14 +430,24 @@ async def list_stuck_payments(connection: Connection, *, created_before: datetim
     return [Payment(row[0], row[1], row[2], row[3], row[4], PaymentStatus(row[5]), row[6], row[7]) for row in rows]
 
 
-GET_IDEMPOTENCY_KEY = """
-SELECT user_id, key, request_hash, response, created_at FROM idempotency_keys WHERE user_id = $1 AND key = $2
+CLAIM_KEY = """
+SELECT pg_try_advisory_xact_lock($1::bigint) AS locked, k.request_hash, k.response
+FROM (SELECT 1) AS always
+LEFT JOIN idempotency_keys AS k ON k.user_id = $2 AND k.key = $3
 """
 
 
-async def get_idempotency_key(connection: Connection, *, user_id: UUID, key: str) -> IdempotencyKey | None:
-    row = await connection.fetchrow(GET_IDEMPOTENCY_KEY, user_id, key)
-    return None if row is None else IdempotencyKey(row[0], row[1], row[2], row[3], row[4])
+@dataclass(frozen=True, slots=True)
+class ClaimKeyRow:
+    locked: bool
+    request_hash: bytes | None
+    response: bytes | None
+
+
+async def claim_key(connection: Connection, *, lock_id: int, user_id: UUID, key: str) -> ClaimKeyRow | None:
+    """Lock and look in one round trip. The lock is held until the transaction ends; not locked: another transaction runs under the same key right now. A row that commits between this statement's snapshot and its lock is not seen here; inserting the key then finds it."""
+    row = await connection.fetchrow(CLAIM_KEY, lock_id, user_id, key)
+    return None if row is None else ClaimKeyRow(row[0], row[1], row[2])
 
 
 INSERT_IDEMPOTENCY_KEY = """
@@ -467,17 +477,6 @@ DELETE FROM idempotency_keys WHERE created_at < $1
 
 async def delete_old_idempotency_keys(connection: Connection, *, created_before: datetime) -> int:
     return await connection.execute(DELETE_OLD_IDEMPOTENCY_KEYS, created_before)
-
-
-TRY_LOCK_KEY = """
-SELECT pg_try_advisory_xact_lock($1::bigint) AS locked
-"""
-
-
-async def try_lock_key(connection: Connection, *, lock_id: int) -> bool | None:
-    """Held until the transaction ends; false when another transaction runs under the same key right now."""
-    row = await connection.fetchrow(TRY_LOCK_KEY, lock_id)
-    return None if row is None else row[0]
 
 
 INSERT_SANDBOX_CHARGE = """

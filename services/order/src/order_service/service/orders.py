@@ -85,7 +85,7 @@ class OrderUseCases:
             return known.order_or_raise(), True
         now = self._now()
         async with self._database.transaction() as connection:
-            stored = await idempotency.claim(connection, request.user_id, request.key, request.request_hash, now)
+            stored = await idempotency.claim(connection, request.user_id, request.key, request.request_hash)
             if stored:
                 return decode(stored).order_or_raise(), True
             wanted = demand(lines)
@@ -101,10 +101,11 @@ class OrderUseCases:
                 created_at=now,
                 updated_at=now,
             )
-            placed = Transition(order.id, 1, None, order.status, request.user_id, "placed", now)
-            await orders.insert(connection, order, placed)
+            await orders.insert(connection, order)
             outcome = Outcome(order)
-            await idempotency.finish(connection, request.user_id, request.key, encode(outcome))
+            await idempotency.record(
+                connection, request.user_id, request.key, request.request_hash, encode(outcome), now
+            )
             await self._change_stock(connection, {i: -quantity for i, quantity in wanted.items()}, now)
         await self._replays.put(request, outcome)
         return order, False

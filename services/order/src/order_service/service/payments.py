@@ -86,9 +86,11 @@ class PaymentUseCases:
             return known.order_or_raise(), True
         now = self._now()
         async with self._database.transaction() as connection:
-            stored = await idempotency.claim(connection, request.user_id, request.key, request.request_hash, now)
+            stored = await idempotency.claim(connection, request.user_id, request.key, request.request_hash)
             if stored:
                 return decode(stored).order_or_raise(), True
+            if stored is None:
+                await idempotency.record(connection, request.user_id, request.key, request.request_hash, b"", now)
             order = await orders.lock(connection, order_id)
             if order.user_id != request.user_id:
                 raise NotFoundError

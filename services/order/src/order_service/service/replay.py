@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 import msgspec
 import structlog
+from chassis.valkey import HotReader
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -69,12 +69,13 @@ class ReplayCache:
     """The fast path.
 
     Args:
-        valkey: the client.
+        valkey, reader: the clients, for the answer that is kept and for looking whether there is one.
         ttl: seconds an answer is kept.
     """
 
-    def __init__(self, valkey: Redis, ttl: float) -> None:
+    def __init__(self, valkey: Redis, reader: HotReader, ttl: float) -> None:
         self._valkey = valkey
+        self._reader = reader
         self._ttl = int(ttl)
 
     async def get(self, request: Keyed) -> Outcome | None:
@@ -84,7 +85,7 @@ class ReplayCache:
             IdempotencyKeyReusedError: the key belongs to a different request.
         """
         try:
-            stored: Any = await self._valkey.get(request.cache_key)
+            stored = await self._reader.get(request.cache_key)
         except RedisError as error:
             _log.warning("idempotency fast path failed", error=str(error))
             return None

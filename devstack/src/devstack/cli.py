@@ -242,7 +242,10 @@ def _follow(layout: Layout, name: str | None, *, from_start: bool, until_end: bo
         while True:
             idle = True
             for stem, file in opened:
-                for line in file:
+                # A log that reached its limit has begun anew.
+                if file.tell() > os.fstat(file.fileno()).st_size:
+                    file.seek(0)
+                for line in iter(file.readline, ""):
                     idle = False
                     yield line if name else f"{stem:<10} {line}"
             if idle:

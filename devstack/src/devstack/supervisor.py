@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -32,6 +33,7 @@ _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 # A process that ran this long did start: the next crash begins the backoff anew.
 _STABLE_SECONDS = 30.0
 _LOG_LIMIT_BYTES = 50 * 1024 * 1024
+_LOG_CHECK_SECONDS = 2.0
 _TAIL_LINES = 15
 
 
@@ -81,6 +83,7 @@ class Supervisor:
         self._layout.logs.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
         starting = asyncio.create_task(self._start())
+        self._monitors.append(asyncio.create_task(self._bound_logs()))
         stop = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
         failure = ""
@@ -201,8 +204,6 @@ class Supervisor:
         if spec.before is not None:
             await spec.before()
         log_path = self._layout.logs / f"{spec.name}.log"
-        if log_path.exists() and log_path.stat().st_size > _LOG_LIMIT_BYTES:
-            log_path.replace(log_path.with_suffix(".log.1"))
         with log_path.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *spec.command,
@@ -247,6 +248,16 @@ class Supervisor:
                 entry.state = "ready"
                 self._write_state()
                 _say(spec.name, "ready")
+
+    async def _bound_logs(self) -> None:
+        """Keep each log below its limit and one older part of it beside; lines of the instant may be lost."""
+        while True:
+            for path in self._layout.logs.glob("*.log"):
+                if path.stat().st_size > _LOG_LIMIT_BYTES:
+                    await asyncio.to_thread(shutil.copyfile, path, path.with_suffix(".log.1"))
+                    # The processes append, so what they write next starts at the new end.
+                    os.truncate(path, 0)
+            await asyncio.sleep(_LOG_CHECK_SECONDS)
 
     async def _stop_all(self) -> None:
         self._stopping.set()

@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_KEEPCAPS = 8
+_PR_SET_SECUREBITS = 28
+# access(2) asks with the real user's rights and, without this bit, without any capability.
+_SECBIT_NO_SETUID_FIXUP = 1 << 2
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
 _CAP_DAC_OVERRIDE = 1
@@ -62,20 +64,27 @@ def child_setup(paths: Iterable[Path]) -> Callable[[], None]:
     def setup() -> None:
         if user is not None:
             if needs_override and libc is not None:
-                libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+                _check(libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0))
             os.setgroups([])
             os.setgid(user.pw_gid)
             os.setuid(user.pw_uid)
             if needs_override and libc is not None:
+                # With that bit the change of user has dropped nothing: this leaves the one capability.
                 bit = 1 << _CAP_DAC_OVERRIDE
                 data = (_Data * 2)(_Data(bit, bit, bit), _Data(0, 0, 0))
-                libc.capset(ctypes.byref(_Header(_CAPABILITY_VERSION_3, 0)), data)
-                libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_DAC_OVERRIDE, 0, 0)
+                _check(libc.capset(ctypes.byref(_Header(_CAPABILITY_VERSION_3, 0)), data))
+                _check(libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_DAC_OVERRIDE, 0, 0))
         if libc is not None:
             # After the change of user, which clears it.
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
     return setup
+
+
+def _check(result: int) -> None:
+    """Never exec with other rights than intended: the child ends, and the parent's spawn raises."""
+    if result != 0:
+        raise OSError(ctypes.get_errno(), "the child's capabilities could not be set")
 
 
 def die_with_parent(number: signal.Signals) -> Callable[[], None]:

@@ -66,6 +66,8 @@ def envoy_command(config: Path) -> list[str]:
         "--log-level", "warning",
         "--log-format", '{"time":"%Y-%m-%dT%T.%eZ","level":"%l","logger":"envoy.%n","event":"%j"}',
         "--disable-hot-restart",
+        # Access log lines within a second; the default is ten.
+        "--file-flush-interval-msec", "1000",
         "--drain-time-s", "5",
         "--drain-strategy", "immediate",
     ]  # fmt: skip

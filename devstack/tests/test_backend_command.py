@@ -90,7 +90,7 @@ def test_a_port_in_use_is_named_with_its_owner_and_the_remedy(tmp_path: Path) ->
 
 def test_a_damaged_data_directory_is_said_so_with_the_log_and_nothing_is_left_running(tmp_path: Path) -> None:
     data_dir = tmp_path / "stack"
-    (data_dir / "postgres").mkdir(parents=True)
+    (data_dir / "postgres").mkdir(parents=True, mode=0o700)
     (data_dir / "postgres" / "PG_VERSION").write_text("18\n")
     if os.geteuid() == 0:
         shutil.chown(data_dir / "postgres", "nobody")

@@ -27,7 +27,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(highlight=False)
+# Lines are printed as they are: a path or a log line broken in two can be neither searched nor copied.
+console = Console(highlight=False, soft_wrap=True)
 
 DataDir = Annotated[
     Path, typer.Option("--data-dir", envvar="BACKEND_DATA_DIR", help="Where the stack keeps everything.")

@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,9 +35,8 @@ v = sysconfig.get_config_var
 name = v("INSTSONAME") or v("LDLIBRARY") or ""
 directories = [v("LIBDIR") or "", os.path.join(v("LIBDIR") or "", v("MULTIARCH") or ""), v("LIBPL") or ""]
 framework = v("PYTHONFRAMEWORKPREFIX") or ""
-shared = bool(framework) or any(
-    ".so" in name or ".dylib" in name for _ in [0]
-) and any(os.path.exists(os.path.join(d, name)) for d in directories)
+is_library = ".so" in name or ".dylib" in name
+shared = bool(framework) or (is_library and any(os.path.exists(os.path.join(d, name)) for d in directories))
 print(json.dumps({"version": list(sys.version_info[:2]), "shared": shared, "executable": sys.executable}))
 """
 
@@ -113,9 +111,10 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    if not hasattr(venv, "EnvBuilder") or sys.version_info < (3, 11):
-        sys.exit("Python 3.11 or newer with the venv module is needed (Debian, Ubuntu: apt-get install python3-venv).")
     try:
         sys.exit(main())
     except subprocess.CalledProcessError as error:
-        sys.exit(f"bootstrap failed: {error}")
+        sys.exit(
+            f"the environment could not be prepared: {error}\n"
+            "On Debian and Ubuntu the venv module is a package of its own: apt-get install python3-venv"
+        )

@@ -51,7 +51,9 @@ def test_every_answer_is_in_the_contract(case: Any, platform: Platform, tokens: 
         role = next(role for role, granted in ROLE_PERMISSIONS.items() if permission in granted)
         headers["Authorization"] = f"Bearer {tokens[role]}"
     response = case.call(base_url=platform.url, headers=headers)
-    assert response.status_code < 500 or response.status_code in (502, 503, 504), response.text
+    # The sandbox's own tokens ask for a provider that fails; nothing else a client sends may.
+    provider = {502, 504} if case.path.endswith("/payment") else set()
+    assert response.status_code < 500 or response.status_code in provider, response.text
     case.validate_response(
         response, checks=[status_code_conformance, content_type_conformance, response_schema_conformance]
     )

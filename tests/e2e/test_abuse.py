@@ -139,7 +139,7 @@ async def test_a_slow_header_is_cut_off(platform: Platform) -> None:
 async def test_a_slow_body_is_cut_off(platform: Platform) -> None:
     chunks = [POST + b"content-length: 1000\r\n\r\n", *[b"x"] * 24]
     answer = await send(platform, *chunks, pause=0.5, timeout=30)
-    assert status_of(answer) in (0, 408, 503)
+    assert status_of(answer) in (0, 408)
 
 
 async def test_a_body_that_ends_early_harms_nobody(platform: Platform) -> None:

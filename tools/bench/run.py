@@ -1,6 +1,6 @@
 """`make bench`: the platform beside pgbench running the same SQL, in one run; writes docs/performance.md.
 
-Starts a stack of its own on free ports, seeds 100,000 orders, and measures each scenario with k6 (thresholds) and,
+Starts a stack of its own (every port 5,000 above the default), seeds 100,000 orders, and measures each scenario with k6 (thresholds) and,
 where it is installed, wrk (peak rates). Ratios are taken within the run, because machines are noisy.
 """
 

@@ -7,6 +7,8 @@ import os
 import random
 import sys
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import asyncpg
 import httpx
@@ -81,7 +83,8 @@ async def _log_in(http: httpx.AsyncClient, account: dict[str, str]) -> BackendCl
     return client
 
 
-async def _products(admin: BackendClient) -> list[models.Product]:
+async def _products(admin: BackendClient) -> list[str]:
+    """Make the catalog; the ids of what has stock to sell, in a fixed order."""
     chance = random.Random(42)
     wanted = [
         models.CreateProductRequest(
@@ -98,53 +101,69 @@ async def _products(admin: BackendClient) -> list[models.Product]:
     ]
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def create(product: models.CreateProductRequest) -> models.Product | None:
-        async with gate:
-            try:
-                return (await admin.create_product(product)).data
-            except ApiError as error:
-                if error.status == 409:
-                    return None
-                raise
+    async def create(product: models.CreateProductRequest) -> None:
+        async with gate, _already_done_is_fine():
+            await admin.create_product(product)
 
-    return [product for product in await asyncio.gather(*map(create, wanted)) if product is not None]
+    await asyncio.gather(*map(create, wanted))
+    ids: dict[str, str] = {}
+    cursor: str | None = None
+    while True:
+        page = (await admin.list_products(limit=100, cursor=cursor)).data
+        ids |= {product.sku: product.id for product in page.items}
+        if (cursor := page.next_cursor) is None:
+            return [ids[product.sku] for product in wanted if product.initial_stock > 10]
 
 
 async def _orders(
-    layout: Layout, secrets: Secrets, customer: BackendClient, support: BackendClient, products: list[models.Product]
+    layout: Layout, secrets: Secrets, customer: BackendClient, support: BackendClient, stocked: list[str]
 ) -> None:
-    stocked = [product for product in products if product.available > 10]
     chance = random.Random(7)
 
-    async def place(paid: bool = True) -> models.Order:
+    async def place(name: str, *, paid: bool = True) -> str:
+        # Keys and bodies are the same on every load, so an interrupted one places nothing twice.
         lines = [
-            models.OrderLine(product_id=product.id, quantity=chance.randrange(1, 4))
-            for product in chance.sample(stocked, chance.randrange(1, 4))
+            models.OrderLine(product_id=product_id, quantity=chance.randrange(1, 4))
+            for product_id in chance.sample(stocked, chance.randrange(1, 4))
         ]
-        order = (
-            await customer.create_order(models.CreateOrderRequest(items=lines), idempotency_key=str(uuid.uuid4()))
-        ).data
+        body = models.CreateOrderRequest(items=lines)
+        order = (await customer.create_order(body, idempotency_key=f"demo-order-{name}")).data
         if paid:
             payment = models.PaymentRequest(payment_token="tok_approved")  # noqa: S106 - the sandbox's test token
-            order = (await customer.pay_order(order.id, payment, idempotency_key=str(uuid.uuid4()))).data
-        return order
+            await customer.pay_order(order.id, payment, idempotency_key=f"demo-payment-{name}")
+        return order.id
 
     shipment = models.ShipmentRequest(carrier="DHL", tracking_number="JD014600003812345678")
-    await place(paid=False)
-    await place()
-    shipped = await place()
-    await support.ship_order(shipped.id, shipment)
-    delivered = await place()
-    await support.ship_order(delivered.id, shipment)
-    await support.deliver_order(delivered.id)
-    refunded = await place()
-    await support.refund_order(refunded.id, models.RefundRequest(reason="Arrived broken"))
-    cancelled = await place(paid=False)
-    await customer.cancel_order(cancelled.id, models.CancellationRequest(reason="Changed my mind"))
-    expired = await place(paid=False)
+    await place("pending", paid=False)
+    await place("paid")
+    shipped = await place("shipped")
+    async with _already_done_is_fine():
+        await support.ship_order(shipped, shipment)
+    delivered = await place("delivered")
+    async with _already_done_is_fine():
+        await support.ship_order(delivered, shipment)
+    async with _already_done_is_fine():
+        await support.deliver_order(delivered)
+    refunded = await place("refunded")
+    async with _already_done_is_fine():
+        await support.refund_order(refunded, models.RefundRequest(reason="Arrived broken"))
+    cancelled = await place("cancelled", paid=False)
+    async with _already_done_is_fine():
+        await customer.cancel_order(cancelled, models.CancellationRequest(reason="Changed my mind"))
+    expired = await place("expired", paid=False)
     # Fifteen minutes cannot be waited for: its time is moved, the service's own sweep does the rest.
     connection = await asyncpg.connect(postgres.superuser_url(layout, secrets, "orderdb"))
     try:
-        await connection.execute("UPDATE orders SET expires_at = now() WHERE id = $1", uuid.UUID(expired.id))
+        await connection.execute("UPDATE orders SET expires_at = now() WHERE id = $1", uuid.UUID(expired))
     finally:
         await connection.close()
+
+
+@asynccontextmanager
+async def _already_done_is_fine() -> AsyncIterator[None]:
+    """A conflict means that an interrupted load has got this far before."""
+    try:
+        yield
+    except ApiError as error:
+        if error.status != 409:
+            raise

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
@@ -119,23 +119,24 @@ def _seconds() -> float:
     return remaining
 
 
-class _translated:  # noqa: N801 - reads as a verb where it is used
+# The driver's ways of saying that the database cannot be reached or is going away.
+_UNREACHABLE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    OSError,
+)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
     """Turns the driver's connection failures into ServiceError; everything else passes unchanged."""
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, TimeoutError):
-            raise ServiceError("DEADLINE_EXCEEDED") from error
-        if isinstance(
-            error,
-            asyncpg.PostgresConnectionError
-            | asyncpg.InterfaceError
-            | asyncpg.CannotConnectNowError
-            | asyncpg.AdminShutdownError
-            | asyncpg.CrashShutdownError
-            | asyncpg.TooManyConnectionsError
-            | OSError,
-        ):
-            raise ServiceError("UNAVAILABLE") from error
+    try:
+        yield
+    except TimeoutError as error:
+        raise ServiceError("DEADLINE_EXCEEDED") from error
+    except _UNREACHABLE as error:
+        raise ServiceError("UNAVAILABLE") from error

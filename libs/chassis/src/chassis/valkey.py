@@ -8,6 +8,7 @@ concurrent requests sent together. `tools/bench/valkey_clients.py` measures both
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Awaitable
 from typing import Any, cast
@@ -45,11 +46,17 @@ class HotReader:
     """GET and MGET over one pipelined connection, made on first use and again after it was lost.
 
     Args:
-        url: as for `connect`.
+        url: as for `connect`, redis:// or rediss:// (TLS, the server's certificate verified).
+
+    Raises:
+        ValueError: another scheme.
     """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
+        if parts.scheme not in ("redis", "rediss"):
+            raise ValueError(f"the scheme of VALKEY_URL must be redis or rediss, not {parts.scheme!r}")
+        self._tls = ssl.create_default_context() if parts.scheme == "rediss" else None
         self._host = parts.hostname or "127.0.0.1"
         self._port = parts.port or 6379
         self._credentials = [unquote(p) for p in (parts.username, parts.password) if p]
@@ -93,7 +100,7 @@ class HotReader:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                _, pipeline = await loop.create_connection(_Pipeline, self._host, self._port)
+                _, pipeline = await loop.create_connection(_Pipeline, self._host, self._port, ssl=self._tls)
                 if self._credentials:
                     await pipeline.send(b"AUTH", *self._credentials)
                 if self._database != "0":

@@ -74,6 +74,10 @@ class ServerContext:
         """Metadata for the response headers; they leave with the first message."""
         self._initial = metadata
 
+    def initial_metadata(self) -> Metadata:
+        """What `send_initial_metadata` was given."""
+        return self._initial
+
     def set_trailing_metadata(self, metadata: Metadata) -> None:
         """Metadata to send after the last message."""
         self._trailing = metadata
@@ -279,8 +283,8 @@ class _Call:
         headers = _RESPONSE_HEADERS
         if self._compress:
             headers = [*headers, (b"grpc-encoding", b"gzip")]
-        if self.context._initial:  # noqa: SLF001 - the call and its context are one unit
-            headers = [*headers, *_wire_metadata(self.context._initial)]  # noqa: SLF001
+        if initial := self.context.initial_metadata():
+            headers = [*headers, *_wire_metadata(initial)]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers, "trailers": True})
 
     async def finish(self, code: grpc.StatusCode, details: str, trailing: Metadata) -> None:
@@ -293,7 +297,7 @@ class _Call:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
             await self._trailers(trailers)
         else:
-            headers = [*_RESPONSE_HEADERS, *_wire_metadata(self.context._initial), *trailers]  # noqa: SLF001
+            headers = [*_RESPONSE_HEADERS, *_wire_metadata(self.context.initial_metadata()), *trailers]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from contracts.common.v1 import money_pb2
 from contracts.order.v1 import catalog_pb2, order_pb2
-from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from order_service.domain.money import Money
@@ -93,6 +93,6 @@ def _moment(message: Timestamp) -> datetime:
     return message.ToDatetime(tzinfo=UTC)
 
 
-def version(message: Message) -> int | None:
+def version(message: Any) -> int | None:
     """The `expected_version` of a request, None when it has none."""
-    return message.expected_version if message.HasField("expected_version") else None  # type: ignore[attr-defined]
+    return message.expected_version if message.HasField("expected_version") else None

@@ -109,11 +109,14 @@ class PaymentUseCases:
         except PaymentProviderError:
             await self._fail(attempt)
             raise
-        outcome, was_ours = await self._settle(attempt, charge)
+        outcome = await self._settle(attempt, charge)
+        if outcome is None:
+            # The sweep or another retry was faster; the next use of the key answers what it recorded.
+            raise RequestInProgressError
         await self._replays.put(request, outcome)
-        if outcome.order is None and was_ours:
+        if outcome.order is None:
             raise PaymentDeclinedError
-        return outcome.order_or_raise(), not was_ours
+        return outcome.order, False
 
     async def settle_stuck(self, patience: timedelta) -> int:
         """Find the outcome of attempts that have been processing for longer than `patience`; how many there were."""
@@ -131,20 +134,20 @@ class PaymentUseCases:
                 await self._settle(attempt, charge)
         return len(found)
 
-    async def _settle(self, attempt: Attempt, charge: Charge) -> tuple[Outcome, bool]:
-        """Record the outcome; what was recorded, and whether it was by us rather than by somebody faster."""
+    async def _settle(self, attempt: Attempt, charge: Charge) -> Outcome | None:
+        """Record the outcome; None when somebody else already has recorded one."""
         now = self._now()
         async with self._database.transaction() as connection:
             order = await orders.lock(connection, attempt.order_id)
             approved = charge is Charge.APPROVED
             status = PaymentStatus.APPROVED if approved else PaymentStatus.DECLINED
             if not await payments.finish(connection, attempt.id, status, now):
-                return Outcome(order if approved else None), False
+                return None
             if approved:
                 order = await self._mark_paid(connection, order, now)
             outcome = Outcome(order if approved else None)
             await idempotency.finish(connection, attempt.user_id, attempt.idempotency_key, encode(outcome))
-        return outcome, True
+        return outcome
 
     async def _mark_paid(self, connection: Connection, order: Order, now: datetime) -> Order:
         paid, transition = step(order, OrderStatus.PAID, actor_id=order.user_id, reason="paid", now=now)

@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import platform as machine
+import re
 import shutil
 import subprocess
 import sys
@@ -141,10 +142,11 @@ class Bench:
         if "Non-2xx" in output:
             raise SystemExit(f"wrk {path}: not all answers were a success\n{output}")
         rate = float(output.split("Requests/sec:")[1].split()[0])
-        value = output.split("99%")[1].split()[0]
-        scale = {"us": 0.001, "ms": 1.0, "s": 1000.0}
-        unit = next(unit for unit in ("us", "ms", "s") if value.endswith(unit))
-        return rate, float(value.removesuffix(unit)) * scale[unit]
+        # The line of the latency distribution; "…99%" may stand in the statistics of the threads as well.
+        latency = re.search(r"^\s+99%\s+([\d.]+)(us|ms|s)$", output, re.MULTILINE)
+        if latency is None:
+            raise SystemExit(f"wrk printed no latency distribution\n{output}")
+        return rate, float(latency[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[latency[2]]
 
     def pgbench(self, connections: int) -> float:
         """The read's SQL by pgbench, prepared, transactions a second."""

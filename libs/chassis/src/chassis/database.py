@@ -127,6 +127,8 @@ _UNREACHABLE = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    # A connection whose server died in the middle of an answer, used again before the driver has seen it close.
+    asyncpg.InternalClientError,
     OSError,
 )
 

@@ -23,7 +23,7 @@ class CursorSigner:
     def encode(self, scope: str, key: list[str]) -> str:
         """A cursor that continues after `key` in the list that `scope` names (its filters included)."""
         payload = msgspec.msgpack.encode(key)
-        return base64.urlsafe_b64encode(self._signature(scope, payload) + payload).rstrip(b"=").decode()
+        return _text(self._signature(scope, payload) + payload)
 
     def decode(self, scope: str, cursor: str, length: int) -> list[str] | None:
         """The key inside `cursor`, or None for the empty cursor, which is the first page.
@@ -36,7 +36,8 @@ class CursorSigner:
         try:
             raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
             signature, payload = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
-            if hmac.compare_digest(signature, self._signature(scope, payload)):
+            # Base64 can spell the same bytes in several ways; only the one that was issued counts.
+            if _text(raw) == cursor and hmac.compare_digest(signature, self._signature(scope, payload)):
                 key = msgspec.msgpack.decode(payload, type=list[str])
                 if len(key) == length:
                     return key
@@ -47,3 +48,7 @@ class CursorSigner:
     def _signature(self, scope: str, payload: bytes) -> bytes:
         message = scope.encode() + b"\0" + payload
         return hmac.digest(self._secret, message, hashlib.sha256)[:_SIGNATURE_BYTES]
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()

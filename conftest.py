@@ -36,7 +36,8 @@ def free_port_offset() -> int:
     for _ in range(200):
         # Below the range from which the kernel takes ports for outgoing connections (32768 and up on Linux).
         offset = random.randrange(200, 12000)
-        if all(_is_free(port + offset) for port in PORTS.values()):
+        # A second replica of each service included.
+        if all(_is_free(port + offset) and _is_free(port + offset + 10) for port in PORTS.values()):
             return offset
     raise RuntimeError("no free ports")
 
@@ -84,18 +85,22 @@ class Platform:
     async def database(self, name: str) -> asyncpg.Connection:
         return await asyncpg.connect(postgres.superuser_url(self.layout, self.secrets, name))
 
-    def valkey(self) -> Redis:
-        return Redis.from_url(services.valkey_url(self.layout, self.secrets))
+    def valkey(self, user: str = "admin") -> Redis:
+        return Redis.from_url(services.valkey_url(self.layout, self.secrets, user))
 
     def pid(self, name: str) -> int:
         status = json.loads(backend("status", "--json", "--data-dir", str(self.layout.data_dir)).stdout)
         return int(next(p["pid"] for p in status["processes"] if p["name"] == name))
 
 
-def start_platform(data_dir: Path) -> Platform:
+# Most tests hammer; those of the limits themselves start a stack without this.
+GENEROUS = ("--rate-limit-scale", "100")
+
+
+def start_platform(data_dir: Path, *options: str) -> Platform:
     """Start a stack of its own on free ports."""
     offset = free_port_offset()
-    done = backend("up", "--detach", "--data-dir", str(data_dir), "--port-offset", str(offset), check=False)
+    done = backend("up", "--detach", "--data-dir", str(data_dir), "--port-offset", str(offset), *options, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return running_platform(data_dir)
 
@@ -115,7 +120,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     data_dir, users = shared / "platform", shared / "platform-users"
     with FileLock(shared / "platform.lock"):
         if not users.exists() or users.read_text() == "0":
-            found = start_platform(data_dir)
+            found = start_platform(data_dir, *GENEROUS)
         else:
             found = running_platform(data_dir)
         users.write_text(str(int(users.read_text()) + 1 if users.exists() else 1))
@@ -127,11 +132,24 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
             shutil.rmtree(data_dir)
 
 
+def client_address() -> str:
+    """An address that no other test calls from: limits count by address, and all of 127/8 is this machine."""
+    if sys.platform != "linux":
+        return "127.0.0.1"
+    return f"127.{random.randrange(1, 255)}.{random.randrange(256)}.{random.randrange(1, 255)}"
+
+
+def http_client(base_url: str, **options: Any) -> httpx.AsyncClient:
+    """A connection pool of a client of its own."""
+    limits = httpx.Limits(max_connections=64)
+    transport = httpx.AsyncHTTPTransport(limits=limits, local_address=client_address(), **options)
+    return httpx.AsyncClient(base_url=base_url, timeout=30, transport=transport)
+
+
 @pytest.fixture
 async def http(platform: Platform) -> AsyncIterator[httpx.AsyncClient]:
     """A connection pool to the public API."""
-    limits = httpx.Limits(max_connections=64)
-    async with httpx.AsyncClient(base_url=platform.url, timeout=30, limits=limits) as client:
+    async with http_client(platform.url) as client:
         yield client
 
 

@@ -18,7 +18,15 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "bootstrap.sha256"
 LOCKS = [ROOT / "bootstrap.lock", ROOT / "requirements.lock"]
-DISTRIBUTIONS = ["libs/contracts", "libs/chassis", "services/user", "services/order", "services/bff", "devstack"]
+DISTRIBUTIONS = [
+    "libs/contracts",
+    "libs/chassis",
+    "services/user",
+    "services/order",
+    "services/bff",
+    "services/limiter",
+    "devstack",
+]
 SUPPORTED = [(3, minor) for minor in range(11, 15)]
 
 REMEDY = """\

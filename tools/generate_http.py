@@ -89,6 +89,8 @@ class Operation:
     success: int
     answer: str | None
     media_type: str
+    timeout: float
+    rate_limit: tuple[int, int, bool]
 
     def of(self, place: str) -> list[Parameter]:
         """The parameters in one place."""
@@ -128,6 +130,8 @@ def parse(spec: Spec) -> list[Operation]:
                     success=success,
                     answer=_name(answer),
                     media_type=next(iter(content), "application/json"),
+                    timeout=float(raw.get("x-timeout", spec["x-timeout"])),
+                    rate_limit=_rate_limit(raw.get("x-rate-limit", spec["x-rate-limit"])),
                 )
             )
     return found
@@ -136,6 +140,10 @@ def parse(spec: Spec) -> list[Operation]:
 def _parameter(spec: Spec, raw: Spec) -> Parameter:
     raw = _resolve(spec, raw)
     return Parameter(raw["name"], raw["in"], raw.get("required", False), _resolve(spec, raw["schema"]))
+
+
+def _rate_limit(raw: Spec) -> tuple[int, int, bool]:
+    return raw["requests"], raw["seconds"], {"globally": True, "locally": False}[raw["counted"]]
 
 
 def _resolve(spec: Spec, node: Spec) -> Spec:
@@ -164,6 +172,16 @@ from contracts.http import models
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimit:
+    """How often one caller may call one operation in any window of `seconds`."""
+
+    requests: int
+    seconds: int
+    # Counted over all edges together (by the limiter), or in each edge for itself.
+    globally: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     """What the contract says about one operation; `query` and `headers` validate its parameters."""
 
@@ -175,6 +193,11 @@ class Operation:
     anonymous: bool
     success: int
     media_type: str
+    # Seconds until it is given up.
+    timeout: float
+    rate_limit: RateLimit
+    # The name of the model it answers with.
+    answer: str | None = None
     body: type[Struct] | None = None
     query: type[Struct] | None = None
     headers: type[Struct] | None = None
@@ -192,7 +215,10 @@ def operations(spec: Spec) -> str:
             f"path={operation.path!r}", f"permission={operation.permission!r}",
             f"anonymous={operation.anonymous}", f"success={operation.success}",
             f"media_type={operation.media_type!r}",
+            f"timeout={operation.timeout!r}", f"rate_limit=RateLimit{operation.rate_limit!r}",
         ]  # fmt: skip
+        if operation.answer:
+            row.append(f"answer={operation.answer!r}")
         if operation.body:
             row.append(f"body=models.{operation.body}")
         for place, argument, suffix in (("query", "query", "Query"), ("header", "headers", "Headers")):

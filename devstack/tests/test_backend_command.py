@@ -55,7 +55,7 @@ def test_up_status_logs_restart_down_and_up_again(tmp_path: Path) -> None:
         assert line in first.stdout
     status = json.loads(backend("status", "--json", *where).stdout)
     assert status["ready"] is True
-    assert {p["name"] for p in status["processes"]} == {"postgres", "valkey", "user", "order", "bff", "edge"}
+    assert {p["name"] for p in status["processes"]} == {"postgres", "valkey", "limiter", "user", "order", "bff", "edge"}
     assert all(p["state"] == "ready" and psutil.pid_exists(p["pid"]) for p in status["processes"])
     assert status["endpoints"].keys() >= {"public", "public_tls", "bff_ops", "user_ops", "order_ops", "edge_ops"}
     assert set(status["demo"]) == {"admin", "support", "customer"}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from devstack.layout import HIGHEST_OFFSET, PORTS, Layout
+from devstack.options import MAX_REPLICAS, REPLICATED, Options
 from devstack.state import ProcessState, StackState
 
 from devstack import state, supervisor
@@ -21,7 +22,7 @@ async def test_a_log_over_its_limit_begins_anew_and_keeps_one_older_part(
     with log.open("ab") as writer:
         writer.write(b"x" * 2000)
         writer.flush()
-        bounding = asyncio.create_task(supervisor.Supervisor(layout)._bound_logs())
+        bounding = asyncio.create_task(supervisor.Supervisor(layout, Options())._bound_logs())
         await asyncio.sleep(0.3)
         writer.write(b"after\n")
         writer.flush()
@@ -44,5 +45,9 @@ def test_a_state_is_running_only_while_its_very_process_lives(tmp_path: Path) ->
 
 
 def test_the_highest_offset_leaves_every_port_valid() -> None:
-    assert max(PORTS.values()) + HIGHEST_OFFSET == 65535
-    assert len(set(PORTS.values())) == len(PORTS)
+    options = Options(replicas=dict.fromkeys(REPLICATED, MAX_REPLICAS))
+    names = [name for service in ("limiter", *REPLICATED) for name in options.processes(service)]
+    ports = [Layout(Path(), HIGHEST_OFFSET).port(name) for name in (*PORTS, *names, *(f"{n}_ops" for n in names))]
+    assert max(ports) <= 65535
+    # The first replica of each service is in both lists.
+    assert len(set(ports)) == len(ports) - 2 * (1 + len(REPLICATED))

@@ -19,7 +19,18 @@ import pytest
 from contracts.http import models
 from contracts.http.client import ApiError, BackendClient
 
-from conftest import BACKEND, People, Platform, backend, new_key, order_of, running_platform, start_platform
+from conftest import (
+    BACKEND,
+    GENEROUS,
+    People,
+    Platform,
+    backend,
+    http_client,
+    new_key,
+    order_of,
+    running_platform,
+    start_platform,
+)
 
 pytestmark = pytest.mark.xdist_group("chaos")
 
@@ -29,20 +40,20 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     # A path with a space, below a directory only its owner may enter.
     data_dir = tmp_path_factory.mktemp("private") / "a stack"
     data_dir.parent.chmod(0o700)
-    yield start_platform(data_dir)
+    yield start_platform(data_dir, *GENEROUS)
     backend("reset", "--yes", "--data-dir", str(data_dir))
 
 
 @pytest.fixture
 async def people(stack: Platform) -> AsyncIterator[People]:
     await until_ready(stack)
-    async with httpx.AsyncClient(base_url=stack.url, timeout=30) as http:
+    async with http_client(stack.url) as http:
         yield People(http, stack)
 
 
 async def until_ready(stack: Platform, seconds: float = 30) -> None:
     """Until the whole stack serves a request that needs all of it."""
-    async with asyncio.timeout(seconds), httpx.AsyncClient(base_url=stack.url, timeout=5) as http:
+    async with asyncio.timeout(seconds), http_client(stack.url) as http:
         while True:
             try:
                 client = await People(http, stack).log_in(stack.account("customer"))
@@ -261,7 +272,14 @@ async def test_data_survive_a_sigkill_of_everything(people: People, stack: Platf
             process.kill()
     data_dir = stack.layout.data_dir
     again = backend(
-        "up", "--detach", "--data-dir", str(data_dir), "--port-offset", str(stack.layout.port_offset), check=False
+        "up",
+        "--detach",
+        "--data-dir",
+        str(data_dir),
+        "--port-offset",
+        str(stack.layout.port_offset),
+        *GENEROUS,
+        check=False,
     )
     assert again.returncode == 0, again.stdout
     client = await people.log_in(login)
@@ -276,6 +294,7 @@ def test_what_only_the_supervisors_death_leaves_behind_is_ended_by_the_next_star
         "up", "--detach",
         "--data-dir", str(stack.layout.data_dir),
         "--port-offset", str(stack.layout.port_offset),
+        *GENEROUS,
         check=False,
     )  # fmt: skip
     assert again.returncode == 0, again.stdout

@@ -24,6 +24,7 @@ from chassis import valkey
 from chassis.database import Database
 from chassis.valkey import HotReader
 from contracts.http import models
+from devstack.options import Options
 from user_service.service.passwords import Passwords
 
 from conftest import People, Platform, new_key, order_of
@@ -50,7 +51,7 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         reader = HotReader(url)
         stack.push_async_callback(reader.close)
         for name in ("user", "order"):
-            for variable, value in services.environment(name, platform.layout, platform.secrets).items():
+            for variable, value in services.environment(name, platform.layout, platform.secrets, Options()).items():
                 monkeypatch.setenv(variable, value)
             module = user_service if name == "user" else order_service
             settings = module.settings.Settings()
@@ -64,7 +65,7 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
             else:
                 servicers = order_service.main.build(settings, database, client, reader)
             targets[name] = await grpcio_server(stack, servicers)
-        for variable, value in services.environment("bff", platform.layout, platform.secrets).items():
+        for variable, value in services.environment("bff", platform.layout, platform.secrets, Options()).items():
             monkeypatch.setenv(variable, value)
         channels = [grpc.aio.insecure_channel(targets[name]) for name in ("user", "order")]
         for channel in channels:

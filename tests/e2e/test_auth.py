@@ -213,7 +213,8 @@ async def test_sessions_are_listed_with_the_current_one_marked_and_can_be_ended(
     sessions = (await client.list_my_sessions()).data.items
     assert len(sessions) == 2
     assert [session.current for session in sessions] == [False, True]
-    assert all(session.address == "127.0.0.1" for session in sessions)
+    (own,) = {session.address for session in sessions}
+    assert own.startswith("127.")
     assert (await client.revoke_my_session(sessions[0].id)).status == 204
     assert (await refused(other.get_me())).status == 401
     assert (await refused(client.revoke_my_session(sessions[0].id))).status == 404

@@ -276,7 +276,7 @@ async def test_a_request_id_is_on_every_answer_and_a_clients_own_is_replaced(peo
 
 async def test_public_https_speaks_http2(people: People) -> None:
     url = people.platform.status["endpoints"]["public_tls"]
-    certificate = people.platform.layout.secrets / "public.crt"
+    certificate = people.platform.layout.certificates / "public" / "ca.crt"
     import ssl
 
     async with httpx.AsyncClient(http2=True, verify=ssl.create_default_context(cafile=str(certificate))) as client:

@@ -38,7 +38,7 @@ async def test_no_secret_reaches_a_log(people: People) -> None:
         "cookie": cookie,
         "payment token": payment.payment_token,
         "email": login.email,
-        "valkey password": secrets.valkey_password,
+        "valkey password": secrets.bff_valkey_password,
         "database password": secrets.order_database_password,
         "admin password": secrets.admin_password,
         "authorization header": "Bearer ey",

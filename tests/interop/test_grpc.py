@@ -40,19 +40,22 @@ def free_ports(count: int) -> list[int]:
 @pytest.fixture(scope="module")
 def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
     """An Envoy with the interop application inside: its port, and the port where grpcio's server is to listen."""
-    traffic, ops, admin, upstream = free_ports(4)
+    traffic, ops, upstream = free_ports(3)
     templates = Environment(loader=FileSystemLoader(ROOT / "deploy/envoy"), undefined=StrictUndefined)  # noqa: S701
+    # Without any policy: grpcio's own server and client are the peers here.
+    templates.globals["on"] = lambda _policy: False
     text = templates.get_template("service.yaml.j2").render(
-        name="interop", package="interop_app", codec="HTTP2", module=str(_module()), address="127.0.0.1",
-        port=traffic, ops_port=ops, admin_port=admin,
-        upstreams=[Upstream("user", (Endpoint("127.0.0.1", upstream),))],
+        name="interop", service="interop", package="interop_app", grpc=True, lifespan=True, module=str(_module()),
+        address="127.0.0.1", port=traffic, ops_address="127.0.0.1", ops_port=ops, peers=[], request_id="-",
+        ops_networks=[{"address": "127.0.0.0", "length": 8}], admin_socket="admin.sock", ops_socket="ops.sock",
+        upstreams=[Upstream("user", grpc=True, endpoints=(Endpoint("127.0.0.1", upstream),))],
     )  # fmt: skip
     config = tmp_path_factory.mktemp("interop") / "envoy.yaml"
     config.write_text(text.replace("interop_app.main:", "interop_app:"))
     log = (config.parent / "log").open("wb")
     environment = {**os.environ, "PYTHONPATH": str(APPS)}
     launcher = [sys.executable, "-m", "chassis.launch", str(config)]
-    process = subprocess.Popen(launcher, env=environment, stdout=log, stderr=log)
+    process = subprocess.Popen(launcher, env=environment, stdout=log, stderr=log, cwd=config.parent)
     try:
         for _ in range(200):
             try:

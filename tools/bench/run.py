@@ -62,7 +62,7 @@ class Bench:
         self.layout = layout
         self.seconds = seconds
         self.reads = reads
-        self.url = layout.endpoints()["public"]
+        self.url = layout.endpoints(())["public"]
         self.secrets = load_or_create(layout.secrets)
 
     async def prepare(self) -> None:

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from devstack import state
+from devstack.certificates import Certificates
 from devstack.layout import DEFAULT_DATA_DIR, HIGHEST_OFFSET, Layout
+from devstack.options import Options, parse_replicas, parse_without
 from devstack.state import StackState
 
 app = typer.Typer(
@@ -44,15 +48,48 @@ def up(
         int, typer.Option(min=0, max=HIGHEST_OFFSET, help="Added to every port; two stacks run side by side.")
     ] = 0,
     detach: Annotated[bool, typer.Option("--detach", help="Return once it is ready and leave it running.")] = False,
+    replicas: Annotated[
+        list[str] | None, typer.Option(metavar="SERVICE=N", help="Processes of a service: bff, user or order.")
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(help="A web origin whose pages may call the API; repeatable.")
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="A network (CIDR) whose X-Forwarded-For and X-Request-Id count; repeatable."),
+    ] = None,
+    https_only: Annotated[bool, typer.Option("--https-only", help="Plain HTTP only redirects to HTTPS.")] = False,
+    certificate_seconds: Annotated[
+        float, typer.Option(min=2, help="Life of the workload certificates; renewed at half of it.")
+    ] = 86400,
+    rate_limit_scale: Annotated[
+        float, typer.Option(min=0.01, help="Multiplies every rate limit of the contract (for load tests).")
+    ] = 1.0,
+    without: Annotated[
+        list[str] | None, typer.Option(metavar="POLICY", help="Leave an Envoy policy out, to see what it is for.")
+    ] = None,
 ) -> None:
     """Start the platform and wait until it is ready; twice is harmless."""
     layout = Layout(data_dir.resolve(), port_offset)
+    try:
+        chosen = Options(
+            replicas=parse_replicas(replicas or []),
+            without=parse_without(without or []),
+            certificate_seconds=certificate_seconds,
+            rate_limit_scale=rate_limit_scale,
+            cors_origins=tuple(cors_origin or ()),
+            trusted_proxies=tuple(str(ip_network(network)) for network in trusted_proxy or ()),
+            https_only=https_only,
+        )
+    except ValueError as error:
+        console.print(str(error), style="red", markup=False)
+        raise typer.Exit(2) from None
     known = state.read(layout)
     if known is not None and state.is_running(known):
         layout = Layout(layout.data_dir, known.port_offset)
         console.print("already running")
     else:
-        _start(layout)
+        _start(layout, chosen)
     current = state.read(layout)
     if current is None or not current.ready:
         console.print(current.error if current else "the supervisor wrote no state", style="red", markup=False)
@@ -151,9 +188,70 @@ def reset(
         console.print(f"{layout.data_dir} is not a stack's data directory; nothing was deleted", style="red")
         raise typer.Exit(2)
     shutil.rmtree(layout.data_dir, ignore_errors=True)
+    shutil.rmtree(layout.sockets, ignore_errors=True)
 
 
-def _start(layout: Layout) -> None:
+certs = typer.Typer(help="The certificates of the stack's processes.", no_args_is_help=False)
+app.add_typer(certs, name="certs")
+
+
+def _certificates(layout: Layout) -> Certificates:
+    if not layout.pki.exists():
+        console.print("no certificates here; they are made on the first `backend up`", style="red")
+        raise typer.Exit(3)
+    return Certificates(layout.pki, layout.certificates)
+
+
+@certs.callback(invoke_without_command=True)
+def show_certificates(context: typer.Context, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Who has a certificate, from whom and until when."""
+    if context.invoked_subcommand is not None:
+        return
+    for issued in _certificates(Layout(data_dir.resolve())).issued():
+        expiry, renewal = (f"{moment:%Y-%m-%d %H:%M:%S}Z" for moment in (issued.not_after, issued.renew_at))
+        console.print(
+            f"{issued.name:<8} {issued.identity:<30} expires {expiry}, renewed from {renewal}\n"
+            f"{'':<8} serial {issued.serial}, issuer {issued.issuer}"
+        )
+
+
+@certs.command("rotate")
+def rotate_certificates(
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    ca: Annotated[bool, typer.Option("--ca", help="A new authority as well: root, intermediate and all.")] = False,
+) -> None:
+    """New keys and certificates for every process, while they serve."""
+    certificates = _certificates(Layout(data_dir.resolve()))
+    if ca:
+        certificates.rotate_authority()
+    else:
+        certificates.rotate()
+    console.print("rotated")
+
+
+@certs.command("trust")
+def print_trust(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """How a browser or curl trusts the public HTTPS certificate."""
+    layout = Layout(data_dir.resolve())
+    bundle = _certificates(layout).trust_bundle
+    current = state.read(layout)
+    url = current.endpoints["public_tls"] if current else layout.endpoints(())["public_tls"]
+    console.print(
+        f"""The root certificate is {bundle}
+
+  curl      curl --cacert '{bundle}' {url}/v1/products
+  Python    httpx.Client(verify=ssl.create_default_context(cafile='{bundle}'))
+  Firefox   Settings, Certificates, Authorities, Import
+  Chrome    Settings, Security, Manage certificates, Authorities, Import
+  Debian    cp '{bundle}' /usr/local/share/ca-certificates/backend.crt && update-ca-certificates
+  macOS     security add-trusted-cert -k ~/Library/Keychains/login.keychain-db '{bundle}'
+
+It changes with `backend certs rotate --ca` and `backend reset`. Remove it again when you no longer need it.""",
+        markup=False,
+    )
+
+
+def _start(layout: Layout, options: Options) -> None:
     layout.logs.mkdir(parents=True, exist_ok=True)
     log_path = layout.logs / "supervisor.log"
     with log_path.open("ab") as log:
@@ -162,6 +260,7 @@ def _start(layout: Layout) -> None:
             [
                 sys.executable, "-m", "devstack.supervisor",
                 "--data-dir", str(layout.data_dir), "--port-offset", str(layout.port_offset),
+                "--options", json.dumps(asdict(options)),
             ],
             stdin=subprocess.DEVNULL,
             stdout=log,

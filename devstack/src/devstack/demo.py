@@ -17,6 +17,7 @@ from contracts.http.client import ApiError, BackendClient
 
 from devstack import postgres, services
 from devstack.layout import Layout
+from devstack.options import Options
 from devstack.secrets import Secrets
 
 _MARKER = "demo-loaded"
@@ -54,7 +55,7 @@ def is_loaded(layout: Layout) -> bool:
 async def load(layout: Layout, secrets: Secrets) -> None:
     """Load it. An interrupted load is finished by the next one: nothing is made twice."""
     await _first_accounts(layout, secrets)
-    async with httpx.AsyncClient(base_url=layout.endpoints()["public"], timeout=30) as http:
+    async with httpx.AsyncClient(base_url=layout.endpoints(())["public"], timeout=30) as http:
         admin, support, customer = [await _log_in(http, a) for a in accounts(secrets).values()]
         products = await _products(admin)
         await _orders(layout, secrets, customer, support, products)
@@ -63,7 +64,7 @@ async def load(layout: Layout, secrets: Secrets) -> None:
 
 async def _first_accounts(layout: Layout, secrets: Secrets) -> None:
     names = {"admin": "Alma Admin", "support": "Sami Support", "customer": "Carla Customer"}
-    environment = {**os.environ, **services.environment("user", layout, secrets)}
+    environment = {**os.environ, **services.environment("user", layout, secrets, Options())}
     for role, account in accounts(secrets).items():
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "user_service.create_user", account["email"], names[role], role,

@@ -1,32 +1,31 @@
-"""Where everything of one stack is: directories and ports."""
+"""Where everything of one stack is: directories, sockets and ports."""
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 DEFAULT_DATA_DIR = ROOT / ".backend"
 
-# Every TCP port of a stack, before its offset. All but the public two are bound to loopback only.
+# Every TCP port of a stack, before its offset; all are bound to loopback. A service's further replicas are 10 apart.
 PORTS = {
     "public": 8080,
     "public_tls": 8443,
-    "postgres": 15432,
-    "valkey": 16379,
     "bff": 18081,
     "user": 18082,
     "order": 18083,
+    "limiter": 18084,
     "edge_ops": 19080,
     "bff_ops": 19081,
     "user_ops": 19082,
     "order_ops": 19083,
-    "edge_admin": 19180,
-    "bff_admin": 19181,
-    "user_admin": 19182,
-    "order_admin": 19183,
+    "limiter_ops": 19084,
 }
-HIGHEST_OFFSET = 65535 - max(PORTS.values())
+_REPLICA_STEP = 10
+HIGHEST_OFFSET = 65535 - max(PORTS.values()) - 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +36,11 @@ class Layout:
     port_offset: int = 0
 
     def port(self, name: str) -> int:
-        """The port of one listener."""
-        return PORTS[name] + self.port_offset
+        """The port of one listener, or of one process: order, order_ops, order-2, order-2_ops."""
+        process, _, listener = name.partition("_")
+        service, _, number = process.partition("-")
+        base = PORTS[f"{service}_{listener}" if listener else service]
+        return base + (int(number) - 1 if number else 0) * _REPLICA_STEP + self.port_offset
 
     @property
     def state_file(self) -> Path:
@@ -56,16 +58,35 @@ class Layout:
         return self.data_dir / "secrets"
 
     @property
+    def pki(self) -> Path:
+        """The certificate authority's own."""
+        return self.data_dir / "pki"
+
+    @property
+    def certificates(self) -> Path:
+        """What each process proves itself with."""
+        return self.data_dir / "certs"
+
+    @property
     def envoy(self) -> Path:
         """Rendered Envoy configurations."""
         return self.data_dir / "envoy"
 
-    def endpoints(self) -> dict[str, str]:
+    @property
+    def run(self) -> Path:
+        """Unix sockets of the Envoys, relative to whose working directory (the data directory) they are named."""
+        return self.data_dir / "run"
+
+    @property
+    def sockets(self) -> Path:
+        """Unix sockets that clients open by an absolute path, which must be short (108 bytes on Linux, 104 on macOS)."""
+        digest = hashlib.sha256(str(self.data_dir).encode()).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"backend-{digest}"
+
+    def endpoints(self, processes: tuple[str, ...]) -> dict[str, str]:
         """The URLs a person or a test calls."""
         urls = {
             "public": f"http://127.0.0.1:{self.port('public')}",
             "public_tls": f"https://127.0.0.1:{self.port('public_tls')}",
         }
-        for name in ("edge", "bff", "user", "order"):
-            urls[f"{name}_ops"] = f"http://127.0.0.1:{self.port(f'{name}_ops')}"
-        return urls
+        return urls | {f"{name}_ops": f"http://127.0.0.1:{self.port(f'{name}_ops')}" for name in processes}

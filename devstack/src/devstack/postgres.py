@@ -52,7 +52,7 @@ class ServiceDatabase:
 
     def url(self, layout: Layout) -> str:
         """How the service connects."""
-        return f"postgresql://{self.role}:{self.password}@127.0.0.1:{layout.port('postgres')}/{self.database}"
+        return f"postgresql://{self.role}:{self.password}@/{self.database}?host={socket_directory(layout)}"
 
 
 def databases(secrets: Secrets) -> tuple[ServiceDatabase, ...]:
@@ -65,7 +65,12 @@ def databases(secrets: Secrets) -> tuple[ServiceDatabase, ...]:
 
 def superuser_url(layout: Layout, secrets: Secrets, database: str) -> str:
     """How migrations and benchmarks connect."""
-    return f"postgresql://{_SUPERUSER}:{secrets.postgres_password}@127.0.0.1:{layout.port('postgres')}/{database}"
+    return f"postgresql://{_SUPERUSER}:{secrets.postgres_password}@/{database}?host={socket_directory(layout)}"
+
+
+def socket_directory(layout: Layout) -> Path:
+    """Where the server listens: a Unix socket, no port."""
+    return layout.sockets / "postgres"
 
 
 def directory(layout: Layout) -> Path:
@@ -132,11 +137,11 @@ def _anybody_works_in(data: Path) -> bool:
 
 
 def command(layout: Layout) -> list[str]:
-    """The server's invocation: loopback only, no Unix socket (its path may be too long)."""
+    """The server's invocation: a Unix socket only."""
     settings = {
-        "listen_addresses": "127.0.0.1",
-        "port": str(layout.port("postgres")),
-        "unix_socket_directories": "",
+        "listen_addresses": "",
+        "unix_socket_directories": str(socket_directory(layout)),
+        "unix_socket_permissions": "0700",
         "max_connections": "100",
         "shared_buffers": "128MB",
         "log_line_prefix": "%m [%p] %q%u@%d ",
@@ -195,7 +200,7 @@ async def _migrate_one(layout: Layout, secrets: Secrets, service: ServiceDatabas
         await connection.close()
     process = await asyncio.create_subprocess_exec(
         str(_DBMATE), "--migrations-dir", str(service.migrations), "--no-dump-schema", "up",
-        env={**os.environ, "DATABASE_URL": url + "?sslmode=disable"},
+        env={**os.environ, "DATABASE_URL": url.replace("?host=", "?socket=")},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip

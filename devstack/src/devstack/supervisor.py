@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -19,12 +20,15 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
 
 from devstack import demo, envoy, postgres, privileges, secrets, services, state
-from devstack.layout import PORTS, Layout
+from devstack.certificates import Certificates
+from devstack.layout import Layout
+from devstack.options import Options
 from devstack.state import ProcessState, StackState
 
 START_SECONDS = 60.0
@@ -35,6 +39,7 @@ _STABLE_SECONDS = 30.0
 _LOG_LIMIT_BYTES = 50 * 1024 * 1024
 _LOG_CHECK_SECONDS = 2.0
 _TAIL_LINES = 15
+_LEAST_RENEWAL_SECONDS = 0.5
 
 
 class StartupError(Exception):
@@ -66,10 +71,14 @@ class Spec:
 class Supervisor:
     """One stack."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, options: Options) -> None:
         me = psutil.Process()
         self._layout = layout
-        self._state = StackState(me.pid, me.create_time(), layout.port_offset, endpoints=layout.endpoints())
+        self._options = options
+        endpoints = layout.endpoints(envoy.process_names(options))
+        self._state = StackState(me.pid, me.create_time(), layout.port_offset, endpoints=endpoints)
+        life = timedelta(seconds=options.certificate_seconds)
+        self._certificates = Certificates(layout.pki, layout.certificates, life)
         self._specs: dict[str, Spec] = {}
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._monitors: list[asyncio.Task[None]] = []
@@ -113,8 +122,10 @@ class Supervisor:
         layout = self._layout
         self._check_ports()
         made = secrets.load_or_create(layout.secrets)
-        certificate = secrets.public_certificate(layout.secrets)
-        configurations = envoy.render(layout, certificate)
+        services.make_socket_directory(layout)
+        await asyncio.to_thread(self._certificates.ensure)
+        self._monitors.append(asyncio.create_task(self._renew_certificates()))
+        configurations = envoy.render(layout, self._options)
         self._specs = {spec.name: spec for spec in self._make_specs(made, configurations)}
         self._state.processes = [ProcessState(n, stop_signal=s.stop_signal) for n, s in self._specs.items()]
         self._write_state()
@@ -131,8 +142,11 @@ class Supervisor:
                 "migrations", str(error), "mend the migration, or start anew with `backend reset`"
             ) from error
         _say("migrations", "applied")
-        await asyncio.gather(self._start_one("user"), self._start_one("order"))
-        await self._start_one("bff")
+        names = [name for name in configurations if name != "edge"]
+        outcomes = await asyncio.gather(*map(self._start_one, names), return_exceptions=True)
+        if failures := [outcome for outcome in outcomes if isinstance(outcome, BaseException)]:
+            # The one that says most; what all have in common is in each.
+            raise max(failures, key=lambda failure: len(str(failure)))
         await self._start_one("edge")
         self._state.demo = demo.accounts(made)
         if not demo.is_loaded(layout):
@@ -163,9 +177,9 @@ class Supervisor:
             Spec(
                 name=name,
                 command=[sys.executable, "-m", "chassis.launch", str(configuration)],
-                waits_for=f"{layout.endpoints()[f'{name}_ops']}/healthz/ready",
-                is_ready=_probe(f"{layout.endpoints()[f'{name}_ops']}/healthz/ready"),
-                environment=services.environment(name, layout, made),
+                waits_for=f"{self._state.endpoints[f'{name}_ops']}/healthz/ready",
+                is_ready=_probe(f"{self._state.endpoints[f'{name}_ops']}/healthz/ready"),
+                environment=services.environment(name.partition("-")[0], layout, made, self._options),
                 setup=privileges.die_with_parent(signal.SIGTERM),
             )
             for name, configuration in configurations.items()
@@ -173,7 +187,7 @@ class Supervisor:
         return backing + hosted
 
     def _check_ports(self) -> None:
-        for name in PORTS:
+        for name in ("public", "public_tls", *self._listening()):
             port = self._layout.port(name)
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -182,6 +196,20 @@ class Supervisor:
                 except OSError as error:
                     remedy = "stop what uses it, or choose other ports with `backend up --port-offset N`"
                     raise StartupError(name, f"port {port} is in use{_owner(port)}", remedy) from error
+
+    def _listening(self) -> list[str]:
+        names = envoy.process_names(self._options)
+        return [name for name in names if name != "edge"] + [f"{name}_ops" for name in names]
+
+    async def _renew_certificates(self) -> None:
+        """At half the life of each; a failure is said and tried again, for there is half a life left."""
+        while True:
+            due = (self._certificates.next_renewal() - datetime.now(UTC)).total_seconds()
+            await asyncio.sleep(max(_LEAST_RENEWAL_SECONDS, due))
+            try:
+                await asyncio.to_thread(self._certificates.ensure)
+            except (OSError, ValueError) as error:
+                _say("certs", f"could not be renewed: {error}")
 
     async def _start_one(self, name: str) -> None:
         spec, entry = self._specs[name], self._entry(name)
@@ -264,8 +292,10 @@ class Supervisor:
         for monitor in self._monitors:
             monitor.cancel()
         # Against the direction of the requests: whoever calls stops before whoever is called.
-        for group in (("edge",), ("bff",), ("user", "order"), ("valkey", "postgres")):
-            await asyncio.gather(*(self._stop_one(name) for name in group if name in self._running))
+        for group in (("edge",), ("bff",), ("user", "order", "limiter"), ("valkey", "postgres")):
+            names = [name for service in group for name in self._options.processes(service)]
+            await asyncio.gather(*(self._stop_one(name) for name in names if name in self._running))
+        shutil.rmtree(self._layout.sockets, ignore_errors=True)
 
     async def _stop_one(self, name: str) -> None:
         spec, entry, process = self._specs[name], self._entry(name), self._running[name]
@@ -345,6 +375,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--port-offset", type=int, required=True)
+    parser.add_argument("--options", type=json.loads, required=True)
     arguments = parser.parse_args()
     layout = Layout(arguments.data_dir, arguments.port_offset)
     layout.data_dir.mkdir(parents=True, exist_ok=True)
@@ -355,7 +386,7 @@ def main() -> int:
             print(f"another supervisor runs on {layout.data_dir}", file=sys.stderr)
             return 1
         end_leftovers(layout)
-        return asyncio.run(Supervisor(layout).run())
+        return asyncio.run(Supervisor(layout, Options(**arguments.options)).run())
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from chassis.http.application import HttpApplication, Limits
 from chassis.ids import uuid7
 from chassis.keyset import CursorSigner
 from contracts.errors import ERRORS
-from contracts.http.operations import Operation
+from contracts.http.operations import Operation, RateLimit
 from google.rpc.status_pb2 import Status
 from hypothesis import given
 from hypothesis import strategies as st
@@ -260,6 +260,7 @@ class TestHttp:
         known: dict[str, Any] = {
             "id": "getThing", "handler": "get_thing", "method": "GET", "path": "/thing", "permission": "orders:read",
             "anonymous": False, "success": 200, "media_type": "application/json",
+            "timeout": 2.0, "rate_limit": RateLimit(1, 1, False),
         }  # fmt: skip
         return Operation(**{**known, **changes})
 
@@ -278,7 +279,7 @@ class TestHttp:
 
         async def nobody(_request: Request) -> Any: ...
 
-        limits = Limits(timeout=1, timeouts={}, body_bytes=1)
+        limits = Limits(body_bytes=1)
         HttpApplication([self.operation()], [Things()], nobody, limits)
         with pytest.raises(ContractMismatchError, match=problem):
             HttpApplication([self.operation(**changes)], [Things()], nobody, limits)
@@ -290,4 +291,4 @@ class TestHttp:
         async def nobody(_request: Request) -> Any: ...
 
         with pytest.raises(ContractMismatchError, match="get_thing has two handlers"):
-            HttpApplication([self.operation()], [Things(), Things()], nobody, Limits(1, {}, 1))
+            HttpApplication([self.operation()], [Things(), Things()], nobody, Limits(1))

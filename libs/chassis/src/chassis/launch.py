@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
-import urllib.error
-import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import find_libpython
@@ -78,11 +79,24 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+class _AdminConnection(http.client.HTTPConnection):
+    """HTTP to the admin interface, which listens on a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("admin", timeout=2)
+        self._path = path
+
+    def connect(self) -> None:
+        """See http.client."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
 def _admin(address: str, path: str, method: str) -> bytes:
-    request = urllib.request.Request(f"http://{address}{path}", method=method)
-    with urllib.request.urlopen(request, timeout=2) as response:  # noqa: S310
-        body: bytes = response.read()
-        return body
+    with closing(_AdminConnection(address)) as connection:
+        connection.request(method, path)
+        return connection.getresponse().read()
 
 
 def _drain(address: str, ended: threading.Event) -> None:
@@ -102,8 +116,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path, help="rendered Envoy configuration")
     config: Path = parser.parse_args().config
-    address = yaml.safe_load(config.read_text())["admin"]["address"]["socket_address"]
-    admin = f"{address['address']}:{address['port_value']}"
+    # Relative to the working directory, like Envoy itself takes it: the path of a socket must be short.
+    admin: str = yaml.safe_load(config.read_text())["admin"]["address"]["pipe"]["path"]
 
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -124,7 +138,7 @@ def main() -> int:
         return process.returncode
     try:
         _drain(admin, ended)
-    except (OSError, urllib.error.URLError, ValueError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         print(json.dumps({"level": "warning", "event": f"drain failed: {error}"}), flush=True)
     process.terminate()
     if not ended.wait(STOP_SECONDS):

@@ -12,7 +12,7 @@ import ssl
 from collections import deque
 from collections.abc import Awaitable
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -46,7 +46,7 @@ class HotReader:
     """GET and MGET over one pipelined connection, made on first use and again after it was lost.
 
     Args:
-        url: as for `connect`, redis:// or rediss:// (TLS, the server's certificate verified).
+        url: as for `connect`: redis://, rediss:// (TLS, the server's certificate verified) or unix:///path?db=0.
 
     Raises:
         ValueError: another scheme.
@@ -54,13 +54,15 @@ class HotReader:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in ("redis", "rediss"):
-            raise ValueError(f"the scheme of VALKEY_URL must be redis or rediss, not {parts.scheme!r}")
+        if parts.scheme not in ("redis", "rediss", "unix"):
+            raise ValueError(f"the scheme of VALKEY_URL must be redis, rediss or unix, not {parts.scheme!r}")
+        self._socket = parts.path if parts.scheme == "unix" else None
         self._tls = ssl.create_default_context() if parts.scheme == "rediss" else None
         self._host = parts.hostname or "127.0.0.1"
         self._port = parts.port or 6379
         self._credentials = [unquote(p) for p in (parts.username, parts.password) if p]
-        self._database = parts.path.strip("/") or "0"
+        query = parse_qs(parts.query)
+        self._database = query.get("db", ["0"])[0] if self._socket else parts.path.strip("/") or "0"
         self._pipeline: _Pipeline | None = None
         self._connecting: asyncio.Task[_Pipeline] | None = None
 
@@ -100,7 +102,10 @@ class HotReader:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                _, pipeline = await loop.create_connection(_Pipeline, self._host, self._port, ssl=self._tls)
+                if self._socket:
+                    _, pipeline = await loop.create_unix_connection(_Pipeline, self._socket)
+                else:
+                    _, pipeline = await loop.create_connection(_Pipeline, self._host, self._port, ssl=self._tls)
                 if self._credentials:
                     await pipeline.send(b"AUTH", *self._credentials)
                 if self._database != "0":

@@ -40,6 +40,7 @@ ERRORS: dict[str, ErrorKind] = {
     "INVALID_CURSOR": ErrorKind("INVALID_CURSOR", "invalid-cursor", 422, grpc.StatusCode.INVALID_ARGUMENT.value[0], 'The cursor is not one of this list', None),
     "IDEMPOTENCY_KEY_REUSED": ErrorKind("IDEMPOTENCY_KEY_REUSED", "idempotency-key-reused", 422, grpc.StatusCode.INVALID_ARGUMENT.value[0], 'The idempotency key was used for another request', None),
     "TOO_MANY_ATTEMPTS": ErrorKind("TOO_MANY_ATTEMPTS", "too-many-attempts", 429, grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], 'Too many attempts; wait before the next', 1),
+    "RATE_LIMITED": ErrorKind("RATE_LIMITED", "rate-limited", 429, grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], 'Too many requests; wait before the next', 1),
     "INTERNAL": ErrorKind("INTERNAL", "internal", 500, grpc.StatusCode.INTERNAL.value[0], 'Something went wrong on our side', None),
     "PAYMENT_PROVIDER_ERROR": ErrorKind("PAYMENT_PROVIDER_ERROR", "payment-provider-error", 502, grpc.StatusCode.UNAVAILABLE.value[0], 'The payment provider failed; nothing was charged', None),
     "UNAVAILABLE": ErrorKind("UNAVAILABLE", "unavailable", 503, grpc.StatusCode.UNAVAILABLE.value[0], 'The service is temporarily unavailable', 1),

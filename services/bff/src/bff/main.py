@@ -32,8 +32,6 @@ from bff.settings import Settings
 from bff.throttle import LoginThrottle
 from bff.tokens import AccessTokens, load_keys
 
-_HASHES_A_PASSWORD = ("register", "login", "changePassword")
-
 
 def build(
     settings: Settings, client: Redis, reader: HotReader, user_channel: Any, order_channel: Any
@@ -66,11 +64,7 @@ def build(
         UserHandlers(users, sessions),
         MetaHandlers(tokens),
     )
-    limits = Limits(
-        timeout=settings.request_timeout_seconds,
-        timeouts=dict.fromkeys(_HASHES_A_PASSWORD, settings.password_timeout_seconds),
-        body_bytes=settings.max_body_bytes,
-    )
+    limits = Limits(body_bytes=settings.max_body_bytes)
     return HttpApplication(OPERATIONS, handlers, Authenticator(tokens, sessions, users), limits)
 
 

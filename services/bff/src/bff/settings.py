@@ -24,10 +24,4 @@ class Settings(ChassisSettings):
     session_idle_days: Annotated[float, Field(description="Life of a session that is not refreshed", gt=0, le=400)] = (
         14.0
     )
-    request_timeout_seconds: Annotated[
-        float, Field(description="The deadline of every request; passed down and spent by each hop", gt=0, le=60)
-    ] = 2.0
-    password_timeout_seconds: Annotated[
-        float, Field(description="The deadline of requests that hash a password, which may queue", gt=0, le=60)
-    ] = 8.0
     max_body_bytes: Annotated[int, Field(description="Largest request body; 413 over it", ge=1024, le=1048576)] = 65536

@@ -9,7 +9,7 @@ import pytest
 from bff.tokens import AccessTokens, SigningKeyError, load_keys
 from chassis.errors import ServiceError
 from chassis.ids import uuid7
-from devstack.secrets import load_or_create, public_certificate, signing_keys
+from devstack.secrets import load_or_create, signing_keys
 
 USER, SESSION = str(uuid7()), str(uuid7())
 
@@ -72,8 +72,6 @@ def test_what_is_generated_is_for_its_owner_only_and_made_once(tmp_path: Path) -
     first, again = load_or_create(tmp_path / "s"), load_or_create(tmp_path / "s")
     assert first == again
     signing_keys(tmp_path / "s")
-    certificate = public_certificate(tmp_path / "s")
-    assert public_certificate(tmp_path / "s") == certificate
     for path in (tmp_path / "s").rglob("*"):
         mode = stat.S_IMODE(os.stat(path).st_mode)
         assert path.is_dir() or mode == 0o600, path

@@ -58,11 +58,8 @@ class Authenticated(Generic[P]):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on every request."""
+    """Bounds on every request; its timeout is in the contract."""
 
-    # Seconds; by operation id where it differs from the default.
-    timeout: float
-    timeouts: Mapping[str, float]
     body_bytes: int
 
 
@@ -154,7 +151,6 @@ class _Endpoint:
         self._operation = operation
         self._handler = handler
         self._authenticate = authenticate
-        self._timeout = limits.timeouts.get(operation.id, limits.timeout)
         self._body_bytes = limits.body_bytes
         # The handler gets what it asks for by name: call, body, query, headers, path parameters.
         self._wants = frozenset(inspect.signature(handler).parameters)
@@ -162,7 +158,7 @@ class _Endpoint:
 
     async def __call__(self, request: Request) -> Response:
         started = time.perf_counter()
-        deadline = asyncio.get_running_loop().time() + self._timeout
+        deadline = asyncio.get_running_loop().time() + self._operation.timeout
         current = RequestContext(
             request_id=context.accept_request_id(request.headers.get("x-request-id")),
             deadline=deadline,

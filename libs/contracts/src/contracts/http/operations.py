@@ -12,6 +12,16 @@ from contracts.http import models
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimit:
+    """How often one caller may call one operation in any window of `seconds`."""
+
+    requests: int
+    seconds: int
+    # Counted over all edges together (by the limiter), or in each edge for itself.
+    globally: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     """What the contract says about one operation; `query` and `headers` validate its parameters."""
 
@@ -23,6 +33,11 @@ class Operation:
     anonymous: bool
     success: int
     media_type: str
+    # Seconds until it is given up.
+    timeout: float
+    rate_limit: RateLimit
+    # The name of the model it answers with.
+    answer: str | None = None
     body: type[Struct] | None = None
     query: type[Struct] | None = None
     headers: type[Struct] | None = None
@@ -119,35 +134,35 @@ class UpdateUserHeaders(Struct, frozen=True, kw_only=True):
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    Operation(id='register', handler='register', method='POST', path='/v1/auth/register', permission=None, anonymous=True, success=201, media_type='application/json', body=models.RegisterRequest),
-    Operation(id='login', handler='login', method='POST', path='/v1/auth/login', permission=None, anonymous=True, success=200, media_type='application/json', body=models.LoginRequest, headers=LoginHeaders),
-    Operation(id='refreshTokens', handler='refresh_tokens', method='POST', path='/v1/auth/refresh', permission=None, anonymous=True, success=200, media_type='application/json', body=models.RefreshRequest, headers=RefreshTokensHeaders),
-    Operation(id='logout', handler='logout', method='POST', path='/v1/auth/logout', permission='profile:read', anonymous=False, success=204, media_type='application/json'),
-    Operation(id='getMe', handler='get_me', method='GET', path='/v1/me', permission='profile:read', anonymous=False, success=200, media_type='application/json', headers=GetMeHeaders),
-    Operation(id='updateMe', handler='update_me', method='PATCH', path='/v1/me', permission='profile:write', anonymous=False, success=200, media_type='application/json', body=models.UpdateMeRequest, headers=UpdateMeHeaders),
-    Operation(id='changePassword', handler='change_password', method='POST', path='/v1/me/password', permission='profile:write', anonymous=False, success=204, media_type='application/json', body=models.ChangePasswordRequest),
-    Operation(id='listMySessions', handler='list_my_sessions', method='GET', path='/v1/me/sessions', permission='profile:read', anonymous=False, success=200, media_type='application/json'),
-    Operation(id='revokeMySession', handler='revoke_my_session', method='DELETE', path='/v1/me/sessions/{session_id}', permission='profile:write', anonymous=False, success=204, media_type='application/json'),
-    Operation(id='getMyOverview', handler='get_my_overview', method='GET', path='/v1/me/overview', permission='orders:read', anonymous=False, success=200, media_type='application/json', headers=GetMyOverviewHeaders),
-    Operation(id='listProducts', handler='list_products', method='GET', path='/v1/products', permission=None, anonymous=True, success=200, media_type='application/json', query=ListProductsQuery),
-    Operation(id='getProduct', handler='get_product', method='GET', path='/v1/products/{product_id}', permission=None, anonymous=True, success=200, media_type='application/json', headers=GetProductHeaders),
-    Operation(id='listOrders', handler='list_orders', method='GET', path='/v1/orders', permission='orders:read', anonymous=False, success=200, media_type='application/json', query=ListOrdersQuery),
-    Operation(id='createOrder', handler='create_order', method='POST', path='/v1/orders', permission='orders:create', anonymous=False, success=201, media_type='application/json', body=models.CreateOrderRequest, headers=CreateOrderHeaders),
-    Operation(id='getOrder', handler='get_order', method='GET', path='/v1/orders/{order_id}', permission='orders:read', anonymous=False, success=200, media_type='application/json', headers=GetOrderHeaders),
-    Operation(id='payOrder', handler='pay_order', method='POST', path='/v1/orders/{order_id}/payment', permission='orders:pay', anonymous=False, success=200, media_type='application/json', body=models.PaymentRequest, headers=PayOrderHeaders),
-    Operation(id='cancelOrder', handler='cancel_order', method='POST', path='/v1/orders/{order_id}/cancellation', permission='orders:cancel', anonymous=False, success=200, media_type='application/json', body=models.CancellationRequest, headers=CancelOrderHeaders),
-    Operation(id='listAllOrders', handler='list_all_orders', method='GET', path='/v1/admin/orders', permission='orders:read_any', anonymous=False, success=200, media_type='application/json', query=ListAllOrdersQuery),
-    Operation(id='shipOrder', handler='ship_order', method='POST', path='/v1/admin/orders/{order_id}/shipment', permission='orders:fulfil', anonymous=False, success=200, media_type='application/json', body=models.ShipmentRequest, headers=ShipOrderHeaders),
-    Operation(id='deliverOrder', handler='deliver_order', method='POST', path='/v1/admin/orders/{order_id}/delivery', permission='orders:fulfil', anonymous=False, success=200, media_type='application/json', headers=DeliverOrderHeaders),
-    Operation(id='refundOrder', handler='refund_order', method='POST', path='/v1/admin/orders/{order_id}/refund', permission='orders:fulfil', anonymous=False, success=200, media_type='application/json', body=models.RefundRequest, headers=RefundOrderHeaders),
-    Operation(id='getOrderHistory', handler='get_order_history', method='GET', path='/v1/admin/orders/{order_id}/history', permission='orders:read_any', anonymous=False, success=200, media_type='application/json'),
-    Operation(id='createProduct', handler='create_product', method='POST', path='/v1/admin/products', permission='catalog:write', anonymous=False, success=201, media_type='application/json', body=models.CreateProductRequest),
-    Operation(id='updateProduct', handler='update_product', method='PATCH', path='/v1/admin/products/{product_id}', permission='catalog:write', anonymous=False, success=200, media_type='application/json', body=models.UpdateProductRequest, headers=UpdateProductHeaders),
-    Operation(id='adjustStock', handler='adjust_stock', method='POST', path='/v1/admin/products/{product_id}/stock', permission='catalog:write', anonymous=False, success=200, media_type='application/json', body=models.StockAdjustment),
-    Operation(id='listUsers', handler='list_users', method='GET', path='/v1/admin/users', permission='users:read_any', anonymous=False, success=200, media_type='application/json', query=ListUsersQuery),
-    Operation(id='updateUser', handler='update_user', method='PATCH', path='/v1/admin/users/{user_id}', permission='users:write_any', anonymous=False, success=200, media_type='application/json', body=models.UpdateUserRequest, headers=UpdateUserHeaders),
-    Operation(id='revokeUserSessions', handler='revoke_user_sessions', method='DELETE', path='/v1/admin/users/{user_id}/sessions', permission='users:write_any', anonymous=False, success=204, media_type='application/json'),
-    Operation(id='getJwks', handler='get_jwks', method='GET', path='/.well-known/jwks.json', permission=None, anonymous=True, success=200, media_type='application/json'),
-    Operation(id='getOpenapi', handler='get_openapi', method='GET', path='/openapi.yaml', permission=None, anonymous=True, success=200, media_type='application/yaml'),
-    Operation(id='getDocs', handler='get_docs', method='GET', path='/docs', permission=None, anonymous=True, success=200, media_type='text/html'),
+    Operation(id='register', handler='register', method='POST', path='/v1/auth/register', permission=None, anonymous=True, success=201, media_type='application/json', timeout=8.0, rate_limit=RateLimit(20, 60, True), answer='User', body=models.RegisterRequest),
+    Operation(id='login', handler='login', method='POST', path='/v1/auth/login', permission=None, anonymous=True, success=200, media_type='application/json', timeout=8.0, rate_limit=RateLimit(20, 60, True), answer='TokenPair', body=models.LoginRequest, headers=LoginHeaders),
+    Operation(id='refreshTokens', handler='refresh_tokens', method='POST', path='/v1/auth/refresh', permission=None, anonymous=True, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(30, 60, True), answer='TokenPair', body=models.RefreshRequest, headers=RefreshTokensHeaders),
+    Operation(id='logout', handler='logout', method='POST', path='/v1/auth/logout', permission='profile:read', anonymous=False, success=204, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False)),
+    Operation(id='getMe', handler='get_me', method='GET', path='/v1/me', permission='profile:read', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), answer='User', headers=GetMeHeaders),
+    Operation(id='updateMe', handler='update_me', method='PATCH', path='/v1/me', permission='profile:write', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), answer='User', body=models.UpdateMeRequest, headers=UpdateMeHeaders),
+    Operation(id='changePassword', handler='change_password', method='POST', path='/v1/me/password', permission='profile:write', anonymous=False, success=204, media_type='application/json', timeout=8.0, rate_limit=RateLimit(10, 60, True), body=models.ChangePasswordRequest),
+    Operation(id='listMySessions', handler='list_my_sessions', method='GET', path='/v1/me/sessions', permission='profile:read', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), answer='SessionList'),
+    Operation(id='revokeMySession', handler='revoke_my_session', method='DELETE', path='/v1/me/sessions/{session_id}', permission='profile:write', anonymous=False, success=204, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False)),
+    Operation(id='getMyOverview', handler='get_my_overview', method='GET', path='/v1/me/overview', permission='orders:read', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), answer='Overview', headers=GetMyOverviewHeaders),
+    Operation(id='listProducts', handler='list_products', method='GET', path='/v1/products', permission=None, anonymous=True, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), answer='ProductPage', query=ListProductsQuery),
+    Operation(id='getProduct', handler='get_product', method='GET', path='/v1/products/{product_id}', permission=None, anonymous=True, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), answer='Product', headers=GetProductHeaders),
+    Operation(id='listOrders', handler='list_orders', method='GET', path='/v1/orders', permission='orders:read', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), answer='OrderPage', query=ListOrdersQuery),
+    Operation(id='createOrder', handler='create_order', method='POST', path='/v1/orders', permission='orders:create', anonymous=False, success=201, media_type='application/json', timeout=2.0, rate_limit=RateLimit(120, 60, True), answer='Order', body=models.CreateOrderRequest, headers=CreateOrderHeaders),
+    Operation(id='getOrder', handler='get_order', method='GET', path='/v1/orders/{order_id}', permission='orders:read', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), answer='Order', headers=GetOrderHeaders),
+    Operation(id='payOrder', handler='pay_order', method='POST', path='/v1/orders/{order_id}/payment', permission='orders:pay', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(120, 60, True), answer='Order', body=models.PaymentRequest, headers=PayOrderHeaders),
+    Operation(id='cancelOrder', handler='cancel_order', method='POST', path='/v1/orders/{order_id}/cancellation', permission='orders:cancel', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), answer='Order', body=models.CancellationRequest, headers=CancelOrderHeaders),
+    Operation(id='listAllOrders', handler='list_all_orders', method='GET', path='/v1/admin/orders', permission='orders:read_any', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(300, 60, True), answer='OrderPage', query=ListAllOrdersQuery),
+    Operation(id='shipOrder', handler='ship_order', method='POST', path='/v1/admin/orders/{order_id}/shipment', permission='orders:fulfil', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), answer='Order', body=models.ShipmentRequest, headers=ShipOrderHeaders),
+    Operation(id='deliverOrder', handler='deliver_order', method='POST', path='/v1/admin/orders/{order_id}/delivery', permission='orders:fulfil', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), answer='Order', headers=DeliverOrderHeaders),
+    Operation(id='refundOrder', handler='refund_order', method='POST', path='/v1/admin/orders/{order_id}/refund', permission='orders:fulfil', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), answer='Order', body=models.RefundRequest, headers=RefundOrderHeaders),
+    Operation(id='getOrderHistory', handler='get_order_history', method='GET', path='/v1/admin/orders/{order_id}/history', permission='orders:read_any', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), answer='OrderHistory'),
+    Operation(id='createProduct', handler='create_product', method='POST', path='/v1/admin/products', permission='catalog:write', anonymous=False, success=201, media_type='application/json', timeout=2.0, rate_limit=RateLimit(600, 60, True), answer='Product', body=models.CreateProductRequest),
+    Operation(id='updateProduct', handler='update_product', method='PATCH', path='/v1/admin/products/{product_id}', permission='catalog:write', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), answer='Product', body=models.UpdateProductRequest, headers=UpdateProductHeaders),
+    Operation(id='adjustStock', handler='adjust_stock', method='POST', path='/v1/admin/products/{product_id}/stock', permission='catalog:write', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), answer='Product', body=models.StockAdjustment),
+    Operation(id='listUsers', handler='list_users', method='GET', path='/v1/admin/users', permission='users:read_any', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(300, 60, True), answer='UserPage', query=ListUsersQuery),
+    Operation(id='updateUser', handler='update_user', method='PATCH', path='/v1/admin/users/{user_id}', permission='users:write_any', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), answer='User', body=models.UpdateUserRequest, headers=UpdateUserHeaders),
+    Operation(id='revokeUserSessions', handler='revoke_user_sessions', method='DELETE', path='/v1/admin/users/{user_id}/sessions', permission='users:write_any', anonymous=False, success=204, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False)),
+    Operation(id='getJwks', handler='get_jwks', method='GET', path='/.well-known/jwks.json', permission=None, anonymous=True, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), answer='JsonWebKeySet'),
+    Operation(id='getOpenapi', handler='get_openapi', method='GET', path='/openapi.yaml', permission=None, anonymous=True, success=200, media_type='application/yaml', timeout=2.0, rate_limit=RateLimit(1200, 60, False)),
+    Operation(id='getDocs', handler='get_docs', method='GET', path='/docs', permission=None, anonymous=True, success=200, media_type='text/html', timeout=2.0, rate_limit=RateLimit(1200, 60, False)),
 )

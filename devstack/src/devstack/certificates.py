@@ -1,0 +1,292 @@
+"""The development certificate authority: who each process of a stack is.
+
+    pki/root.{crt,key}            signs intermediates only
+    pki/intermediate.{crt,key}    signs workload certificates
+    certs/<name>/tls.crt, tls.key, ca.crt     what a process reads
+
+A directory of `certs` has the layout of a mounted Kubernetes secret: the files are links through `..data`, which is
+replaced in one rename, so a reader sees the old pair or the new one, never a certificate with another's key. Envoy
+watches for that rename (SDS from files). cert-manager's CSI driver and SPIRE's helper write the same three files; in
+production they take the place of this module.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from devstack.secrets import write_private
+
+TRUST_DOMAIN = "backend.local"
+WORKLOADS = ("edge", "bff", "user", "order", "limiter", "ops")
+# The certificate of the public HTTPS listener: a server's only, with names instead of a SPIFFE id.
+PUBLIC = "public"
+LIFE = timedelta(hours=24)
+_CA_LIFE = timedelta(days=3650)
+# Against clocks that differ.
+_BACKDATE = timedelta(minutes=5)
+# How long after a change every Envoy has surely read it (it is told by the kernel, at once).
+SETTLE_SECONDS = 2.0
+
+
+def spiffe_id(name: str) -> str:
+    """The identity of a process, as https://spiffe.io/docs/latest/spiffe-about/spiffe-concepts/ defines it."""
+    return f"spiffe://{TRUST_DOMAIN}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate as people want to see it."""
+
+    name: str
+    identity: str
+    serial: str
+    issuer: str
+    not_before: datetime
+    not_after: datetime
+
+    @property
+    def renew_at(self) -> datetime:
+        """Half of its life is over."""
+        return self.not_before + (self.not_after - self.not_before) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Authority:
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+
+class Certificates:
+    """The authority and the certificates of one stack.
+
+    Args:
+        pki: the authority's own directory.
+        directory: one directory below it for each certificate.
+        life: of the workload certificates.
+    """
+
+    def __init__(self, pki: Path, directory: Path, life: timedelta = LIFE) -> None:
+        self._pki = pki
+        self._directory = directory
+        self._life = life
+
+    @property
+    def trust_bundle(self) -> Path:
+        """The roots that a client of the public listener trusts."""
+        return self._directory / PUBLIC / "ca.crt"
+
+    def ensure(self) -> None:
+        """Make the authority and every certificate that is missing, unreadable, or at half its life."""
+        with self._locked():
+            if not (self._pki / "intermediate.crt").exists():
+                self._make_authority()
+            for name in (*WORKLOADS, PUBLIC):
+                found = self._read(name)
+                if found is None or datetime.now(UTC) >= found.renew_at:
+                    self._issue(name)
+
+    def next_renewal(self) -> datetime:
+        """When the first certificate is due."""
+        return min(issued.renew_at for issued in self.issued())
+
+    def issued(self) -> list[Issued]:
+        """What is in use now."""
+        return [found for name in (*WORKLOADS, PUBLIC) if (found := self._read(name)) is not None]
+
+    def rotate(self) -> None:
+        """A new key and certificate for everybody, from the same authority."""
+        with self._locked():
+            for name in (*WORKLOADS, PUBLIC):
+                self._issue(name)
+
+    def rotate_authority(self) -> None:
+        """A new root and intermediate, without a moment in which somebody trusts too little.
+
+        First everybody trusts both roots, then everybody gets a certificate from the new one, then the old root goes.
+        """
+        with self._locked():
+            old = self._roots()
+            self._make_authority()
+            new = (self._pki / "root.crt").read_bytes()
+            for name in (*WORKLOADS, PUBLIC):
+                self._replace(name, roots=new + old)
+            time.sleep(SETTLE_SECONDS)
+            for name in (*WORKLOADS, PUBLIC):
+                self._issue(name, roots=new + old)
+            time.sleep(SETTLE_SECONDS)
+            for name in (*WORKLOADS, PUBLIC):
+                self._replace(name, roots=new)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        # The supervisor renews, a person rotates.
+        self._pki.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self._pki / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _make_authority(self) -> None:
+        root_key = ec.generate_private_key(ec.SECP256R1())
+        root = _authority_certificate("backend development root", root_key, None, path_length=1)
+        key = ec.generate_private_key(ec.SECP256R1())
+        signer = _Authority(root, root_key)
+        intermediate = _authority_certificate("backend development intermediate", key, signer, path_length=0)
+        write_private(self._pki / "root.key", _pem(root_key))
+        write_private(self._pki / "root.crt", root.public_bytes(Encoding.PEM))
+        write_private(self._pki / "intermediate.key", _pem(key))
+        # Last: its presence says that all of it is there.
+        write_private(self._pki / "intermediate.crt", intermediate.public_bytes(Encoding.PEM))
+
+    def _intermediate(self) -> _Authority:
+        certificate = x509.load_pem_x509_certificate((self._pki / "intermediate.crt").read_bytes())
+        key = load_pem_private_key((self._pki / "intermediate.key").read_bytes(), password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise TypeError("the intermediate's key is not an elliptic curve key")
+        return _Authority(certificate, key)
+
+    def _roots(self) -> bytes:
+        return (self._pki / "root.crt").read_bytes()
+
+    def _issue(self, name: str, roots: bytes | None = None) -> None:
+        authority = self._intermediate()
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = workload_certificate(name, key.public_key(), authority.certificate, authority.key, self._life)
+        chain = certificate.public_bytes(Encoding.PEM) + authority.certificate.public_bytes(Encoding.PEM)
+        self._write(name, {"tls.crt": chain, "tls.key": _pem(key), "ca.crt": roots or self._roots()})
+
+    def _replace(self, name: str, roots: bytes) -> None:
+        current = self._directory / name
+        files = {file: (current / file).read_bytes() for file in ("tls.crt", "tls.key")}
+        self._write(name, {**files, "ca.crt": roots})
+
+    def _write(self, name: str, files: dict[str, bytes]) -> None:
+        directory = self._directory / name
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        data = directory / "..data"
+        before = data.resolve() if data.exists() else None
+        version = directory / f"..{time.time_ns()}"
+        version.mkdir(mode=0o700)
+        for file, content in files.items():
+            write_private(version / file, content)
+        new_link = directory / "..data_new"
+        new_link.unlink(missing_ok=True)
+        new_link.symlink_to(version.name)
+        new_link.replace(data)
+        for file in files:
+            link = directory / file
+            if not link.is_symlink():
+                link.symlink_to(Path("..data") / file)
+        if before is not None:
+            shutil.rmtree(before, ignore_errors=True)
+
+    def _read(self, name: str) -> Issued | None:
+        try:
+            certificate = x509.load_pem_x509_certificate((self._directory / name / "tls.crt").read_bytes())
+        except (OSError, ValueError):
+            return None
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        identities = names.get_values_for_type(x509.UniformResourceIdentifier)
+        return Issued(
+            name=name,
+            identity=identities[0] if identities else ", ".join(names.get_values_for_type(x509.DNSName)),
+            serial=f"{certificate.serial_number:x}",
+            issuer=certificate.issuer.rfc4514_string().removeprefix("CN="),
+            not_before=certificate.not_valid_before_utc + _BACKDATE,
+            not_after=certificate.not_valid_after_utc,
+        )
+
+
+def _authority_certificate(
+    name: str, key: ec.EllipticCurvePrivateKey, signer: _Authority | None, *, path_length: int
+) -> x509.Certificate:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name} {os.urandom(3).hex()}")])
+    now = datetime.now(UTC)
+    issuer_key = signer.key if signer else key
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(signer.certificate.subject if signer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _BACKDATE)
+        .not_valid_after(now + _CA_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+        .sign(issuer_key, hashes.SHA256())
+    )
+
+
+def workload_certificate(
+    name: str,
+    key: ec.EllipticCurvePublicKey,
+    issuer: x509.Certificate,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    life: timedelta,
+    *,
+    begins: datetime | None = None,
+) -> x509.Certificate:
+    """A certificate for a process, or for the public listener; valid from `begins` (now) for `life`."""
+    begins = begins or datetime.now(UTC)
+    usages = [ExtendedKeyUsageOID.SERVER_AUTH]
+    names: list[x509.GeneralName]
+    if name == PUBLIC:
+        names = [x509.DNSName("localhost")]
+        names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
+    else:
+        names = [x509.UniformResourceIdentifier(spiffe_id(name))]
+        usages.append(ExtendedKeyUsageOID.CLIENT_AUTH)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(issuer.subject)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begins - _BACKDATE)
+        .not_valid_after(begins + life)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+        .sign(issuer_key, hashes.SHA256())
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

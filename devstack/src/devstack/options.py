@@ -1,0 +1,65 @@
+"""How a stack is run, where it differs from the defaults; chosen by `backend up`, kept in the stack's state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+# Every policy of deploy/envoy/policies that can be left out.
+POLICIES = (
+    "mtls", "peers", "admission", "access_log", "circuit_breakers", "outliers", "health_checks", "overload",
+    "connections", "authentication", "doubled_credentials", "global_rate_limits", "local_rate_limits", "body_limit",
+    "security_headers", "compression", "cors", "http3",
+)  # fmt: skip
+# Services that run as several processes when asked to.
+REPLICATED = ("bff", "user", "order")
+MAX_REPLICAS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """See `backend up --help`."""
+
+    replicas: Mapping[str, int] = field(default_factory=dict)
+    # Policies left out: for the tests that prove what each is for, and to measure what each costs.
+    without: tuple[str, ...] = ()
+    certificate_seconds: float = 86400
+    # Multiplies every limit of the contract.
+    rate_limit_scale: float = 1.0
+    cors_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    https_only: bool = False
+
+    def processes(self, service: str) -> tuple[str, ...]:
+        """The names of a service's processes: order, order-2, order-3."""
+        count = self.replicas.get(service, 1)
+        return (service, *(f"{service}-{number}" for number in range(2, count + 1)))
+
+
+def parse_replicas(texts: list[str]) -> dict[str, int]:
+    """`order=2` and the like.
+
+    Raises:
+        ValueError: an unknown service or an impossible number.
+    """
+    replicas = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        if name not in REPLICATED or not number.isdigit() or not 1 <= int(number) <= MAX_REPLICAS:
+            raise ValueError(
+                f"{text!r}: write SERVICE=N with one of {', '.join(REPLICATED)} and N from 1 to {MAX_REPLICAS}"
+            )
+        replicas[name] = int(number)
+    return replicas
+
+
+def parse_without(texts: list[str]) -> tuple[str, ...]:
+    """Names of policies.
+
+    Raises:
+        ValueError: there is no such policy.
+    """
+    for text in texts:
+        if text not in POLICIES:
+            raise ValueError(f"there is no policy {text!r}; there are: {', '.join(POLICIES)}")
+    return tuple(texts)

@@ -1,0 +1,64 @@
+"""Which limit a descriptor is counted against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
+
+from chassis.errors import ServiceError
+from contracts.http.operations import Operation
+
+# What one customer of a provider usually gets: counting single addresses would give everyone 2**64 of them.
+_IPV6_PREFIX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """So many requests in any window."""
+
+    requests: int
+    seconds: int
+
+
+class Limits:
+    """The limits of the contract and of connections, times `scale`."""
+
+    def __init__(self, operations: Iterable[Operation], *, connections_per_minute: int, scale: float) -> None:
+        self._by_operation = {
+            operation.id: Limit(max(1, int(operation.rate_limit.requests * scale)), operation.rate_limit.seconds)
+            for operation in operations
+        }
+        self._connections = Limit(max(1, int(connections_per_minute * scale)), 60)
+
+    def find(self, domain: str, entries: dict[str, str]) -> tuple[str, Limit]:
+        """The counter's name and its limit.
+
+        Raises:
+            ServiceError: INVALID_ARGUMENT for a descriptor that no policy of ours sends.
+        """
+        match (domain, entries):
+            case ("connections", {"remote_address": address}):
+                return f"connections:{network_of(address)}", self._connections
+            case ("operations", {"operation": operation, "user": user}) if operation in self._by_operation:
+                return f"{operation}:user:{user}", self._by_operation[operation]
+            case ("operations", {"operation": operation, "remote_address": address}) if operation in self._by_operation:
+                return f"{operation}:address:{network_of(address)}", self._by_operation[operation]
+        raise ServiceError("INVALID_ARGUMENT", f"no limit for {sorted(entries)} in domain {domain}")
+
+
+def network_of(address: str) -> str:
+    """The address that is counted: an IPv4 address, or the network of an IPv6 one.
+
+    Raises:
+        ServiceError: INVALID_ARGUMENT when it is no address.
+    """
+    try:
+        parsed = ip_address(address)
+    except ValueError as error:
+        raise ServiceError("INVALID_ARGUMENT", "not an address") from error
+    if isinstance(parsed, IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(ip_network((parsed, _IPV6_PREFIX), strict=False).network_address)
+    return str(parsed)

@@ -1,0 +1,46 @@
+"""The limiter's composition root: the only place where its objects are built and wired."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from chassis import valkey
+from chassis.config import load
+from chassis.grpc.server import GrpcApplication
+from chassis.grpc.serving import serve_contract
+from chassis.lifecycle import Composition, ServiceProcess, patiently
+from chassis.logging import configure
+from contracts.envoy.service.ratelimit.v3 import rls_pb2
+from contracts.envoy.service.ratelimit.v3.rls_pb2_grpc import add_RateLimitServiceServicer_to_server
+from contracts.http.operations import OPERATIONS
+
+from limiter.handlers import RateLimitHandlers
+from limiter.limits import Limits
+from limiter.settings import Settings
+from limiter.window import SlidingWindow
+
+
+@asynccontextmanager
+async def compose() -> AsyncIterator[Composition]:
+    """Open the Valkey pool and wire the limiter; closed again at the end."""
+    settings = load(Settings)
+    configure("limiter", environment=settings.environment, version=settings.version, level=settings.log_level)
+    client = valkey.connect(settings.valkey_url.get_secret_value(), max_connections=settings.valkey_connections)
+    try:
+        await patiently("Valkey", client.ping)
+        limits = Limits(
+            OPERATIONS,
+            connections_per_minute=settings.connections_per_minute,
+            scale=settings.rate_limit_scale,
+        )
+        application = GrpcApplication()
+        with serve_contract(application, rls_pb2.DESCRIPTOR.services_by_name["RateLimitService"]) as contract:
+            add_RateLimitServiceServicer_to_server(RateLimitHandlers(limits, SlidingWindow(client)), contract)
+        yield Composition(application, {"valkey": client.ping})
+    finally:
+        await client.aclose()
+
+
+app = ServiceProcess(compose)
+ops = app.ops

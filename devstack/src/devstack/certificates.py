@@ -26,15 +26,10 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from devstack.secrets import write_private
+from devstack.secrets import private_pem, write_private
 
 TRUST_DOMAIN = "backend.local"
 WORKLOADS = ("edge", "bff", "user", "order", "limiter", "ops")
@@ -151,9 +146,9 @@ class Certificates:
         key = ec.generate_private_key(ec.SECP256R1())
         signer = _Authority(root, root_key)
         intermediate = _authority_certificate("backend development intermediate", key, signer, path_length=0)
-        write_private(self._pki / "root.key", _pem(root_key))
+        write_private(self._pki / "root.key", private_pem(root_key))
         write_private(self._pki / "root.crt", root.public_bytes(Encoding.PEM))
-        write_private(self._pki / "intermediate.key", _pem(key))
+        write_private(self._pki / "intermediate.key", private_pem(key))
         # Last: its presence says that all of it is there.
         write_private(self._pki / "intermediate.crt", intermediate.public_bytes(Encoding.PEM))
 
@@ -172,7 +167,7 @@ class Certificates:
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = workload_certificate(name, key.public_key(), authority.certificate, authority.key, self._life)
         chain = certificate.public_bytes(Encoding.PEM) + authority.certificate.public_bytes(Encoding.PEM)
-        self._write(name, {"tls.crt": chain, "tls.key": _pem(key), "ca.crt": roots or self._roots()})
+        self._write(name, {"tls.crt": chain, "tls.key": private_pem(key), "ca.crt": roots or self._roots()})
 
     def _replace(self, name: str, roots: bytes) -> None:
         current = self._directory / name
@@ -286,7 +281,3 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

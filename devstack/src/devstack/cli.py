@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from devstack import state
+from devstack import keys, state
 from devstack.certificates import Certificates
 from devstack.layout import DEFAULT_DATA_DIR, HIGHEST_OFFSET, Layout
 from devstack.options import Options, parse_replicas, parse_without
@@ -191,14 +191,39 @@ def reset(
     shutil.rmtree(layout.sockets, ignore_errors=True)
 
 
+signing_keys = typer.Typer(help="The keys that sign access tokens.")
+app.add_typer(signing_keys, name="keys")
+
+
+@signing_keys.callback(invoke_without_command=True)
+def show_keys(context: typer.Context, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Which keys there are, and what each is for now."""
+    if context.invoked_subcommand is not None:
+        return
+    for key in keys.states(_known(data_dir)):
+        console.print(f"{key.state:<10} {key.kid}  made {key.created:%Y-%m-%d %H:%M:%S}Z")
+
+
+@signing_keys.command("rotate")
+def rotate_keys(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """A new signing key, while everything serves; the old one verifies until its last token has expired."""
+    begins = keys.rotate(_known(data_dir))
+    console.print(f"the new key is published; it signs from {begins:%H:%M:%S}Z")
+
+
+def _known(data_dir: Path) -> Layout:
+    layout = Layout(data_dir.resolve())
+    if not layout.pki.exists():
+        console.print("nothing here yet; certificates and keys are made on the first `backend up`", style="red")
+        raise typer.Exit(3)
+    return layout
+
+
 certs = typer.Typer(help="The certificates of the stack's processes.", no_args_is_help=False)
 app.add_typer(certs, name="certs")
 
 
 def _certificates(layout: Layout) -> Certificates:
-    if not layout.pki.exists():
-        console.print("no certificates here; they are made on the first `backend up`", style="red")
-        raise typer.Exit(3)
     return Certificates(layout.pki, layout.certificates)
 
 
@@ -207,7 +232,7 @@ def show_certificates(context: typer.Context, data_dir: DataDir = DEFAULT_DATA_D
     """Who has a certificate, from whom and until when."""
     if context.invoked_subcommand is not None:
         return
-    for issued in _certificates(Layout(data_dir.resolve())).issued():
+    for issued in _certificates(_known(data_dir)).issued():
         expiry, renewal = (f"{moment:%Y-%m-%d %H:%M:%S}Z" for moment in (issued.not_after, issued.renew_at))
         console.print(
             f"{issued.name:<8} {issued.identity:<30} expires {expiry}, renewed from {renewal}\n"
@@ -221,7 +246,7 @@ def rotate_certificates(
     ca: Annotated[bool, typer.Option("--ca", help="A new authority as well: root, intermediate and all.")] = False,
 ) -> None:
     """New keys and certificates for every process, while they serve."""
-    certificates = _certificates(Layout(data_dir.resolve()))
+    certificates = _certificates(_known(data_dir))
     if ca:
         certificates.rotate_authority()
     else:
@@ -232,7 +257,7 @@ def rotate_certificates(
 @certs.command("trust")
 def print_trust(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """How a browser or curl trusts the public HTTPS certificate."""
-    layout = Layout(data_dir.resolve())
+    layout = _known(data_dir)
     bundle = _certificates(layout).trust_bundle
     current = state.read(layout)
     url = current.endpoints["public_tls"] if current else layout.endpoints(())["public_tls"]

@@ -28,8 +28,6 @@ _SOURCE = ROOT / "deploy" / "envoy"
 EDGE_MARGIN = 1.0
 MAX_BODY_BYTES = 65536
 JWKS_CACHE_SECONDS = 15
-_MAX_CONNECTIONS = 4096
-_MAX_HEAP_BYTES = 512 * 1024 * 1024
 # What Envoy itself answers: the problem each status is, and the status it becomes. (The token filter says 403 for a
 # wrong audience, which RFC 6750 calls an invalid token; an unknown transfer coding is the client's mistake.)
 _LOCAL_REPLIES = {
@@ -154,19 +152,21 @@ def render(layout: Layout, options: Options, *, lifespan: bool = True) -> dict[s
     `lifespan` says whether the applications open their pools when Envoy starts; not to have a rendering validated.
     """
     layout.run.mkdir(mode=0o700, parents=True, exist_ok=True)
-    renderer = _Renderer(layout, options, lifespan=lifespan)
-    paths = {}
-    for service in SERVICES:
-        for name in options.processes(service.name):
-            paths[name] = renderer.service(service, name)
-    paths["edge"] = renderer.edge()
-    return paths
+    renderer = _Renderer(layout, options, layout, lifespan=lifespan)
+    return {name: renderer.process(name) for name in process_names(options)}
+
+
+def render_one(layout: Layout, options: Options, process: str, own: Layout) -> Path:
+    """Write the configuration of one more process of a running stack, which listens on the ports of `own`."""
+    return _Renderer(layout, options, own, lifespan=True).process(process)
 
 
 class _Renderer:
-    def __init__(self, layout: Layout, options: Options, *, lifespan: bool) -> None:
+    def __init__(self, layout: Layout, options: Options, own: Layout, *, lifespan: bool) -> None:
         self._layout = layout
         self._options = options
+        self._own = own
+        self._suffix = "" if own == layout else f"-at-{own.port_offset}"
         self._lifespan = lifespan
         self._directory = layout.envoy
         self._jinja = Environment(
@@ -176,28 +176,31 @@ class _Renderer:
         )
         self._jinja.globals["on"] = lambda policy: policy not in options.without
 
-    def service(self, service: Service, name: str) -> Path:
+    def process(self, name: str) -> Path:
+        service = name.partition("-")[0]
+        return self._edge() if service == "edge" else self._service(_BY_NAME[service], name)
+
+    def _service(self, service: Service, name: str) -> Path:
         values = {
             **self._common(name, service.name),
             "package": service.package,
             "grpc": service.grpc,
             "lifespan": self._lifespan,
             "module": str(_module()),
-            "port": self._layout.port(name),
+            "port": self._own.port(name),
             "peers": service.peers,
             "request_id": "%REQ(X-REQUEST-ID)%",
-            "ops_socket": f"run/{name}.ops.sock",
+            "ops_socket": f"run/{name}{self._suffix}.ops.sock",
             "upstreams": [self._upstream(upstream) for upstream in service.upstreams],
         }
         return self._write(name, "service.yaml.j2", values)
 
-    def edge(self, name: str = "edge") -> Path:
+    def _edge(self) -> Path:
         operations = routes()
-        self._secret_files("edge")
         values = {
-            **self._common(name, "edge"),
-            "port": self._layout.port("public"),
-            "tls_port": self._layout.port("public_tls"),
+            **self._common("edge", "edge"),
+            "port": self._own.port("public"),
+            "tls_port": self._own.port("public_tls"),
             "upstreams": [self._upstream("bff"), self._upstream("limiter")],
             "operations": operations,
             "known_paths": list(dict.fromkeys(operation.match for operation in operations)),
@@ -215,7 +218,7 @@ class _Renderer:
                 for code, (status, reason) in _LOCAL_REPLIES.items()
             ],
         }
-        return self._write(name, "edge.yaml.j2", values)
+        return self._write("edge", "edge.yaml.j2", values)
 
     def _common(self, name: str, service: str) -> dict[str, Any]:
         return {
@@ -225,13 +228,13 @@ class _Renderer:
             "version": "0.1.0",
             "address": "127.0.0.1",
             "ops_address": "127.0.0.1",
-            "ops_port": self._layout.port(f"{name}_ops"),
+            "ops_port": self._own.port(f"{name}_ops"),
             "ops_networks": [_network("127.0.0.0/8")],
-            "admin_socket": f"run/{name}.admin.sock",
+            "admin_socket": f"run/{name}{self._suffix}.admin.sock",
             "trust_domain": TRUST_DOMAIN,
             "sds": str(self._secret_files(service)),
-            "max_connections": _MAX_CONNECTIONS,
-            "max_heap_bytes": _MAX_HEAP_BYTES,
+            "max_connections": self._options.max_connections,
+            "max_heap_bytes": self._options.max_heap_mib * 1024 * 1024,
         }
 
     def _upstream(self, service: str) -> Upstream:
@@ -274,7 +277,7 @@ class _Renderer:
             yaml.safe_load(text)
         finally:
             self._directory.mkdir(parents=True, exist_ok=True)
-            path = self._directory / f"{name}.yaml"
+            path = self._directory / f"{name}{self._suffix}.yaml"
             path.write_text(text)
             path.chmod(0o600)
         return path

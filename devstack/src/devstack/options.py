@@ -29,6 +29,9 @@ class Options:
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     https_only: bool = False
+    # Of one Envoy: connections to it, and its own heap (without Python's).
+    max_connections: int = 4096
+    max_heap_mib: int = 512
 
     def processes(self, service: str) -> tuple[str, ...]:
         """The names of a service's processes: order, order-2, order-3."""

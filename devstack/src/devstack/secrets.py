@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -60,16 +59,8 @@ def _memorable() -> str:
     return "-".join(secrets.token_hex(2) for _ in range(4))
 
 
-def signing_keys(directory: Path) -> Path:
-    """A directory with at least one ES256 key for access tokens."""
-    keys = directory / "signing-keys"
-    keys.mkdir(parents=True, exist_ok=True)
-    if not any(keys.glob("*.pem")):
-        write_private(keys / f"{datetime.now(UTC):%Y%m%dT%H%M%S}.pem", _pem(ec.generate_private_key(ec.SECP256R1())))
-    return keys
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """PKCS #8, not encrypted: the file's mode protects it."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 

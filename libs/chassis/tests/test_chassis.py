@@ -181,7 +181,8 @@ class TestConfiguration:
         assert "hunter2" not in message
 
     def test_a_secret_cannot_be_printed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name, value in {"VALKEY_URL": "x", "DATABASE_URL": "hunter2", "CURSOR_SECRET": "hunter2" * 5}.items():
+        secrets = {"VALKEY_URL": "x", "DATABASE_URL": "hunter2", "CURSOR_SECRET": "hunter2" * 5}
+        for name, value in {**secrets, "JWKS_FILE": "jwks.json"}.items():
             monkeypatch.setenv(name, value)
         settings = load(DatabaseSettings)
         assert "hunter2" not in f"{settings} {settings!r} {settings.model_dump_json()}"

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+import jwt
 import pytest
 from chassis import context
 from chassis.context import RequestContext
@@ -15,8 +17,11 @@ from chassis.grpc.policy import ContractMismatchError
 from chassis.grpc.server import GrpcApplication
 from chassis.grpc.serving import serve_contract
 from chassis.identity import Caller
+from chassis.ids import uuid7
+from chassis.tokens import TokenVerifier
 from contracts.order.v1 import order_pb2
 from contracts.order.v1.order_pb2_grpc import OrderServiceServicer, OrderServiceStub, add_OrderServiceServicer_to_server
+from cryptography.hazmat.primitives.asymmetric import ec
 
 ID = "01987b0e-5f3c-7c3e-9b1a-3f0d9e6a7b21"
 SERVICE = order_pb2.DESCRIPTOR.services_by_name["OrderService"]
@@ -40,6 +45,28 @@ class Orders(OrderServiceServicer):
         raise RuntimeError("a secret")
 
 
+class Keys:
+    """One key that signs and verifies."""
+
+    generation = 0
+    private = ec.generate_private_key(ec.SECP256R1())
+
+    def current(self) -> dict[str, ec.EllipticCurvePublicKey]:
+        return {"k": self.private.public_key()}
+
+
+TOKENS = TokenVerifier(Keys(), issuer="me", audience="api")
+USER, SESSION = str(uuid7()), str(uuid7())
+
+
+def token_of(*roles: str, key: ec.EllipticCurvePrivateKey = Keys.private, **changes: Any) -> str:
+    now = int(time.time())
+    claims = {
+        "iss": "me", "aud": "api", "sub": USER, "sid": SESSION, "roles": roles, "iat": now, "exp": now + 300, "jti": "1",
+    }  # fmt: skip
+    return jwt.encode({**claims, **changes}, key, algorithm="ES256", headers={"kid": "k"})
+
+
 @pytest.fixture
 def servicer() -> Orders:
     return Orders()
@@ -48,13 +75,13 @@ def servicer() -> Orders:
 @pytest.fixture
 def stub(servicer: Orders) -> OrderServiceStub:
     application = GrpcApplication()
-    with serve_contract(application, SERVICE) as contract:
+    with serve_contract(application, SERVICE, tokens=TOKENS) as contract:
         add_OrderServiceServicer_to_server(servicer, contract)
     return OrderServiceStub(in_process_channel(application))  # type: ignore[call-overload, no-any-return]
 
 
 def as_caller(*roles: str, deadline: float | None = None) -> Any:
-    return context.serving(RequestContext("request-1", deadline, Caller("user-1", "session-1", roles)))
+    return context.serving(RequestContext("request-1", deadline, Caller(USER, SESSION, roles), token_of(*roles)))
 
 
 async def refused(call: Any) -> ServiceError:
@@ -69,7 +96,7 @@ async def test_the_context_crosses_the_hop_and_is_cleared_after(stub: OrderServi
         await client.call(stub.GetOrder, order_pb2.GetOrderRequest(id=ID))
     (seen,) = servicer.seen
     assert seen is not None
-    assert (seen.request_id, seen.caller) == ("request-1", Caller("user-1", "session-1", ("customer",)))
+    assert (seen.request_id, seen.caller) == ("request-1", Caller(USER, SESSION, ("customer",)))
     assert seen.deadline is not None
     assert abs(seen.deadline - deadline) < 0.1
     assert context.current() is None
@@ -119,6 +146,7 @@ class FlakyMethod:
     def __init__(self, failures: int) -> None:
         self.failures = failures
         self.calls = 0
+        self.path = "/flaky.Service/Method"
 
     async def __call__(self, request: Any, *, timeout: float | None, metadata: Any) -> str:
         self.calls += 1
@@ -136,6 +164,51 @@ async def test_reads_are_retried_twice_and_writes_never() -> None:
     assert ((await refused(client.call(method, None))).reason, method.calls) == ("UNAVAILABLE", 1)
 
 
+async def test_a_peer_that_fails_everybody_is_not_called_three_times_as_often() -> None:
+    method = FlakyMethod(10**6)
+    method.path = "/budget.Service/Method"
+    for _ in range(100):
+        await refused(client.call(method, None, retry=True))
+    # A hundred calls, a fifth as many retries, and those that were saved up.
+    assert method.calls <= 100 + 20 + 10
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "no.token.at-all",
+        token_of("customer", key=ec.generate_private_key(ec.SECP256R1())),
+        token_of("customer", iss="another"),
+        token_of("customer", aud="another"),
+        token_of("customer", exp=int(time.time()) - 1),
+        token_of("customer", nbf=int(time.time()) + 60),
+        token_of("customer", roles="admin"),
+        token_of("customer", sub="admin"),
+    ],
+)
+async def test_a_peer_cannot_invent_a_user(stub: OrderServiceStub, servicer: Orders, token: str) -> None:
+    with context.serving(RequestContext("request-1", None, Caller(USER, SESSION, ("customer",)), token)):
+        refusal = await refused(client.call(stub.GetOrder, order_pb2.GetOrderRequest(id=ID)))
+    assert (refusal.reason, servicer.seen) == ("UNAUTHENTICATED", [])
+
+
+async def test_a_peer_can_take_roles_away_and_not_add_any(stub: OrderServiceStub) -> None:
+    ship = order_pb2.ShipOrderRequest(order_id=ID, carrier="x", tracking_number="x")
+    for in_token, claimed in ((("customer",), ("customer", "support")), (("customer", "support"), ("customer",))):
+        caller = Caller(USER, SESSION, claimed)
+        with context.serving(RequestContext("request-1", None, caller, token_of(*in_token))):
+            assert (await refused(client.call(stub.ShipOrder, ship))).reason == "PERMISSION_DENIED"
+
+
+def test_a_contract_that_needs_callers_needs_a_verifier() -> None:
+    with (
+        pytest.raises(ContractMismatchError, match="GetOrder needs a caller, and nothing verifies tokens"),
+        serve_contract(GrpcApplication(), SERVICE) as contract,
+    ):
+        add_OrderServiceServicer_to_server(Orders(), contract)
+
+
 def test_a_service_that_lacks_handlers_does_not_start_and_names_each() -> None:
     class Half(OrderServiceServicer):
         async def GetOrder(self, request: Any, context: Any) -> Any: ...
@@ -143,7 +216,7 @@ def test_a_service_that_lacks_handlers_does_not_start_and_names_each() -> None:
     Half.__abstractmethods__ = frozenset()
     with (
         pytest.raises(ContractMismatchError) as caught,
-        serve_contract(GrpcApplication(), SERVICE) as contract,
+        serve_contract(GrpcApplication(), SERVICE, tokens=TOKENS) as contract,
     ):
         add_OrderServiceServicer_to_server(Half(), contract)
     assert "order.v1.OrderService.CancelOrder has no handler" in str(caught.value)

@@ -6,6 +6,7 @@ A service declares a `Settings` subclass; docs/configuration.md is generated fro
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
@@ -38,8 +39,22 @@ class Settings(BaseSettings):
     ] = 16
 
 
-class DatabaseSettings(Settings):
+class TokenSettings(Settings):
+    """What everybody agrees on who issues or verifies access tokens."""
+
+    token_issuer: Annotated[str, Field(description="`iss` of the access tokens", min_length=1)] = (
+        "https://backend.local"
+    )
+    token_audience: Annotated[str, Field(description="`aud` of the access tokens", min_length=1)] = "backend-api"
+
+
+class DatabaseSettings(TokenSettings):
     """What a service with a database is configured with as well."""
+
+    jwks_file: Annotated[
+        Path,
+        Field(description="The public keys that verify access tokens (a JSON Web Key Set); read again when it changes"),
+    ]
 
     database_url: Annotated[SecretStr, Field(description="libpq URL of the service's own database and role")]
     database_pool_min: Annotated[int, Field(description="Connections kept open", ge=0, le=500)] = 2

@@ -8,15 +8,14 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chassis.identity import Caller
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 METADATA_REQUEST_ID = "x-request-id"
-METADATA_CALLER = "x-caller-id"
-METADATA_SESSION = "x-caller-session"
+METADATA_TOKEN = "authorization"
 METADATA_ROLES = "x-caller-roles"
 METADATA_TRACE = "traceparent"
 
@@ -29,6 +28,8 @@ class RequestContext:
     # On the event loop's clock (`loop.time()`), seconds; None when nobody set one.
     deadline: float | None = None
     caller: Caller | None = None
+    # The caller's access token, which every hop verifies for itself.
+    token: str = ""
     # W3C Trace Context; passed on unchanged until telemetry makes spans of its own.
     traceparent: str = ""
 
@@ -45,23 +46,23 @@ class RequestContext:
             metadata.append((METADATA_TRACE, self.traceparent))
         if self.caller is not None:
             metadata += [
-                (METADATA_CALLER, self.caller.user_id),
-                (METADATA_SESSION, self.caller.session_id),
+                (METADATA_TOKEN, f"Bearer {self.token}"),
+                # What the caller's roles are now. They can only take away from those in the token.
                 (METADATA_ROLES, ",".join(self.caller.roles)),
             ]
         return metadata
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], deadline: float | None) -> RequestContext:
-        """Read back what `to_metadata` wrote; a missing or ill-formed request id is replaced."""
-        caller_id = metadata.get(METADATA_CALLER, "")
-        roles = metadata.get(METADATA_ROLES, "")
+        """Read back what `to_metadata` wrote, but for the caller, who is not known before the token is verified.
+
+        A missing or ill-formed request id is replaced.
+        """
+        scheme, _, token = metadata.get(METADATA_TOKEN, "").partition(" ")
         return cls(
             request_id=accept_request_id(metadata.get(METADATA_REQUEST_ID)),
             deadline=deadline,
-            caller=Caller(caller_id, metadata.get(METADATA_SESSION, ""), tuple(roles.split(",")) if roles else ())
-            if caller_id
-            else None,
+            token=token if scheme == "Bearer" else "",
             traceparent=metadata.get(METADATA_TRACE, ""),
         )
 
@@ -90,6 +91,13 @@ def caller() -> Caller:
     if context is None or context.caller is None:
         raise LookupError("this operation has no authenticated caller; its contract must name a permission")
     return context.caller
+
+
+def authenticated(by: Caller) -> None:
+    """Note who calls, for the rest of the request being served."""
+    context = _current.get()
+    if context is not None:
+        _current.set(replace(context, caller=by))
 
 
 @contextmanager

@@ -19,12 +19,15 @@ import msgspec
 from contracts.http.models import JsonWebKeySet
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
+from chassis.config import DatabaseSettings
 from chassis.errors import ServiceError
 
 ALGORITHM = "ES256"
 _REQUIRED = ["iss", "aud", "sub", "sid", "roles", "iat", "exp", "jti"]
 _REMEMBERED = 8192
 _LOOK_SECONDS = 1.0
+# A token that was good when the request began is good until its end, and the longest takes this long.
+_LEEWAY_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,20 @@ class JwksFile:
                 raise ValueError(f"{self._path}: {jwk.kid} is not an elliptic curve key")  # noqa: TRY004 - of the file
             keys[jwk.kid] = key
         return keys
+
+
+def token_verifier(settings: DatabaseSettings) -> TokenVerifier:
+    """The verifier of a service behind the BFF.
+
+    Raises:
+        OSError, ValueError: the key set cannot be read.
+    """
+    return TokenVerifier(
+        JwksFile(settings.jwks_file),
+        issuer=settings.token_issuer,
+        audience=settings.token_audience,
+        leeway=_LEEWAY_SECONDS,
+    )
 
 
 class TokenVerifier:

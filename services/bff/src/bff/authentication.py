@@ -53,7 +53,7 @@ class Authenticator:
         if user.status != user_pb2.USER_STATUS_ACTIVE:
             raise ServiceError("UNAUTHENTICATED")
         caller = Caller(user.id, check.session.id, tuple(user.roles))
-        return Authenticated(caller, Principal(check.session, user))
+        return Authenticated(caller, token, Principal(check.session, user))
 
 
 async def resolve_user(users: UserServiceStub, user_id: str) -> user_pb2.User:

@@ -30,7 +30,7 @@ from bff.handlers.users import UserHandlers
 from bff.sessions import SessionStore
 from bff.settings import Settings
 from bff.throttle import LoginThrottle
-from bff.tokens import AccessTokens, load_keys
+from bff.tokens import AccessTokens, SigningKeys
 
 
 def build(
@@ -40,7 +40,7 @@ def build(
     users = UserServiceStub(user_channel)
     orders = OrderServiceStub(order_channel)
     tokens = AccessTokens(
-        load_keys(settings.signing_keys_dir),
+        SigningKeys(settings.signing_keys_dir, settings.signing_key_activation_seconds),
         issuer=settings.token_issuer,
         audience=settings.token_audience,
         lifetime=settings.access_token_seconds,

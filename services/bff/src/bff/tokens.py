@@ -1,4 +1,4 @@
-"""Access tokens: JWT (RFC 7519), ES256, five minutes; keys rotate by `kid`."""
+"""Issues access tokens; `chassis.tokens` verifies them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
 import jwt
-from chassis.errors import ServiceError
+import structlog
+from chassis.tokens import ALGORITHM, TokenVerifier
 from contracts.http import models
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-_ALGORITHM = "ES256"
-_REQUIRED = ["iss", "aud", "sub", "sid", "roles", "iat", "exp", "jti"]
-_VERIFIED_TOKENS = 8192
+_LOOK_SECONDS = 1.0
+_NAME = "%Y%m%dT%H%M%S"
+_log = structlog.get_logger(__name__)
 
 
 class SigningKeyError(Exception):
@@ -32,25 +33,17 @@ class SigningKey:
     """A P-256 key and its id, the RFC 7638 thumbprint of its public half."""
 
     kid: str
+    # Unix seconds.
+    created: float
     private: ec.EllipticCurvePrivateKey
     jwk: models.JsonWebKey
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
-    """What a verified access token says."""
-
-    user_id: str
-    session_id: str
-    # Unix seconds.
-    expires_at: float
-
-
 def load_keys(directory: Path) -> tuple[SigningKey, ...]:
-    """All private keys of a directory, by file name: the last one signs, all verify.
+    """All private keys of a directory, oldest first; a file is named by its time, 20261231T235959.pem (UTC).
 
     Raises:
-        SigningKeyError: there is none, or one is no P-256 key.
+        SigningKeyError: there is none, or one is no P-256 key or has another name.
     """
     keys = tuple(_load_key(path) for path in sorted(directory.glob("*.pem")))
     if not keys:
@@ -59,6 +52,10 @@ def load_keys(directory: Path) -> tuple[SigningKey, ...]:
 
 
 def _load_key(path: Path) -> SigningKey:
+    try:
+        created = datetime.strptime(path.stem, _NAME).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        raise SigningKeyError(f"{path.name} is not named by its time, like 20261231T235959.pem") from None
     private = load_pem_private_key(path.read_bytes(), password=None)
     if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
         raise SigningKeyError(f"{path.name} is not a P-256 private key")
@@ -68,18 +65,73 @@ def _load_key(path: Path) -> SigningKey:
     canonical = json.dumps({"crv": "P-256", "kty": "EC", "x": x, "y": y}, separators=(",", ":"))
     kid = _base64url(hashlib.sha256(canonical.encode()).digest())
     jwk = models.JsonWebKey(kty="EC", crv="P-256", x=x, y=y, kid=kid, use="sig", alg="ES256")
-    return SigningKey(kid, private, jwk)
+    return SigningKey(kid, created, private, jwk)
 
 
 def _base64url(value: bytes) -> str:
     return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
 
 
-class AccessTokens:
+class SigningKeys:
+    """The keys of a directory, read again when it changes: all verify, and the newest that all verifiers know signs.
+
+    Args:
+        directory: see `load_keys`.
+        activation: seconds from a key's making until it signs: until then it is only published.
+        now: Unix seconds.
+
+    Raises:
+        SigningKeyError: see `load_keys`. Later, what was read last stays in force.
+    """
+
+    def __init__(self, directory: Path, activation: float, now: Callable[[], float] = time.time) -> None:
+        self._directory = directory
+        self._activation = activation
+        self._now = now
+        self.generation = 0
+        self._looked = now()
+        self._stamp = directory.stat().st_mtime_ns
+        self._set(load_keys(directory))
+
+    def _set(self, keys: tuple[SigningKey, ...]) -> None:
+        self._all = keys
+        self._public = {key.kid: key.private.public_key() for key in keys}
+
+    def all(self) -> tuple[SigningKey, ...]:
+        """Every key, oldest first."""
+        now = self._now()
+        if abs(now - self._looked) >= _LOOK_SECONDS:
+            self._looked = now
+            try:
+                if (stamp := self._directory.stat().st_mtime_ns) != self._stamp:
+                    self._set(load_keys(self._directory))
+                    self._stamp = stamp
+                    self.generation += 1
+                    _log.info("signing keys changed", kids=[key.kid for key in self._all])
+            except (OSError, ValueError, SigningKeyError) as error:
+                _log.error("signing keys could not be read again", error=str(error))
+        return self._all
+
+    def current(self) -> Mapping[str, ec.EllipticCurvePublicKey]:
+        """The public halves by kid."""
+        self.all()
+        return self._public
+
+    def signing(self) -> SigningKey:
+        """The newest key that has been published for long enough; the oldest when none has."""
+        known = [key for key in self.all() if key.created + self._activation <= self._now()]
+        return known[-1] if known else self._all[0]
+
+    def jwks(self) -> models.JsonWebKeySet:
+        """What verifiers read (RFC 7517)."""
+        return models.JsonWebKeySet(keys=[key.jwk for key in self.all()])
+
+
+class AccessTokens(TokenVerifier):
     """Issues and verifies access tokens.
 
     Args:
-        keys: see `load_keys`.
+        keys: see `SigningKeys`.
         issuer, audience: the `iss` and `aud` claims.
         lifetime: seconds.
         new_id: makes `jti`s.
@@ -88,7 +140,7 @@ class AccessTokens:
 
     def __init__(
         self,
-        keys: tuple[SigningKey, ...],
+        keys: SigningKeys,
         *,
         issuer: str,
         audience: str,
@@ -96,17 +148,14 @@ class AccessTokens:
         new_id: Callable[[], UUID],
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._keys = {key.kid: key.private.public_key() for key in keys}
-        self._signing = keys[-1]
-        self._issuer = issuer
-        self._audience = audience
+        super().__init__(keys, issuer=issuer, audience=audience, now=now)
+        self._signing_keys = keys
         self.lifetime = lifetime
         self._new_id = new_id
-        self._now = now
-        self.jwks = models.JsonWebKeySet(keys=[key.jwk for key in keys])
-        # A signature check costs as much as the rest of a session check together; a token is checked once. What
-        # can change while a token lives, its expiry and its session, is checked on every use.
-        self._verified = lru_cache(_VERIFIED_TOKENS)(self._verify_signature)
+
+    def jwks(self) -> models.JsonWebKeySet:
+        """The public keys."""
+        return self._signing_keys.jwks()
 
     def issue(self, user_id: str, session_id: str, roles: list[str]) -> str:
         """A signed token for this session."""
@@ -121,30 +170,5 @@ class AccessTokens:
             "exp": now + self.lifetime,
             "jti": str(self._new_id()),
         }
-        return jwt.encode(claims, self._signing.private, algorithm=_ALGORITHM, headers={"kid": self._signing.kid})
-
-    def verify(self, token: str) -> Claims:
-        """The claims of a valid token.
-
-        Raises:
-            ServiceError: UNAUTHENTICATED, whatever is wrong with it.
-        """
-        try:
-            claims = self._verified(token)
-        except (jwt.InvalidTokenError, KeyError, ValueError, TypeError):
-            raise ServiceError("UNAUTHENTICATED") from None
-        if claims.expires_at <= self._now():
-            raise ServiceError("UNAUTHENTICATED")
-        return claims
-
-    def _verify_signature(self, token: str) -> Claims:
-        key = self._keys[jwt.get_unverified_header(token)["kid"]]
-        claims = jwt.decode(
-            token,
-            key,
-            algorithms=[_ALGORITHM],
-            issuer=self._issuer,
-            audience=self._audience,
-            options={"require": _REQUIRED, "verify_exp": False, "verify_iat": False},
-        )
-        return Claims(str(UUID(claims["sub"])), str(UUID(claims["sid"])), float(claims["exp"]))
+        key = self._signing_keys.signing()
+        return jwt.encode(claims, key.private, algorithm=ALGORITHM, headers={"kid": key.kid})

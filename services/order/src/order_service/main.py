@@ -17,6 +17,7 @@ from chassis.ids import uuid7
 from chassis.keyset import CursorSigner
 from chassis.lifecycle import Composition, ServiceProcess, background, patiently
 from chassis.logging import configure
+from chassis.tokens import TokenVerifier, token_verifier
 from chassis.valkey import HotReader
 from contracts.order.v1 import catalog_pb2, order_pb2
 from contracts.order.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
@@ -41,6 +42,7 @@ class Servicers:
     orders: OrderHandlers
     catalog: CatalogHandlers
     sweep: Sweep
+    tokens: TokenVerifier
 
     def add_to(self, server: object) -> None:
         """Register on a server: ours, or grpcio's own."""
@@ -48,6 +50,7 @@ class Servicers:
             server,
             order_pb2.DESCRIPTOR.services_by_name["OrderService"],
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"],
+            tokens=self.tokens,
         ) as contract:
             add_OrderServiceServicer_to_server(self.orders, contract)
             add_CatalogServiceServicer_to_server(self.catalog, contract)
@@ -97,6 +100,7 @@ def build(settings: Settings, database: Database, client: Redis, reader: HotRead
             interval=settings.sweep_interval_seconds,
             key_retention=retention,
         ),
+        tokens=token_verifier(settings),
     )
 
 

@@ -17,6 +17,7 @@ from chassis.ids import uuid7
 from chassis.keyset import CursorSigner
 from chassis.lifecycle import Check, Composition, ServiceProcess, patiently
 from chassis.logging import configure
+from chassis.tokens import TokenVerifier, token_verifier
 from chassis.valkey import HotReader
 from contracts.user.v1 import user_pb2
 from contracts.user.v1.user_pb2_grpc import add_UserServiceServicer_to_server
@@ -34,10 +35,12 @@ class Servicers:
 
     users: UserHandlers
     use_cases: UserUseCases
+    tokens: TokenVerifier
 
     def add_to(self, server: object) -> None:
         """Register on a server: ours, or grpcio's own."""
-        with serve_contract(server, user_pb2.DESCRIPTOR.services_by_name["UserService"]) as contract:
+        service = user_pb2.DESCRIPTOR.services_by_name["UserService"]
+        with serve_contract(server, service, tokens=self.tokens) as contract:
             add_UserServiceServicer_to_server(self.users, contract)
 
 
@@ -48,7 +51,7 @@ def build(settings: Settings, database: Database, client: Redis, reader: HotRead
         database=database, cache=cache, passwords=passwords, now=lambda: datetime.now(UTC), new_id=uuid7
     )
     cursors = CursorSigner(settings.cursor_secret.get_secret_value())
-    return Servicers(UserHandlers(use_cases, cache, cursors), use_cases)
+    return Servicers(UserHandlers(use_cases, cache, cursors), use_cases, token_verifier(settings))
 
 
 @asynccontextmanager

@@ -19,6 +19,37 @@ _MAX_RETRIES = 2
 _BACKOFF_SECONDS = 0.025
 
 
+class RetryBudget:
+    """At most so many retries for a number of calls: a peer that fails everybody is not called three times as often.
+
+    Every call earns a share of a retry and every retry costs one, as in "The Tail at Scale" and Finagle's budgets.
+
+    Args:
+        share: retries a call.
+        reserve: retries that can be saved up, and that there are at the start.
+    """
+
+    def __init__(self, share: float = 0.2, reserve: float = 10.0) -> None:
+        self._share = share
+        self._reserve = reserve
+        self._balance = reserve
+
+    def earn(self) -> None:
+        """A first attempt was made."""
+        self._balance = min(self._reserve, self._balance + self._share)
+
+    def spend(self) -> bool:
+        """Whether a retry may be made; it is then paid for."""
+        if self._balance < 1:
+            return False
+        self._balance -= 1
+        return True
+
+
+# By service of the called method: one that fails does not use up the others' retries.
+_budgets: dict[str, RetryBudget] = {}
+
+
 async def call(method: Any, request: Any, *, retry: bool = False) -> Any:
     """Call a unary stub method within the current request.
 
@@ -33,6 +64,8 @@ async def call(method: Any, request: Any, *, retry: bool = False) -> Any:
     """
     current = context.current()
     metadata = current.to_metadata() if current else []
+    budget = _budgets.setdefault(_service_of(method), RetryBudget())
+    budget.earn()
     attempt = 0
     while True:
         remaining = current.remaining() if current else None
@@ -42,10 +75,17 @@ async def call(method: Any, request: Any, *, retry: bool = False) -> Any:
             return await method(request, timeout=remaining, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             known = _service_error(error)
-            if not retry or attempt >= _MAX_RETRIES or known.reason != "UNAVAILABLE":
+            if not retry or attempt >= _MAX_RETRIES or known.reason != "UNAVAILABLE" or not budget.spend():
                 raise known from error
         await asyncio.sleep(random.uniform(0, _BACKOFF_SECONDS * 2**attempt))
         attempt += 1
+
+
+def _service_of(method: Any) -> str:
+    # grpc.aio's and our own callables know their path, "/package.Service/Method".
+    path = getattr(method, "path", None) or getattr(method, "_method", b"")
+    text = path.decode() if isinstance(path, bytes) else str(path)
+    return text.strip("/").partition("/")[0]
 
 
 async def stream(method: Any, request: Any) -> AsyncIterator[Any]:

@@ -19,10 +19,12 @@ from contracts.common.v1 import options_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from chassis import context as request_context
-from chassis.context import RequestContext
+from chassis.context import METADATA_ROLES, RequestContext
 from chassis.errors import ServiceError, as_service_error
 from chassis.grpc.rules import compile_rules
 from chassis.grpc.server import AbortError, monotonic_deadline, status_metadata
+from chassis.identity import Caller
+from chassis.tokens import TokenVerifier
 
 _log = structlog.get_logger("access")
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -35,8 +37,9 @@ class ContractMismatchError(Exception):
 class ContractServer:
     """Registers servicers of the given contract services on `server`, with the contract's policy around them."""
 
-    def __init__(self, server: Any, services: Iterable[ServiceDescriptor]) -> None:
+    def __init__(self, server: Any, services: Iterable[ServiceDescriptor], tokens: TokenVerifier | None) -> None:
         self._server = server
+        self._tokens = tokens
         self._services = {service.full_name: service for service in services}
         self._registered: set[str] = set()
         self._mismatches: list[str] = []
@@ -61,7 +64,10 @@ class ContractServer:
             elif method.GetOptions().Extensions[options_pb2.access].WhichOneof("rule") is None:
                 self._mismatches.append(f"{method.full_name} names no permission and is not marked anonymous")
             else:
-                guarded[method.name] = _guarded(method, handler)
+                guard = _Guard(method, self._tokens)
+                if guard.permission and self._tokens is None:
+                    self._mismatches.append(f"{method.full_name} needs a caller, and nothing verifies tokens")
+                guarded[method.name] = _guarded(method, handler, guard)
         generic = grpc.method_handlers_generic_handler(service_name, guarded)
         self._server.add_generic_rpc_handlers((generic,))
         self._server.add_registered_method_handlers(service_name, guarded)
@@ -84,8 +90,9 @@ def _is_implemented(handler: grpc.RpcMethodHandler[Any, Any]) -> bool:
     return not getattr(behavior, "__module__", "").endswith("_pb2_grpc")
 
 
-def _guarded(method: MethodDescriptor, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
-    guard = _Guard(method)
+def _guarded(
+    method: MethodDescriptor, handler: grpc.RpcMethodHandler[Any, Any], guard: _Guard
+) -> grpc.RpcMethodHandler[Any, Any]:
     if handler.unary_unary is not None:
         return grpc.unary_unary_rpc_method_handler(
             guard.unary(handler.unary_unary), handler.request_deserializer, handler.response_serializer
@@ -100,10 +107,11 @@ def _guarded(method: MethodDescriptor, handler: grpc.RpcMethodHandler[Any, Any])
 class _Guard:
     """The policy of one method."""
 
-    def __init__(self, method: MethodDescriptor) -> None:
+    def __init__(self, method: MethodDescriptor, tokens: TokenVerifier | None) -> None:
         access = method.GetOptions().Extensions[options_pb2.access]
         self._name = f"{method.containing_service.full_name}/{method.name}"
-        self._permission = "" if access.anonymous else access.permission
+        self.permission = "" if access.anonymous else access.permission
+        self._tokens = tokens
         self._validate = compile_rules(method.input_type)
 
     def unary(self, behavior: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
@@ -111,7 +119,7 @@ class _Guard:
             started = time.perf_counter()
             with request_context.serving(self._context(context)) as current:
                 try:
-                    self._admit(current, request)
+                    self._admit(current, context, request)
                     response = await behavior(request, context)
                 except Exception as error:
                     await self._abort(context, error, started)
@@ -128,7 +136,7 @@ class _Guard:
             started = time.perf_counter()
             with request_context.serving(self._context(context)) as current:
                 try:
-                    self._admit(current, request)
+                    self._admit(current, context, request)
                     async for response in behavior(request, context):
                         yield response
                 except Exception as error:
@@ -142,14 +150,23 @@ class _Guard:
         metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
         return RequestContext.from_metadata(metadata, monotonic_deadline(context))
 
-    def _admit(self, current: RequestContext, request: Any) -> None:
-        if self._permission:
-            if current.caller is None:
-                raise ServiceError("UNAUTHENTICATED")
-            if not current.caller.may(self._permission):
-                raise ServiceError("PERMISSION_DENIED", facts={"permission": self._permission})
+    def _admit(self, current: RequestContext, context: Any, request: Any) -> None:
+        if self.permission:
+            caller = self._caller(current, context)
+            request_context.authenticated(caller)
+            if not caller.may(self.permission):
+                raise ServiceError("PERMISSION_DENIED", facts={"permission": self.permission})
         if self._validate is not None:
             self._validate(request)
+
+    def _caller(self, current: RequestContext, context: Any) -> Caller:
+        """Who calls, by the token; with those of its roles that the peer says are still held."""
+        if not current.token or self._tokens is None:
+            raise ServiceError("UNAUTHENTICATED")
+        claims = self._tokens.verify(current.token)
+        held = next((value for key, value in context.invocation_metadata() if key == METADATA_ROLES), None)
+        roles = claims.roles if held is None else tuple(r for r in claims.roles if r in str(held).split(","))
+        return Caller(claims.user_id, claims.session_id, roles)
 
     async def _abort(self, context: Any, error: Exception, started: float) -> None:
         if isinstance(error, AbortError):

@@ -50,9 +50,11 @@ class Call(Generic[P]):
 
 @dataclass(frozen=True, slots=True)
 class Authenticated(Generic[P]):
-    """An authenticator's answer: the caller for the context, and the principal for the handlers."""
+    """An authenticator's answer: caller and token for the context, and the principal for the handlers."""
 
     caller: Caller
+    # Passed on to the services behind, which verify it for themselves.
+    token: str
     principal: P
 
 
@@ -199,7 +201,7 @@ class _Endpoint:
                 authenticated = await self._authenticate(request)
             if operation.permission is None or not authenticated.caller.may(operation.permission):
                 raise ServiceError("PERMISSION_DENIED", facts={"permission": operation.permission or ""})
-            current = replace(current, caller=authenticated.caller)
+            current = replace(current, caller=authenticated.caller, token=authenticated.token)
             principal = authenticated.principal
         wanted = await self._parameters(request, principal)
         with context.serving(current):

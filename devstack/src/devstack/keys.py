@@ -1,0 +1,99 @@
+"""The keys that sign access tokens: made on first start, rotated by `backend keys rotate`.
+
+    secrets/signing-keys/<time>.pem    private, the BFF's
+    jwks/jwks.json                     public, what services verify with
+
+A new key is published at once and signs only when every verifier has surely read it; an old one verifies until the
+last token that it signed has expired.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+from bff.tokens import SigningKey, SigningKeys, load_keys
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from devstack.layout import Layout
+from devstack.secrets import private_pem, write_private
+
+# Twice the edge's cache of the key set: see deploy/envoy/policies/authentication.j2.
+ACTIVATION_SECONDS = 30
+# The life of a token, and a minute for clocks and requests under way.
+_RETIREMENT_SECONDS = 300 + 60
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """A key as people want to see it."""
+
+    kid: str
+    created: datetime
+    # published, signing or verifying
+    state: str
+
+
+def directory(layout: Layout) -> Path:
+    """Where the private keys are."""
+    return layout.secrets / "signing-keys"
+
+
+def jwks_file(layout: Layout) -> Path:
+    """Where the public keys are."""
+    return layout.data_dir / "jwks" / "jwks.json"
+
+
+def ensure(layout: Layout) -> None:
+    """At least one key, and the public set beside it."""
+    directory(layout).mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not any(directory(layout).glob("*.pem")):
+        _make(layout)
+    _publish(layout)
+
+
+def rotate(layout: Layout) -> datetime:
+    """A new key, published at once; keys whose last token has expired go. When the new one begins to sign."""
+    keys = load_keys(directory(layout))
+    now = datetime.now(UTC).timestamp()
+    # A key is of no more use once its successor has signed for as long as a token lives.
+    for key, successor in pairwise(keys):
+        if successor.created + ACTIVATION_SECONDS + _RETIREMENT_SECONDS < now:
+            _path(layout, key).unlink()
+    created = max(now, keys[-1].created + 1)
+    _make(layout, datetime.fromtimestamp(created, UTC))
+    _publish(layout)
+    return datetime.fromtimestamp(created, UTC) + timedelta(seconds=ACTIVATION_SECONDS)
+
+
+def states(layout: Layout) -> list[KeyState]:
+    """Every key, oldest first."""
+    keys = SigningKeys(directory(layout), ACTIVATION_SECONDS)
+    signing = keys.signing()
+    return [
+        KeyState(
+            key.kid,
+            datetime.fromtimestamp(key.created, UTC),
+            "signing" if key.kid == signing.kid else "published" if key.created > signing.created else "verifying",
+        )
+        for key in keys.all()
+    ]
+
+
+def _path(layout: Layout, key: SigningKey) -> Path:
+    return directory(layout) / f"{datetime.fromtimestamp(key.created, UTC):%Y%m%dT%H%M%S}.pem"
+
+
+def _make(layout: Layout, created: datetime | None = None) -> None:
+    name = f"{created or datetime.now(UTC):%Y%m%dT%H%M%S}.pem"
+    write_private(directory(layout) / name, private_pem(ec.generate_private_key(ec.SECP256R1())))
+
+
+def _publish(layout: Layout) -> None:
+    jwks_file(layout).parent.mkdir(exist_ok=True)
+    keys = [msgspec.to_builtins(key.jwk) for key in load_keys(directory(layout))]
+    write_private(jwks_file(layout), json.dumps({"keys": keys}).encode())

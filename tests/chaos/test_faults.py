@@ -18,6 +18,7 @@ import psutil
 import pytest
 from contracts.http import models
 from contracts.http.client import ApiError, BackendClient
+from mesh import paused
 
 from conftest import (
     BACKEND,
@@ -62,22 +63,6 @@ async def until_ready(stack: Platform, seconds: float = 30) -> None:
                 await asyncio.sleep(0.2)
             else:
                 return
-
-
-class paused:  # noqa: N801
-    """The process is stopped (SIGSTOP): its sockets stay open and nothing answers."""
-
-    def __init__(self, pid: int) -> None:
-        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        self.pids = [process.pid for process in processes]
-
-    def __enter__(self) -> None:
-        for pid in self.pids:
-            os.kill(pid, signal.SIGSTOP)
-
-    def __exit__(self, *_: object) -> None:
-        for pid in self.pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("name", ["user", "order", "bff", "edge", "valkey"])

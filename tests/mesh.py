@@ -1,0 +1,172 @@
+"""Ways to call the processes of a running stack from inside its network, rightly and wrongly."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import h2.config
+import h2.connection
+import h2.events
+import httpx
+import psutil
+from chassis.grpc import framing
+from devstack.layout import Layout
+from devstack.options import Options
+
+from conftest import Platform, free_port_offset
+from devstack import envoy, services
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: the HTTP status, then headers and trailers together; no status when there was no answer."""
+
+    status: int | None
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+    @property
+    def grpc_status(self) -> str | None:
+        return self.headers.get("grpc-status")
+
+
+def identity(directory: Path) -> ssl.SSLContext:
+    """A client with the certificate in `directory`, which looks at no server name (there are SPIFFE ids instead)."""
+    context = ssl.create_default_context(cafile=str(directory / "ca.crt"))
+    context.check_hostname = False
+    context.set_alpn_protocols(["h2"])
+    if (directory / "tls.crt").exists():
+        context.load_cert_chain(directory / "tls.crt", directory / "tls.key")
+    return context
+
+
+async def call(
+    port: int,
+    path: str,
+    context: ssl.SSLContext | None,
+    *,
+    method: str = "POST",
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    """One HTTP/2 request; an empty gRPC message as its body when it is a POST."""
+    try:
+        async with asyncio.timeout(10):
+            return await _call(port, path, context, method, headers or {})
+    except (OSError, ssl.SSLError, TimeoutError):
+        return Answer(None, {})
+
+
+async def _call(port: int, path: str, context: ssl.SSLContext | None, method: str, extra: Mapping[str, str]) -> Answer:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    try:
+        connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        connection.initiate_connection()
+        headers = [(":method", method), (":path", path), (":scheme", "https"), (":authority", "mesh")]
+        if method == "POST":
+            headers += [("content-type", "application/grpc"), ("te", "trailers"), ("grpc-timeout", "5S")]
+        connection.send_headers(1, headers + list(extra.items()), end_stream=method != "POST")
+        if method == "POST":
+            connection.send_data(1, framing.encode_frame(b""), end_stream=True)
+        writer.write(connection.data_to_send())
+        found: dict[str, str] = {}
+        body = b""
+        while True:
+            data = await reader.read(65536)
+            if not data:
+                return Answer(int(found[":status"]) if ":status" in found else None, found, body)
+            for event in connection.receive_data(data):
+                if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
+                    found.update(dict(event.headers))
+                elif isinstance(event, h2.events.DataReceived):
+                    body += event.data
+                    connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                elif isinstance(event, h2.events.StreamEnded):
+                    return Answer(int(found[":status"]), found, body)
+                elif isinstance(event, h2.events.StreamReset | h2.events.ConnectionTerminated):
+                    return Answer(int(found[":status"]) if ":status" in found else None, found, body)
+            writer.write(connection.data_to_send())
+    finally:
+        writer.close()
+
+
+@contextmanager
+def another(platform: Platform, process: str, options: Options) -> Iterator[Layout]:
+    """One more process of the stack, rendered with other options and on ports of its own (the layout says which)."""
+    own = Layout(platform.layout.data_dir, free_port_offset())
+    config = envoy.render_one(platform.layout, options, process, own)
+    service = process.partition("-")[0]
+    log = platform.layout.logs / f"{config.stem}.log"
+    with log.open("wb") as output:
+        launched = subprocess.Popen(
+            [sys.executable, "-m", "chassis.launch", str(config)],
+            env={**os.environ, **services.environment(service, platform.layout, platform.secrets, options)},
+            cwd=platform.layout.data_dir,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        ready = f"http://127.0.0.1:{own.port(f'{service}_ops')}/healthz/ready"
+        give_up = time.monotonic() + 30
+        while True:
+            try:
+                if httpx.get(ready).status_code == 200:
+                    break
+            except httpx.HTTPError:
+                pass
+            assert launched.poll() is None, log.read_text()
+            assert time.monotonic() < give_up, log.read_text()
+            time.sleep(0.05)
+        yield own
+    finally:
+        launched.terminate()
+        launched.wait(30)
+        log.unlink()
+        config.unlink()
+
+
+@contextmanager
+def edge(platform: Platform, options: Options | None = None, *without: str) -> Iterator[str]:
+    """The public URL of one more edge, with other options or without some policies."""
+    chosen = replace(options or Options(), without=without)
+    with another(platform, "edge", chosen) as own:
+        yield f"http://127.0.0.1:{own.port('public')}"
+
+
+async def metrics(url: str) -> dict[str, float]:
+    """Envoy's own counters at an ops endpoint, by name with labels."""
+    async with httpx.AsyncClient() as client:
+        text = (await client.get(f"{url}/metrics/envoy")).text
+    lines = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
+
+
+async def requests_at(platform: Platform, process: str) -> float:
+    """How many requests have reached a process's traffic listener."""
+    found = await metrics(platform.status["endpoints"][f"{process}_ops"])
+    return found['envoy_http_downstream_rq_completed{envoy_http_conn_manager_prefix="ingress"}']
+
+
+class paused:  # noqa: N801
+    """The process is stopped (SIGSTOP): its sockets stay open and nothing answers."""
+
+    def __init__(self, pid: int) -> None:
+        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        self.pids = [process.pid for process in processes]
+
+    def __enter__(self) -> None:
+        for pid in self.pids:
+            os.kill(pid, signal.SIGSTOP)
+
+    def __exit__(self, *_: object) -> None:
+        for pid in self.pids:
+            os.kill(pid, signal.SIGCONT)

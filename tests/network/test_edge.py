@@ -1,0 +1,453 @@
+"""At the public door: what is refused before Python sees it, and that the same is let in where the policy is left out."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import httpx
+import jwt
+import mesh
+import pytest
+from bff.tokens import load_keys
+from contracts.http import models
+from contracts.http.client import ApiError, BackendClient
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from devstack.options import Options
+
+from conftest import People, Platform, client_address, http_client, new_key
+from devstack import keys
+
+pytestmark = pytest.mark.xdist_group("network")
+
+
+def encoded(value: dict[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+@asynccontextmanager
+async def nothing_reaches_python(stack: Platform) -> AsyncIterator[None]:
+    """The BFF's request counter does not move (its own health checks apart, which never reach Python)."""
+    before = python_requests(stack)
+    yield
+    # Its log is written within a second.
+    await asyncio.sleep(1.2)
+    assert python_requests(stack) == before
+
+
+def python_requests(stack: Platform) -> int:
+    lines = (stack.layout.logs / "bff.log").read_text().splitlines()
+    # Every edge fetches the signing keys from time to time.
+    return sum('"event":"http"' in line and "getJwks" not in line for line in lines)
+
+
+class Forger:
+    """Makes tokens that are nearly right."""
+
+    def __init__(self, stack: Platform, good: str) -> None:
+        self.header = jwt.get_unverified_header(good)
+        self.claims: dict[str, Any] = jwt.decode(good, options={"verify_signature": False})
+        (self.key, *_) = [k for k in load_keys(keys.directory(stack.layout)) if k.kid == self.header["kid"]]
+        self.good = good
+
+    def token(self, *, key: Any = None, header: dict[str, Any] | None = None, **changes: Any) -> str:
+        claims = {name: value for name, value in {**self.claims, **changes}.items() if value is not None}
+        headers = {"kid": self.header["kid"], **(header or {})}
+        return jwt.encode(claims, key or self.key.private, algorithm="ES256", headers=headers)
+
+    def all(self) -> dict[str, str]:
+        head, payload, signature = self.good.split(".")
+        now = int(time.time())
+        public = self.key.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        hs256 = f"{encoded({**self.header, 'alg': 'HS256'})}.{payload}"
+        digest = base64.urlsafe_b64encode(hmac.digest(public, hs256.encode(), hashlib.sha256)).rstrip(b"=").decode()
+        return {
+            "no token": "",
+            "not a token": "abc",
+            "alg none": f"{encoded({**self.header, 'alg': 'none'})}.{payload}.",
+            "HS256 with the public key": f"{hs256}.{digest}",
+            "no signature": f"{head}.{payload}.",
+            "another signature": f"{head}.{payload}.{signature[::-1]}",
+            "other claims under the signature": f"{head}.{encoded({**self.claims, 'roles': ['admin']})}.{signature}",
+            "a key of its own": self.token(key=ec.generate_private_key(ec.SECP256R1())),
+            "an unknown kid": self.token(header={"kid": "unknown"}),
+            "a jwk of its own": self.token(key=ec.generate_private_key(ec.SECP256R1()), header={"jwk": {"kty": "EC"}}),
+            "wrong issuer": self.token(iss="https://evil.example"),
+            "wrong audience": self.token(aud="another-api"),
+            "expired": self.token(exp=now - 10),
+            "never expires": self.token(exp=None),
+            "not yet valid": self.token(nbf=now + 60),
+            "oversized": self.token(padding="x" * 20_000),
+        }
+
+
+@pytest.fixture
+async def forger(people: People, stack: Platform) -> Forger:
+    client = await people.role("customer")
+    assert client.access_token is not None
+    return Forger(stack, client.access_token)
+
+
+class TestAuthentication:
+    async def test_a_token_that_is_not_right_is_refused_before_python(
+        self, people: People, stack: Platform, forger: Forger
+    ) -> None:
+        forged = {**forger.all(), "oversized": "x" * 40_000}
+        async with nothing_reaches_python(stack):
+            for what, token in forged.items():
+                headers = {"authorization": f"Bearer {token}"} if what != "no token" else {}
+                response = await people.http.get("/v1/me", headers=headers)
+                assert response.status_code == (431 if what == "oversized" else 401), what
+                assert response.headers["content-type"] == "application/problem+json"
+                if what != "oversized":
+                    assert response.json()["type"] == "urn:backend:problem:unauthenticated"
+                    assert response.headers["www-authenticate"].startswith("Bearer"), what
+                    assert ('error="invalid_token"' in response.headers["www-authenticate"]) is (what != "no token")
+            two = [("authorization", f"Bearer {forger.good}"), ("authorization", f"Bearer {forger.token()}")]
+            assert (await people.http.get("/v1/me", headers=two)).status_code == 401
+            assert (await people.http.get("/v1/products", headers=two)).status_code == 401
+        for scheme in ("Bearer", "bearer"):
+            headers = {"authorization": f"{scheme} {forger.good}"}
+            assert (await people.http.get("/v1/me", headers=headers)).status_code == 200
+
+    async def test_exactly_what_the_contract_says_needs_a_token(self, people: People, stack: Platform) -> None:
+        from contracts.http.operations import OPERATIONS
+
+        for operation in OPERATIONS:
+            path = operation.path.replace("{", "").replace("}", "")
+            response = await people.http.request(operation.method, path)
+            needs_a_token = "www-authenticate" in response.headers
+            assert needs_a_token is not operation.anonymous, operation.id
+
+    async def test_without_the_filter_they_would_reach_python(self, stack: Platform, forger: Forger) -> None:
+        with mesh.edge(stack, None, "authentication") as url:
+            async with http_client(url) as http:
+                before = python_requests(stack)
+                response = await http.get("/v1/me", headers={"authorization": f"Bearer {forger.token(iss='x')}"})
+                await asyncio.sleep(1.2)
+        # The BFF refuses it as well; but it has had the work.
+        assert response.status_code == 401
+        assert python_requests(stack) == before + 1
+
+    async def test_without_the_rule_two_credentials_would_reach_python(self, stack: Platform, forger: Forger) -> None:
+        two = [("authorization", f"Bearer {forger.good}"), ("authorization", f"Bearer {forger.token()}")]
+        with mesh.edge(stack, None, "doubled_credentials") as url:
+            async with http_client(url) as http:
+                before = python_requests(stack)
+                await http.get("/v1/products?limit=1", headers=two)
+                await asyncio.sleep(1.2)
+        assert python_requests(stack) == before + 1
+
+    async def test_a_flood_of_bad_tokens_costs_the_bff_nothing(
+        self, people: People, stack: Platform, forger: Forger
+    ) -> None:
+        bad = {"authorization": f"Bearer {forger.token(key=ec.generate_private_key(ec.SECP256R1()))}"}
+        async with nothing_reaches_python(stack), http_client(stack.url) as http:
+
+            async def flood() -> None:
+                for _ in range(100):
+                    assert (await http.get("/v1/orders", headers=bad)).status_code == 401
+
+            await asyncio.gather(*(flood() for _ in range(10)))
+
+    async def test_identity_headers_of_a_client_are_dropped(self, people: People, stack: Platform) -> None:
+        """What only we may say is said by us: the address in the session's record is not the one a client invents."""
+        client, login = await people.newcomer()
+        headers = {"x-client-address": "6.6.6.6", "x-forwarded-for": "6.6.6.6", "x-real-ip": "6.6.6.6"}
+        response = await people.http.post("/v1/auth/login", json=json.loads(_json(login)), headers=headers)
+        client.access_token = response.json()["access_token"]
+        sessions = (await client.list_my_sessions()).data.items
+        assert all(session.address.startswith("127.") for session in sessions)
+
+
+def _json(value: Any) -> bytes:
+    import msgspec
+
+    return msgspec.json.encode(value)
+
+
+async def failed_logins(http: httpx.AsyncClient, times: int) -> list[httpx.Response]:
+    """Wrong logins, each for another account, so that only the address is what they have in common."""
+    return [
+        await http.post("/v1/auth/login", json={"email": f"{new_key()}@example.com", "password": "wrong"})
+        for _ in range(times)
+    ]
+
+
+class TestRateLimits:
+    async def test_a_login_flood_from_one_address_hurts_nobody_else(self, people: People, stack: Platform) -> None:
+        customer, _ = await people.newcomer()
+        async with http_client(stack.url) as flooder, http_client(stack.url) as neighbour:
+            answers = await failed_logins(flooder, 30)
+            assert [a.status_code for a in answers] == [401] * 20 + [429] * 10
+            refused = answers[-1]
+            assert refused.headers["content-type"] == "application/problem+json"
+            assert refused.json()["type"] == "urn:backend:problem:rate-limited"
+            assert 1 <= int(refused.headers["retry-after"]) <= 60
+            assert refused.headers["ratelimit-policy"] == '"login";q=20;w=60'
+            assert refused.headers["ratelimit"].startswith('"login";r=0;t=')
+            assert answers[0].headers["ratelimit"].startswith('"login";r=19;t=')
+            # The same address may do other things; others may log in; who is logged in goes on.
+            assert (await flooder.get("/v1/products?limit=1")).status_code == 200
+            assert (await failed_logins(neighbour, 1))[0].status_code == 401
+            assert (await customer.get_me()).status == 200
+
+    async def test_users_are_counted_apart_whatever_their_address(self, people: People, stack: Platform) -> None:
+        one, _ = await people.newcomer()
+        other, _ = await people.newcomer()
+        body = models.CreateOrderRequest(items=[models.OrderLine(product_id=new_key(), quantity=1)])
+
+        async def order(client: BackendClient) -> int:
+            try:
+                return (await client.create_order(body, idempotency_key=new_key())).status
+            except ApiError as error:
+                return error.status
+
+        statuses = await asyncio.gather(*(order(one) for _ in range(130)))
+        assert (statuses.count(422), statuses.count(429)) == (120, 10)
+        async with http_client(stack.url) as elsewhere:
+            moved = BackendClient(elsewhere)
+            moved.access_token = one.access_token
+            assert await order(moved) == 429
+        assert await order(other) == 422
+
+    async def test_sensitive_operations_are_counted_over_all_edges(self, stack: Platform) -> None:
+        with mesh.edge(stack) as url:
+            address = client_address()
+            limits = {"limits": httpx.Limits(max_connections=4)}
+            async with _from(address, stack.url, **limits) as here, _from(address, url, **limits) as there:
+                first = await failed_logins(here, 12)
+                second = await failed_logins(there, 12)
+        assert [a.status_code for a in first + second] == [401] * 20 + [429] * 4
+
+    async def test_without_the_limiter_each_edge_counts_for_itself(self, stack: Platform) -> None:
+        with mesh.edge(stack, None, "global_rate_limits") as url:
+            address = client_address()
+            async with _from(address, stack.url) as here, _from(address, url) as there:
+                await failed_logins(here, 15)
+                answers = await failed_logins(there, 15)
+        assert [a.status_code for a in answers] == [401] * 15
+
+    async def test_plain_reads_are_limited_in_the_edge(self, stack: Platform) -> None:
+        async with http_client(stack.url) as http:
+            answers = await _many_reads(http, 640)
+            limited = [answer for answer in answers if answer.status_code == 429]
+            assert 20 <= len(limited) <= 40
+            assert limited[-1].headers["ratelimit-policy"] == '"listProducts";q=1200;w=60'
+            assert int(limited[-1].headers["retry-after"]) >= 1
+            # What a client is told holds.
+            await asyncio.sleep(int(limited[-1].headers["retry-after"]))
+            assert (await http.get("/v1/products?limit=1")).status_code == 200
+        with mesh.edge(stack, None, "local_rate_limits") as url:
+            async with http_client(url) as http:
+                assert all(answer.status_code == 200 for answer in await _many_reads(http, 640))
+
+    async def test_without_the_limiter_the_floor_holds_and_a_metric_says_so(self, stack: Platform) -> None:
+        ops = stack.status["endpoints"]["edge_ops"]
+        name = 'envoy_cluster_ratelimit_failure_mode_allowed{envoy_cluster_name="bff"}'
+        before = (await mesh.metrics(ops)).get(name, 0)
+        with mesh.paused(stack.pid("limiter")):
+            async with http_client(stack.url) as http:
+                answers = await failed_logins(http, 26)
+                statuses = [answer.status_code for answer in answers]
+                # The bucket is as large as the limit and is refilled meanwhile.
+                assert statuses[:20] == [401] * 20
+                assert statuses.count(429) >= 1
+                assert (await http.get("/v1/products?limit=1")).status_code == 200
+        assert (await mesh.metrics(ops))[name] >= before + 20
+        async with asyncio.timeout(20), http_client(stack.url) as http:
+            while "ratelimit" not in (await failed_logins(http, 1))[0].headers:
+                await asyncio.sleep(0.5)
+
+    async def test_one_address_cannot_open_connections_without_end(self, stack: Platform) -> None:
+        address, other = client_address(), client_address()
+        port = stack.layout.port("public")
+        open_here = sum([await _connection_is_served(port, address) for _ in range(610)])
+        assert open_here == 600
+        assert await _connection_is_served(port, other)
+        with mesh.edge(stack, None, "connections") as url:
+            assert await _connection_is_served(int(url.rsplit(":", 1)[1]), address)
+
+
+def _from(address: str, url: str, **options: Any) -> httpx.AsyncClient:
+    transport = httpx.AsyncHTTPTransport(local_address=address, **options)
+    return httpx.AsyncClient(base_url=url, timeout=30, transport=transport)
+
+
+async def _many_reads(http: httpx.AsyncClient, times: int) -> list[httpx.Response]:
+    async def read() -> list[httpx.Response]:
+        return [await http.get("/v1/products?limit=1") for _ in range(times // 16)]
+
+    return [answer for some in await asyncio.gather(*(read() for _ in range(16))) for answer in some]
+
+
+async def _connection_is_served(port: int, address: str) -> bool:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+    try:
+        writer.write(b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n")
+        with suppress(ConnectionError):
+            return (await reader.read(12)).startswith(b"HTTP/1.1 404")
+        return False
+    finally:
+        writer.close()
+
+
+class TestBounds:
+    async def test_a_large_body_is_refused_before_python(self, people: People, stack: Platform) -> None:
+        body = b'{"email": "' + b"a" * 70_000 + b'"}'
+        headers = {"content-type": "application/json"}
+        async with nothing_reaches_python(stack):
+            response = await people.http.post("/v1/auth/login", content=body, headers=headers)
+            assert (response.status_code, response.json()["type"]) == (413, "urn:backend:problem:too-large")
+        with mesh.edge(stack, None, "body_limit") as url:
+            async with http_client(url) as http:
+                before = python_requests(stack)
+                assert (await http.post("/v1/auth/login", content=body, headers=headers)).status_code == 413
+                await asyncio.sleep(1.2)
+        assert python_requests(stack) == before + 1
+
+    async def test_a_slow_body_never_reaches_python(self, stack: Platform) -> None:
+        async with nothing_reaches_python(stack):
+            _, writer = await asyncio.open_connection("127.0.0.1", stack.layout.port("public"))
+            writer.write(
+                b"POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"
+            )
+            await writer.drain()
+            await asyncio.sleep(1)
+            writer.close()
+
+    async def test_all_connections_together_are_bounded(self, stack: Platform) -> None:
+        with mesh.edge(stack, Options(max_connections=8)) as url:
+            port = int(url.rsplit(":", 1)[1])
+            held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(8)]
+            assert not await _connection_is_served(port, "127.0.0.1")
+            for _, writer in held:
+                writer.close()
+            async with asyncio.timeout(5):
+                while not await _connection_is_served(port, "127.0.0.1"):
+                    await asyncio.sleep(0.1)
+
+    async def test_memory_is_bounded_and_load_is_shed_before_the_bound(self, stack: Platform) -> None:
+        # An edge needs about 8 MiB to begin with: it is over this bound as soon as it looks.
+        for without, served in (((), False), (("overload",), True)):
+            with mesh.edge(stack, Options(max_heap_mib=1), *without) as url:
+                await asyncio.sleep(1)
+                async with http_client(url) as http:
+                    try:
+                        status = (await http.get("/v1/products?limit=1")).status_code
+                    except httpx.HTTPError:
+                        status = 0
+            assert (status == 200) is served
+
+
+class TestAnswers:
+    async def test_every_answer_has_the_security_headers(self, people: People, stack: Platform) -> None:
+        for path in ("/v1/products?limit=1", "/v1/nope", "/v1/me"):
+            headers = (await people.http.get(path)).headers
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["content-security-policy"].startswith("default-src 'none'")
+            assert headers["x-frame-options"] == "DENY"
+            assert "strict-transport-security" not in headers
+            assert not any(name.startswith("x-envoy") for name in headers)
+        docs = (await people.http.get("/docs")).headers["content-security-policy"]
+        assert "script-src 'sha256-" in docs
+        with mesh.edge(stack, None, "security_headers") as url:
+            async with http_client(url) as http:
+                assert "x-content-type-options" not in (await http.get("/v1/products?limit=1")).headers
+
+    async def test_https_has_hsts_and_offers_http3_which_works(self, stack: Platform) -> None:
+        import pyqwest
+
+        tls = stack.status["endpoints"]["public_tls"]
+        trust = stack.layout.certificates / "public" / "ca.crt"
+        import ssl
+
+        context = ssl.create_default_context(cafile=str(trust))
+        async with httpx.AsyncClient(http2=True, verify=context) as http:
+            response = await http.get(f"{tls}/v1/products?limit=1")
+        assert response.http_version == "HTTP/2"
+        assert response.headers["strict-transport-security"].startswith("max-age=63072000")
+        port = tls.rsplit(":", 1)[1]
+        assert response.headers["alt-svc"] == f'h3=":{port}"; ma=86400'
+        transport = pyqwest.HTTPTransport(tls_ca_cert=trust.read_bytes(), http_version=pyqwest.HTTPVersion.HTTP3)
+        async with transport:
+            request = pyqwest.Request("GET", f"https://localhost:{port}/v1/products?limit=1")
+            answer = await transport.execute(request)
+            body = b"".join([chunk async for chunk in answer.content])
+        assert (answer.status, answer.http_version) == (200, pyqwest.HTTPVersion.HTTP3)
+        assert json.loads(body)["items"]
+
+    async def test_plain_http_redirects_where_https_is_the_policy(self, stack: Platform) -> None:
+        with mesh.edge(stack, Options(https_only=True)) as url:
+            async with http_client(url) as http:
+                response = await http.get("/v1/products?limit=1")
+        assert (response.status_code, response.headers["location"][:8]) == (301, "https://")
+
+    async def test_json_over_a_kibibyte_is_compressed_and_tokens_never(self, people: People, stack: Platform) -> None:
+        gzip = {"accept-encoding": "gzip"}
+        large = await people.http.get("/v1/products?limit=50", headers=gzip)
+        assert large.headers["content-encoding"] == "gzip"
+        assert len(large.json()["items"]) == 50
+        small = await people.http.get("/v1/products?limit=1", headers=gzip)
+        assert "content-encoding" not in small.headers
+        config = (stack.layout.envoy / "edge.yaml").read_text()
+        login = config[config.index("- name: login\n") :].split("- name: ", 2)[1]
+        assert "CompressorPerRoute" in login
+        with mesh.edge(stack, None, "compression") as url:
+            async with http_client(url) as http:
+                assert "content-encoding" not in (await http.get("/v1/products?limit=50", headers=gzip)).headers
+
+    async def test_an_entity_tag_names_bytes_and_stays_strong(self, people: People) -> None:
+        client, _ = await people.newcomer()
+        products = [await people.product() for _ in range(8)]
+        order = await people.order(client, *[(product, 1) for product in products])
+        headers = {"authorization": f"Bearer {client.access_token}", "accept-encoding": "gzip"}
+        response = await people.http.get(f"/v1/orders/{order.id}", headers=headers)
+        assert len(response.content) > 1024
+        assert response.headers["etag"] == '"1"'
+
+    async def test_only_listed_origins_may_call_from_a_browser(self, stack: Platform) -> None:
+        options = Options(cors_origins=("https://shop.example",))
+        with mesh.edge(stack, options) as url:
+            async with http_client(url) as http:
+                ask = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+                good = await http.options("/v1/orders", headers={"origin": "https://shop.example", **ask})
+                assert good.status_code == 200
+                assert good.headers["access-control-allow-origin"] == "https://shop.example"
+                assert good.headers["access-control-allow-credentials"] == "true"
+                assert "idempotency-key" in good.headers["access-control-allow-headers"]
+                read = await http.get("/v1/products?limit=1", headers={"origin": "https://shop.example"})
+                assert "ratelimit" in read.headers["access-control-expose-headers"]
+                for origin in ("https://evil.example", "https://shop.example.evil.example", "null"):
+                    bad = await http.options("/v1/orders", headers={"origin": origin, **ask})
+                    assert "access-control-allow-origin" not in bad.headers
+        with mesh.edge(stack, options, "cors") as url:
+            async with http_client(url) as http:
+                response = await http.options("/v1/orders", headers={"origin": "https://shop.example", **ask})
+                assert "access-control-allow-origin" not in response.headers
+
+
+class TestProxies:
+    async def test_only_a_trusted_proxy_says_who_the_client_is_and_which_request_it_was(self, stack: Platform) -> None:
+        said = {"x-forwarded-for": "203.0.113.7", "x-request-id": "01987b0e-5f3c-4c3e-9b1a-3f0d9e6a7b21"}
+        with mesh.edge(stack, Options(trusted_proxies=("127.0.0.1/32",))) as url:
+            async with _from("127.0.0.1", url) as proxy, http_client(url) as other:
+                trusted = await proxy.get("/v1/products?limit=1", headers=said)
+                untrusted = await other.get("/v1/products?limit=1", headers=said)
+                ill_formed = await proxy.get("/v1/products?limit=1", headers={**said, "x-request-id": 'a"b c'})
+                await asyncio.sleep(1.2)
+            log = next(stack.layout.logs.glob("edge-at-*.log")).read_text()
+        lines = {line["request_id"]: line for line in map(json.loads, log.splitlines()) if "request_id" in line}
+        assert trusted.headers["x-request-id"] == said["x-request-id"]
+        assert lines[said["x-request-id"]]["client"] == "203.0.113.7"
+        assert untrusted.headers["x-request-id"] != said["x-request-id"]
+        assert lines[untrusted.headers["x-request-id"]]["client"].startswith("127.")
+        assert '"' not in ill_formed.headers["x-request-id"]

@@ -1,0 +1,292 @@
+"""Between the processes: who may connect, and who may call what. Each refusal is also shown to be its policy's."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import mesh
+import psutil
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from devstack.certificates import WORKLOADS, Certificates, workload_certificate
+from devstack.options import Options
+from devstack.secrets import private_pem
+from redis.exceptions import NoPermissionError, ResponseError
+
+from conftest import People, Platform
+
+pytestmark = pytest.mark.xdist_group("network")
+
+GET_ORDER = "/order.v1.OrderService/GetOrder"
+LIST_PRODUCTS = "/order.v1.CatalogService/ListProducts"
+AUTHENTICATE = "/user.v1.UserService/Authenticate"
+SHOULD_RATE_LIMIT = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+HEALTH = "/grpc.health.v1.Health/Check"
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+UNAUTHENTICATED, PERMISSION_DENIED = "16", "7"
+
+
+@pytest.fixture(scope="module")
+def impostors(stack: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ssl.SSLContext]]:
+    """Clients whose certificates are not what they should be."""
+    base = tmp_path_factory.mktemp("impostors")
+    trust = (stack.layout.certificates / "bff" / "ca.crt").read_bytes()
+    own = Certificates(stack.layout.pki, base / "unused")._intermediate()
+    Certificates(base / "pki", base / "certs").ensure()
+    foreign = Certificates(base / "pki", base / "certs")._intermediate()
+    now = datetime.now(UTC)
+    life = timedelta(hours=1)
+    found = {}
+    for name, authority, begins, subject in (
+        ("another CA", foreign, now, "bff"),
+        ("expired", own, now - timedelta(hours=2), "bff"),
+        ("not yet valid", own, now + timedelta(hours=1), "bff"),
+        # The public listener's certificate is a server's, without a SPIFFE id.
+        ("no identity", own, now, "public"),
+    ):
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = workload_certificate(
+            subject, key.public_key(), authority.certificate, authority.key, life, begins=begins
+        )
+        directory = base / name
+        directory.mkdir()
+        chain = certificate.public_bytes(Encoding.PEM) + authority.certificate.public_bytes(Encoding.PEM)
+        (directory / "tls.crt").write_bytes(chain)
+        (directory / "tls.key").write_bytes(private_pem(key))
+        (directory / "ca.crt").write_bytes(trust)
+        found[name] = mesh.identity(directory)
+    anonymous = base / "no certificate"
+    anonymous.mkdir()
+    (anonymous / "ca.crt").write_bytes(trust)
+    found["no certificate"] = mesh.identity(anonymous)
+    return found
+
+
+def as_(stack: Platform, name: str) -> ssl.SSLContext:
+    return mesh.identity(stack.layout.certificates / name)
+
+
+@pytest.mark.parametrize("target", ["bff", "user", "order", "order-2", "limiter"])
+@pytest.mark.parametrize("who", ["no certificate", "another CA", "expired", "not yet valid", "no identity"])
+async def test_only_a_certificate_of_ours_connects(
+    stack: Platform, impostors: dict[str, ssl.SSLContext], who: str, target: str
+) -> None:
+    assert (await mesh.call(stack.layout.port(target), GET_ORDER, impostors[who])).status is None
+
+
+async def test_only_tls_1_3_connects_and_plaintext_does_not(stack: Platform) -> None:
+    older = as_(stack, "bff")
+    older.maximum_version = ssl.TLSVersion.TLSv1_2
+    for context in (older, None):
+        assert (await mesh.call(stack.layout.port("order"), GET_ORDER, context)).status is None
+
+
+async def test_without_mtls_anyone_would_reach_python(stack: Platform) -> None:
+    with mesh.another(stack, "order", Options(without=("mtls",))) as own:
+        answer = await mesh.call(own.port("order"), GET_ORDER, None)
+    assert answer.grpc_status == UNAUTHENTICATED
+
+
+# Who calls what, where, and whether Envoy lets it through to Python (which then asks for a token, a field, …).
+CALLS = [
+    ("bff", "order", GET_ORDER, True),
+    ("bff", "order-2", LIST_PRODUCTS, True),
+    ("bff", "user", AUTHENTICATE, True),
+    ("bff", "order", HEALTH, True),
+    ("ops", "order", HEALTH, True),
+    ("ops", "order", REFLECTION, True),
+    ("edge", "limiter", SHOULD_RATE_LIMIT, True),
+    ("edge", "order", GET_ORDER, False),
+    ("user", "order", GET_ORDER, False),
+    ("order", "user", AUTHENTICATE, False),
+    ("order", "order-2", GET_ORDER, False),
+    ("ops", "order", GET_ORDER, False),
+    ("ops", "user", AUTHENTICATE, False),
+    ("bff", "order", REFLECTION, False),
+    ("bff", "order", "/order.v1.Unknown/Method", False),
+    ("bff", "limiter", SHOULD_RATE_LIMIT, False),
+    ("user", "limiter", SHOULD_RATE_LIMIT, False),
+]
+
+
+@pytest.mark.parametrize(("who", "where", "method", "may"), CALLS)
+async def test_who_may_call_what(stack: Platform, who: str, where: str, method: str, may: bool) -> None:
+    answer = await mesh.call(stack.layout.port(where), method, as_(stack, who))
+    assert answer.status == 200
+    refused = answer.grpc_status == PERMISSION_DENIED and "RBAC" in answer.headers.get("grpc-message", "")
+    assert refused is not may, answer
+
+
+@pytest.mark.parametrize("who", ["user", "order", "limiter", "ops"])
+async def test_nobody_but_the_edge_calls_the_bff(stack: Platform, who: str) -> None:
+    before = await mesh.requests_at(stack, "bff")
+    answer = await mesh.call(stack.layout.port("bff"), "/v1/products?limit=1", as_(stack, who), method="GET")
+    assert answer.status == 403
+    own = await mesh.call(stack.layout.port("bff"), "/v1/products?limit=1", as_(stack, "edge"), method="GET")
+    assert own.status == 200
+    assert await mesh.requests_at(stack, "bff") > before
+
+
+async def test_without_the_peer_rules_a_wrong_service_would_reach_python(stack: Platform) -> None:
+    with mesh.another(stack, "order", Options(without=("peers",))) as own:
+        answer = await mesh.call(own.port("order"), GET_ORDER, as_(stack, "user"))
+    assert answer.grpc_status == UNAUTHENTICATED
+
+
+async def test_a_client_talks_to_no_other_service_than_it_meant(stack: Platform) -> None:
+    """An edge whose address of the BFF is by mistake that of the User service."""
+    import httpx
+
+    from devstack import envoy
+
+    real = envoy._Renderer._upstream
+
+    def mixed_up(renderer: envoy._Renderer, service: str) -> envoy.Upstream:
+        found = real(renderer, service)
+        if service != "bff":
+            return found
+        wrong = envoy.Endpoint("127.0.0.1", stack.layout.port("user"))
+        return envoy.Upstream("bff", grpc=False, endpoints=(wrong,))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(envoy._Renderer, "_upstream", mixed_up)
+        with mesh.edge(stack) as url:
+            async with httpx.AsyncClient(timeout=10) as client:
+                response = await client.get(f"{url}/v1/products?limit=1")
+            upstream = await mesh.metrics(f"http://127.0.0.1:{int(url.rsplit(':', 1)[1]) - 8080 + 19080}")
+    assert response.status_code == 503
+    assert "/v1/products" not in (stack.layout.logs / "user.log").read_text()
+    assert upstream['envoy_cluster_ssl_fail_verify_san{envoy_cluster_name="bff"}'] > 0
+
+
+async def test_a_call_around_the_edge_gains_nothing(stack: Platform) -> None:
+    """Even with the BFF's certificate, a call without a person's token is nobody's; with invented names, too."""
+    invented = {"x-caller-id": "01987b0e-5f3c-7c3e-9b1a-3f0d9e6a7b21", "x-caller-roles": "admin"}
+    answer = await mesh.call(stack.layout.port("order"), GET_ORDER, as_(stack, "bff"), headers=invented)
+    assert answer.grpc_status == UNAUTHENTICATED
+
+
+def test_what_listens_is_what_should(stack: Platform) -> None:
+    state = stack.status
+    pids = [process["pid"] for process in state["processes"]]
+    listening = set()
+    for pid in pids:
+        for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+            for connection in process.net_connections("inet"):
+                kind = "udp" if connection.type == 2 else "tcp"
+                if connection.status == psutil.CONN_LISTEN or (kind == "udp" and not connection.raddr):
+                    listening.add((kind, connection.laddr.ip, connection.laddr.port - stack.layout.port_offset))
+    public = {("tcp", "127.0.0.1", 8080), ("tcp", "127.0.0.1", 8443), ("udp", "127.0.0.1", 8443)}
+    over_mtls = {("tcp", "127.0.0.1", port) for port in (18081, 18082, 18083, 18084, 18093)}
+    ops = {("tcp", "127.0.0.1", port) for port in (19080, 19081, 19082, 19083, 19084, 19093)}
+    assert listening == public | over_mtls | ops
+
+
+async def test_what_should_be_encrypted_is(stack: Platform) -> None:
+    for port in (18081, 18082, 18083, 18084, 18093):
+        answer = await mesh.call(port + stack.layout.port_offset, HEALTH, None)
+        assert answer.status is None
+
+
+def test_secrets_and_sockets_are_their_owners_only(stack: Platform) -> None:
+    for path in (*stack.layout.pki.glob("*.key"), *stack.layout.certificates.glob("*/tls.key")):
+        assert path.stat().st_mode & 0o077 == 0, path
+    for path in (*stack.layout.run.iterdir(), stack.layout.sockets / "valkey.sock"):
+        assert path.stat().st_mode & 0o077 == 0, path
+    assert {path.name for path in stack.layout.certificates.iterdir()} == {*WORKLOADS, "public"}
+
+
+@pytest.mark.parametrize("user", ["bff", "user", "order", "limiter"])
+async def test_a_service_sees_its_own_keys_in_valkey_and_no_others(stack: Platform, user: str) -> None:
+    prefixes = {"bff": "bff", "user": "user", "order": "order", "limiter": "limit"}
+    async with stack.valkey(user) as client:
+        own = f"{prefixes[user]}:acl-test"
+        await client.set(own, "1", px=1000)
+        assert await client.get(own) == b"1"
+        for other in prefixes.values():
+            key = f"{other}:acl-test"
+            if key != own:
+                with pytest.raises(NoPermissionError):
+                    await client.set(key, "1")
+                if (user, other) == ("bff", "user"):
+                    await client.get(key)
+                else:
+                    with pytest.raises(NoPermissionError):
+                        await client.get(key)
+        for command in (
+            ("KEYS", "*"),
+            ("FLUSHALL",),
+            ("CONFIG", "GET", "*"),
+            ("ACL", "LIST"),
+            ("SHUTDOWN",),
+            ("DEBUG", "SLEEP", "0"),
+        ):
+            with pytest.raises((NoPermissionError, ResponseError)):
+                await client.execute_command(*command)
+
+
+async def test_valkey_knows_nobody_without_a_password(stack: Platform) -> None:
+    from redis.asyncio import Redis
+    from redis.exceptions import ConnectionError as RedisConnectionError
+
+    async with Redis(unix_socket_path=str(stack.layout.sockets / "valkey.sock")) as client:
+        with pytest.raises((RedisConnectionError, ResponseError), match="authenticat"):
+            await client.get("bff:x")
+
+
+@pytest.mark.parametrize("service", ["user", "order"])
+async def test_a_services_role_has_its_rows_and_nothing_else(stack: Platform, service: str) -> None:
+    from devstack import postgres
+
+    own = next(d for d in postgres.databases(stack.secrets) if d.service == service)
+    other = next(d for d in postgres.databases(stack.secrets) if d.service != service)
+    connection = await asyncpg.connect(own.url(stack.layout))
+    try:
+        for statement in ("CREATE TABLE x (y int)", "CREATE SCHEMA x", "CREATE ROLE x", "DROP TABLE schema_migrations"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
+    finally:
+        await connection.close()
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await asyncpg.connect(own.url(stack.layout).replace(f"/{own.database}?", f"/{other.database}?"))
+
+
+async def test_every_envoy_says_who_called_it(people: People, stack: Platform) -> None:
+    import asyncio
+    import json
+
+    response = await people.http.get("/v1/products?limit=1&q=not-for-logs")
+    request_id = response.headers["x-request-id"]
+    expected = {"bff": "spiffe://backend.local/edge", "order": "spiffe://backend.local/bff", "edge": None}
+    for name, peer in expected.items():
+        for _ in range(60):
+            logs = [path.read_text() for path in stack.layout.logs.glob(f"{name}*.log") if "-at-" not in path.name]
+            lines = [json.loads(line) for text in logs for line in text.splitlines() if request_id in line]
+            found = [line for line in lines if line["event"] == "request"]
+            if found:
+                break
+            await asyncio.sleep(0.1)
+        assert found[0]["peer"] == peer
+        assert found[0]["duration_ms"] >= 0
+        assert "not-for-logs" not in json.dumps(found)
+        if name == "edge":
+            assert found[0]["upstream_ms"] is not None
+            assert found[0]["filter_ms"] is not None
+
+
+async def test_metrics_and_probes_are_on_the_ops_side_only(people: People, stack: Platform) -> None:
+    import httpx
+
+    for path in ("/metrics/envoy", "/stats", "/config_dump", "/healthz/ready", "/healthz/traffic", "/quitquitquit"):
+        assert (await people.http.get(path)).status_code == 404
+    async with httpx.AsyncClient() as client:
+        for name in ("edge", "bff", "user", "order", "order-2", "limiter"):
+            ops = stack.status["endpoints"][f"{name}_ops"]
+            assert "envoy_cluster_upstream_rq_total" in (await client.get(f"{ops}/metrics/envoy")).text
+            assert (await client.get(f"{ops}/config_dump")).status_code == 404
+            # Everything there is read, nothing is done.
+            assert (await client.post(f"{ops}/metrics/envoy")).status_code == 403

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,7 +86,7 @@ async def _call(port: int, path: str, context: ssl.SSLContext | None, method: st
                 return Answer(int(found[":status"]) if ":status" in found else None, found, body)
             for event in connection.receive_data(data):
                 if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
-                    found.update(dict(event.headers))
+                    found.update(dict(event.headers))  # type: ignore[arg-type]
                 elif isinstance(event, h2.events.DataReceived):
                     body += event.data
                     connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
@@ -96,7 +96,14 @@ async def _call(port: int, path: str, context: ssl.SSLContext | None, method: st
                     return Answer(int(found[":status"]) if ":status" in found else None, found, body)
             writer.write(connection.data_to_send())
     finally:
-        writer.close()
+        await close(writer)
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    """At once, whatever the other side does."""
+    writer.transport.abort()
+    with suppress(OSError, ssl.SSLError):
+        await writer.wait_closed()
 
 
 @contextmanager

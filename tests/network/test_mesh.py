@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -31,7 +30,7 @@ UNAUTHENTICATED, PERMISSION_DENIED = "16", "7"
 
 
 @pytest.fixture(scope="module")
-def impostors(stack: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ssl.SSLContext]]:
+def impostors(stack: Platform, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ssl.SSLContext]:
     """Clients whose certificates are not what they should be."""
     base = tmp_path_factory.mktemp("impostors")
     trust = (stack.layout.certificates / "bff" / "ca.crt").read_bytes()
@@ -226,7 +225,7 @@ async def test_a_service_sees_its_own_keys_in_valkey_and_no_others(stack: Platfo
             ("DEBUG", "SLEEP", "0"),
         ):
             with pytest.raises((NoPermissionError, ResponseError)):
-                await client.execute_command(*command)
+                await client.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
 async def test_valkey_knows_nobody_without_a_password(stack: Platform) -> None:

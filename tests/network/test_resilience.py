@@ -1,0 +1,326 @@
+"""Rotation and replicas, under load: nothing that a client sees may fail."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import ssl
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import jwt
+import mesh
+import psutil
+import pytest
+from chassis.tokens import JwksFile
+from contracts.http import models
+from contracts.http.client import ApiError, BackendClient
+from contracts.http.operations import OPERATIONS
+from cryptography import x509
+from devstack.certificates import SETTLE_SECONDS
+from devstack.options import POLICIES, Options
+
+from conftest import People, Platform, backend, http_client, new_key, order_of
+from devstack import envoy, keys
+
+pytestmark = pytest.mark.xdist_group("network")
+
+
+class Load:
+    """Clients that read, order (again with the same key when told to) and log in; what they saw."""
+
+    def __init__(self, stack: Platform, people: People) -> None:
+        self.stack = stack
+        self.people = people
+        self.seen: Counter[str] = Counter()
+        self.kids: set[str] = set()
+        self.stopping = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        product = await self.people.product(stock=1_000_000)
+        async with asyncio.TaskGroup() as clients:
+            for _ in range(4):
+                clients.create_task(self.reader())
+            clients.create_task(self.buyer(product))
+            clients.create_task(self.newcomers())
+            yield
+            self.stopping = True
+
+    def saw(self, what: str, status: int) -> None:
+        self.seen[f"{what} {status}"] += 1
+
+    async def reader(self) -> None:
+        async with http_client(self.stack.url) as http:
+            client = await self._customer(http)
+            while not self.stopping:
+                # Below the limit of one user: 1,200 a minute.
+                await asyncio.sleep(0.06)
+                try:
+                    self.saw("read", (await client.list_orders(limit=1)).status)
+                except ApiError as error:
+                    if error.status == 401:
+                        client = await self._customer(http)
+                    self.saw("read", error.status)
+
+    async def buyer(self, product: models.Product) -> None:
+        async with http_client(self.stack.url) as http:
+            client = await self._customer(http)
+            while not self.stopping:
+                await asyncio.sleep(0.6)
+                key = new_key()
+                for _ in range(5):
+                    try:
+                        status = (await client.create_order(order_of((product, 1)), idempotency_key=key)).status
+                    except ApiError as error:
+                        status = error.status
+                        if status in (409, 503):
+                            await asyncio.sleep(1)
+                            continue
+                    break
+                self.saw("order", status)
+
+    async def newcomers(self) -> None:
+        while not self.stopping:
+            async with http_client(self.stack.url) as http:
+                client = await self._customer(http)
+                self.kids.add(jwt.get_unverified_header(str(client.access_token))["kid"])
+                self.saw("log in", 200)
+                self.saw("read", (await client.get_me()).status)
+            await asyncio.sleep(2)
+
+    async def _customer(self, http: httpx.AsyncClient) -> BackendClient:
+        return (await People(http, self.stack).newcomer())[0]
+
+
+def serial(stack: Platform, port: int, name: str) -> int:
+    """Of the certificate that a listener shows now."""
+    context = mesh.identity(stack.layout.certificates / name)
+    import socket
+
+    with (
+        socket.create_connection(("127.0.0.1", port)) as raw,
+        context.wrap_socket(raw) as tls,
+    ):
+        return x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"").serial_number
+
+
+async def run(stack: Platform, *command: str) -> str:
+    done = await asyncio.to_thread(backend, *command, "--data-dir", str(stack.layout.data_dir))
+    return done.stdout
+
+
+async def test_certificates_authority_and_keys_rotate_under_load_without_a_failed_request(
+    people: People, stack: Platform
+) -> None:
+    load = Load(stack, people)
+    started = time.monotonic()
+    orders = stack.layout.port("order")
+    async with load.running():
+        before = serial(stack, orders, "bff")
+        assert "signs from" in await run(stack, "keys", "rotate")
+        await asyncio.sleep(5)
+        assert "rotated" in await run(stack, "certs", "rotate")
+        await asyncio.sleep(SETTLE_SECONDS)
+        rotated = serial(stack, orders, "bff")
+        assert rotated != before
+        issuer = (stack.layout.certificates / "bff" / "ca.crt").read_bytes()
+        assert "rotated" in await run(stack, "certs", "rotate", "--ca")
+        assert (stack.layout.certificates / "bff" / "ca.crt").read_bytes() != issuer
+        assert serial(stack, orders, "bff") != rotated
+        # Connections made before go on under what they were made with; new ones need the new authority.
+        await run(stack, "restart", "order-2")
+        await asyncio.sleep(max(0.0, 60 - (time.monotonic() - started)))
+    assert {what.rpartition(" ")[2] for what in load.seen} <= {"200", "201"}, load.seen
+    assert load.seen["read 200"] > 500
+    # Tokens were signed by the old key, then by the new one.
+    assert len(load.kids) == 2
+    states = await run(stack, "keys")
+    assert states.count("signing") == 1
+    assert states.count("verifying") == 1
+    public = JwksFile(keys.jwks_file(stack.layout)).current()
+    assert set(public) >= load.kids
+    shown = await run(stack, "certs")
+    assert "spiffe://backend.local/order" in shown
+    assert "--cacert" in await run(stack, "certs", "trust")
+
+
+async def test_a_day_of_certificate_life_leaks_nothing(people: People, stack: Platform) -> None:
+    """Forty-eight renewals: of a day's worth if they lived an hour."""
+
+    def envoys() -> list[psutil.Process]:
+        found = []
+        for name in ("edge", "bff", "user", "order", "limiter"):
+            found += [p for p in psutil.Process(stack.pid(name)).children(recursive=True) if p.name() == "envoy"]
+        return found
+
+    async def renew(times: int) -> None:
+        for _ in range(times):
+            await run(stack, "certs", "rotate")
+            # New connections, so that the new certificate is used.
+            async with httpx.AsyncClient(verify=trusting(stack)) as client:
+                assert (await client.get(f"{tls}/v1/products?limit=1")).status_code == 200
+
+    tls = stack.status["endpoints"]["public_tls"]
+    processes = envoys()
+    assert len(processes) == 5
+    await renew(8)
+    before = [(process.num_fds(), process.memory_info().rss) for process in processes]
+    await renew(40)
+    for process, (descriptors, memory) in zip(processes, before, strict=True):
+        assert process.num_fds() <= descriptors + 8
+        assert process.memory_info().rss - memory < 8 * 2**20, process
+
+
+def trusting(stack: Platform) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(stack.layout.certificates / "public" / "ca.crt"))
+
+
+async def test_a_killed_replica_costs_no_read_and_no_order_and_comes_back(people: People, stack: Platform) -> None:
+    load = Load(stack, people)
+    bff = stack.status["endpoints"]["bff_ops"]
+    ejections = 'envoy_cluster_outlier_detection_ejections_enforced_total{envoy_cluster_name="order"}'
+    healthy = 'envoy_cluster_membership_healthy{envoy_cluster_name="order"}'
+    before = await mesh.metrics(bff)
+    assert before[healthy] == 2
+    async with load.running():
+        for name in ("order-2", "order"):
+            await asyncio.sleep(2)
+            pid = stack.pid(name)
+            for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+                os.kill(process.pid, signal.SIGKILL)
+            async with asyncio.timeout(30):
+                while stack.pid(name) == pid:
+                    await asyncio.sleep(0.2)
+                while (await mesh.metrics(bff))[healthy] < 2:
+                    await asyncio.sleep(0.2)
+        await asyncio.sleep(1)
+    assert {what.rpartition(" ")[2] for what in load.seen} <= {"200", "201"}, load.seen
+    assert load.seen["read 200"] > 100
+    assert load.seen["order 201"] > 3
+    after = await mesh.metrics(bff)
+    assert after[ejections] > before[ejections]
+    # Both replicas are called again.
+    async with http_client(stack.url) as http:
+        await asyncio.gather(*(http.get("/v1/products?limit=1") for _ in range(40)))
+    await asyncio.sleep(1.5)
+    for name in ("order", "order-2"):
+        lines = (stack.layout.logs / f"{name}.log").read_text().splitlines()[-60:]
+        assert any("ListProducts" in line for line in lines)
+
+
+async def test_a_hung_replica_is_left_out_by_its_health_check(people: People, stack: Platform) -> None:
+    bff = stack.status["endpoints"]["bff_ops"]
+    healthy = 'envoy_cluster_membership_healthy{envoy_cluster_name="order"}'
+    with mesh.paused(stack.pid("order-2")):
+        async with asyncio.timeout(15):
+            while (await mesh.metrics(bff))[healthy] != 1:
+                await asyncio.sleep(0.2)
+        statuses = [(await people.http.get("/v1/products?limit=1")).status_code for _ in range(20)]
+        assert statuses == [200] * 20
+    async with asyncio.timeout(15):
+        while (await mesh.metrics(bff))[healthy] != 2:
+            await asyncio.sleep(0.2)
+
+
+def test_the_edge_waits_longer_than_the_bff_and_the_bff_than_the_services() -> None:
+    for route, operation in zip(sorted(envoy.routes(), key=_id), sorted(OPERATIONS, key=_id), strict=True):
+        assert route.timeout == operation.timeout
+    assert envoy.EDGE_MARGIN >= 1
+    # A service's deadline is what is left of the BFF's; its Envoy ends no request that its caller still waits for.
+    assert max(operation.timeout for operation in OPERATIONS) < 10
+
+
+def _id(named: object) -> str:
+    return str(getattr(named, "id", ""))
+
+
+async def test_the_timeouts_hold_in_that_order_when_everything_hangs(people: People, stack: Platform) -> None:
+    client, _ = await people.newcomer()
+    pids = [stack.pid(name) for name in ("order", "order-2")]
+    with mesh.paused(pids[0]), mesh.paused(pids[1]):
+        started = time.monotonic()
+        with pytest.raises(ApiError) as caught:
+            await client.list_orders()
+        elapsed = time.monotonic() - started
+    # The BFF's own answer, before the edge would have given up.
+    assert caught.value.status == 503
+    assert caught.value.problem is not None
+    assert elapsed < 2 + envoy.EDGE_MARGIN
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await client.list_orders()
+            except ApiError:
+                await asyncio.sleep(0.3)
+            else:
+                break
+
+
+async def test_too_many_calls_at_once_are_refused_at_once(stack: Platform) -> None:
+    """With the BFF hung, more than a circuit lets wait are refused without waiting."""
+    options = Options(rate_limit_scale=100)
+
+    overflow = 'envoy_cluster_upstream_rq_pending_overflow{envoy_cluster_name="bff"}'
+
+    async def refused_at_once(*without: str) -> tuple[int, float]:
+        with mesh.edge(stack, options, *without) as url, mesh.paused(stack.pid("bff")):
+            limits = httpx.Limits(max_connections=900)
+            async with httpx.AsyncClient(timeout=10, limits=limits) as http:
+
+                async def read() -> bool:
+                    started = time.monotonic()
+                    response = await http.get(f"{url}/v1/products?limit=1")
+                    return response.status_code == 503 and time.monotonic() - started < 2.5
+
+                refused = sum(await asyncio.gather(*(read() for _ in range(700))))
+            port = int(url.rsplit(":", 1)[1]) - 8080 + 19080
+            return refused, (await mesh.metrics(f"http://127.0.0.1:{port}"))[overflow]
+
+    refused, overflowed = await refused_at_once()
+    assert refused >= 150
+    assert overflowed >= 150
+    assert (await refused_at_once("circuit_breakers"))[1] == 0
+    async with asyncio.timeout(20), httpx.AsyncClient() as http:
+        while (await http.get(f"{stack.url}/v1/products?limit=1")).status_code != 200:
+            await asyncio.sleep(0.2)
+
+
+async def test_concurrency_adapts_in_every_service(stack: Platform) -> None:
+    for name in ("bff", "order", "user", "limiter"):
+        found = await mesh.metrics(stack.status["endpoints"][f"{name}_ops"])
+        (value,) = [v for k, v in found.items() if "gradient_controller_concurrency_limit" in k]
+        assert 3 <= value <= 512
+
+
+def test_every_policy_can_be_left_out_and_changes_what_is_rendered(stack: Platform) -> None:
+    from devstack.layout import Layout
+
+    whole = {path.name: path.read_text() for path in envoy.render(stack.layout, _options(stack)).values()}
+    for policy in POLICIES:
+        layout = Layout(stack.layout.data_dir, stack.layout.port_offset)
+        own = Layout(stack.layout.data_dir, stack.layout.port_offset + 1)
+        options = Options(without=(policy,), replicas={"order": 2})
+        texts = []
+        for process in ("edge", "order"):
+            path = envoy.render_one(layout, options, process, own)
+            texts.append(path.read_text())
+            path.unlink()
+        reference = []
+        for process in ("edge", "order"):
+            path = envoy.render_one(layout, _options(stack), process, own)
+            reference.append(path.read_text())
+            path.unlink()
+        assert texts != reference, policy
+    assert whole
+
+
+def _options(stack: Platform) -> Options:
+    state = json.loads(stack.layout.state_file.read_text())
+    assert state["ready"]
+    return Options(replicas={"order": 2})

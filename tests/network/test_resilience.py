@@ -269,7 +269,7 @@ async def test_too_many_calls_at_once_are_refused_at_once(stack: Platform) -> No
     overflow = 'envoy_cluster_upstream_rq_pending_overflow{envoy_cluster_name="bff"}'
 
     async def refused_at_once(*without: str) -> tuple[int, float]:
-        with mesh.edge(stack, options, *without) as url, mesh.paused(stack.pid("bff")):
+        with mesh.edge(stack, options, "connections", *without) as url, mesh.paused(stack.pid("bff")):
             limits = httpx.Limits(max_connections=900)
             async with httpx.AsyncClient(timeout=10, limits=limits) as http:
 

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import httpx
 import psutil
 import pytest
 
-from conftest import backend, free_port_offset
+from conftest import Platform, backend, free_port_offset
 
 pytestmark = pytest.mark.xdist_group("devstack")
 
@@ -44,8 +45,14 @@ def demo_orders(status: dict[str, Any]) -> dict[str, str]:
     raise AssertionError("no order expired")
 
 
-def test_up_status_logs_restart_down_and_up_again(tmp_path: Path) -> None:
-    data_dir = tmp_path / "stack"
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Iterator[Path]:
+    """Where a stack may be; nothing of it is left, however the test ends."""
+    yield tmp_path / "stack"
+    backend("reset", "--yes", "--data-dir", str(tmp_path / "stack"), check=False)
+
+
+def test_up_status_logs_restart_down_and_up_again(data_dir: Path) -> None:
     where = ("--data-dir", str(data_dir))
     offset = str(free_port_offset())
     started = time.monotonic()
@@ -147,19 +154,14 @@ def test_a_service_that_cannot_start_is_named_with_every_bad_variable_and_no_val
     assert processes_of(data_dir) == []
 
 
-def test_two_stacks_run_side_by_side(tmp_path: Path) -> None:
-    directories = [tmp_path / "one", tmp_path / "two"]
-    try:
-        for data_dir in directories:
-            backend("up", "--detach", "--data-dir", str(data_dir), "--port-offset", str(free_port_offset()))
-        urls = {
-            json.loads(backend("status", "--json", "--data-dir", str(d)).stdout)["endpoints"]["public"]
-            for d in directories
-        }
-        assert len(urls) == 2
-    finally:
-        for data_dir in directories:
-            backend("down", "--data-dir", str(data_dir))
+def test_two_stacks_run_side_by_side(platform: Platform, data_dir: Path) -> None:
+    backend("up", "--detach", "--data-dir", str(data_dir), "--port-offset", str(free_port_offset()))
+    other = json.loads(backend("status", "--json", "--data-dir", str(data_dir)).stdout)
+    first = json.loads(backend("status", "--json", "--data-dir", str(platform.layout.data_dir)).stdout)
+    for status in (first, other):
+        assert all(process["state"] == "ready" for process in status["processes"])
+        assert httpx.get(f"{status['endpoints']['public']}/v1/products?limit=1").status_code == 200
+    assert first["endpoints"]["public"] != other["endpoints"]["public"]
 
 
 def test_reset_deletes_nothing_that_is_not_a_stack(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from conftest import People, Platform, backend, http_client, start_platform
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     data_dir = tmp_path_factory.mktemp("network") / secrets.token_hex(3)
     yield start_platform(data_dir, "--replicas", "order=2", "--certificate-seconds", "60")

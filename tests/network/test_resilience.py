@@ -191,11 +191,12 @@ async def test_a_killed_replica_costs_no_read_and_no_order_and_comes_back(people
     async with load.running():
         for name in ("order-2", "order"):
             await asyncio.sleep(2)
-            pid = stack.pid(name)
+            # In a thread: the load must not stand still meanwhile.
+            pid = await asyncio.to_thread(stack.pid, name)
             for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
                 os.kill(process.pid, signal.SIGKILL)
             async with asyncio.timeout(30):
-                while stack.pid(name) == pid:
+                while await asyncio.to_thread(stack.pid, name) == pid:
                     await asyncio.sleep(0.2)
                 while (await mesh.metrics(bff))[healthy] < 2:
                     await asyncio.sleep(0.2)

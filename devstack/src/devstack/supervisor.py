@@ -38,7 +38,7 @@ _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _STABLE_SECONDS = 30.0
 _LOG_LIMIT_BYTES = 50 * 1024 * 1024
 _LOG_CHECK_SECONDS = 2.0
-_TAIL_LINES = 15
+_TAIL_LINES = 40
 _LEAST_RENEWAL_SECONDS = 0.5
 
 
@@ -219,7 +219,9 @@ class Supervisor:
         while not await spec.is_ready():
             if process.returncode is not None:
                 cause = f"ended with status {process.returncode} before it was ready"
-                raise StartupError(name, cause, _REMEDIES.get(name, _ASK), self._tail(name))
+                tail = self._tail(name)
+                remedy = _INOTIFY if "inotify" in tail else _REMEDIES.get(name, _ASK)
+                raise StartupError(name, cause, remedy, tail)
             if time.monotonic() > give_up:
                 cause = f"was not ready within {START_SECONDS:.0f} s (waited for: {spec.waits_for})"
                 raise StartupError(name, cause, _REMEDIES.get(name, _ASK), self._tail(name))
@@ -329,6 +331,7 @@ class Supervisor:
 
 _RESET = "if its data directory is damaged, start anew with `backend reset` (it deletes all data)"
 _ASK = "the log above says more; `backend logs NAME` shows all of it"
+_INOTIFY = "too many files are watched: stop other stacks, or raise it with `sysctl fs.inotify.max_user_instances=512`"
 _REMEDIES = {"postgres": _RESET, "valkey": _RESET}
 
 

@@ -1,11 +1,10 @@
-"""A sliding window counter in Valkey: one atomic call a decision.
+"""A sliding window in Valkey: one atomic call a decision, a bounded record whatever the limit.
 
-    limit:<name>     hash: i (number of the current window), c (count in it), p (count in the one before)
+    limit:<name>     hash: number of a slot (a twentieth of the window) -> requests counted in it
 
-The count of the last `window` is estimated as the current window's plus the share of the previous one that still
-overlaps (Cloudflare, "How we built rate limiting capable of scaling to millions of domains", 2017). So a burst at a
-window's end is not followed by another at the next one's start, and two counters do for any limit. What is refused
-is not counted: a client that waits as told gets through.
+Counted is every slot that overlaps the last `window`, the oldest as a whole: so no window, wherever it begins, holds
+more than the limit (no second burst after a window's edge), at the price of a limit that is a twentieth stricter for
+who uses it up all the time. What is refused is not counted: a client that waits as told gets through.
 """
 
 from __future__ import annotations
@@ -14,38 +13,45 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
+_SLOTS = 20
 _COUNT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local limit, window = tonumber(ARGV[1]), tonumber(ARGV[2])
-local index = math.floor(now / window)
-local into = now - index * window
-local state = redis.call('HMGET', KEYS[1], 'i', 'c', 'p')
-local current, previous = 0, 0
-if tonumber(state[1]) == index then
-  current, previous = tonumber(state[2]), tonumber(state[3])
-elseif tonumber(state[1]) == index - 1 then
-  previous = tonumber(state[2])
-end
-local used = current + previous * (window - into) / window
-if used + 1 > limit then
-  local wait
-  if current + 1 <= limit then
-    wait = window * (1 - (limit - 1 - current) / previous) - into
+local limit, window, slots = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local length = window / slots
+local slot = math.floor(now / length)
+local stored = redis.call('HGETALL', KEYS[1])
+local used, counts, numbers = 0, {}, {}
+for i = 1, #stored, 2 do
+  local number, count = tonumber(stored[i]), tonumber(stored[i + 1])
+  if number < slot - slots then
+    redis.call('HDEL', KEYS[1], stored[i])
   else
-    wait = window - into + window * (1 - (limit - 1) / current)
+    used = used + count
+    counts[number] = count
+    table.insert(numbers, number)
   end
-  return {0, 0, math.max(1, math.ceil(wait))}
 end
-redis.call('HSET', KEYS[1], 'i', index, 'c', current + 1, 'p', previous)
-redis.call('PEXPIRE', KEYS[1], 2 * window)
-return {1, math.floor(limit - used - 1), window - into}
+local function ends(number) return math.ceil((number + slots + 1) * length) - now end
+if used >= limit then
+  table.sort(numbers)
+  local wait = window
+  for _, number in ipairs(numbers) do
+    used = used - counts[number]
+    wait = ends(number)
+    if used < limit then break end
+  end
+  return {0, 0, wait}
+end
+redis.call('HINCRBY', KEYS[1], slot, 1)
+redis.call('PEXPIRE', KEYS[1], math.ceil(window + 2 * length))
+return {1, limit - used - 1, ends(slot)}
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether the request may pass, how many more may, and in how many seconds that improves."""
+    """Whether the request may pass and how many more may; seconds until one more may, or until all may again."""
 
     allowed: bool
     remaining: int
@@ -58,12 +64,12 @@ class SlidingWindow:
     def __init__(self, valkey: Redis) -> None:
         self._count = valkey.register_script(_COUNT)
 
-    async def count(self, name: str, requests: int, seconds: int) -> Decision:
+    async def count(self, name: str, requests: int, seconds: float) -> Decision:
         """Count a request under `name`, of which `requests` are allowed in any `seconds`.
 
         Raises:
             redis.exceptions.RedisError: Valkey did not answer.
         """
-        reply: list[int] = await self._count(keys=[f"limit:{name}"], args=[requests, seconds * 1000])
+        reply: list[int] = await self._count(keys=[f"limit:{name}"], args=[requests, int(seconds * 1000), _SLOTS])
         allowed, remaining, milliseconds = reply
         return Decision(bool(allowed), remaining, milliseconds / 1000)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import stat
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.verification import PolicyBuilder, Store
+from devstack.certificates import PUBLIC, WORKLOADS, Certificates
+from devstack.options import parse_replicas, parse_without
+
+from conftest import BACKEND
+
+
+def load(path: Path) -> list[x509.Certificate]:
+    return x509.load_pem_x509_certificates(path.read_bytes())
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Certificates:
+    certificates = Certificates(tmp_path / "pki", tmp_path / "certs")
+    certificates.ensure()
+    return certificates
+
+
+def test_the_root_signs_the_intermediate_and_that_the_workloads(made: Certificates, tmp_path: Path) -> None:
+    (root,) = load(tmp_path / "pki" / "root.crt")
+    for name in (*WORKLOADS, PUBLIC):
+        leaf, intermediate = load(tmp_path / "certs" / name / "tls.crt")
+        leaf.verify_directly_issued_by(intermediate)
+        intermediate.verify_directly_issued_by(root)
+        key = leaf.public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        assert isinstance(key.curve, ec.SECP256R1)
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        if name != PUBLIC:
+            assert names.get_values_for_type(x509.UniformResourceIdentifier) == [f"spiffe://backend.local/{name}"]
+            life = leaf.not_valid_after_utc - datetime.now(UTC)
+            assert timedelta(hours=23) < life <= timedelta(hours=24)
+    # The root can make no workload's certificate, the intermediate no further authority.
+    for certificate, length in ((root, 1), (intermediate, 0)):
+        limits = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        assert (limits.ca, limits.path_length) == (True, length)
+
+
+def test_a_client_that_knows_only_the_root_accepts_the_public_certificate(made: Certificates, tmp_path: Path) -> None:
+    leaf, intermediate = load(tmp_path / "certs" / PUBLIC / "tls.crt")
+    verifier = PolicyBuilder().store(Store(load(made.trust_bundle))).build_server_verifier(x509.DNSName("localhost"))
+    assert len(verifier.verify(leaf, [intermediate])) == 3
+
+
+def test_keys_are_their_owners_only_and_twice_makes_nothing_new(made: Certificates, tmp_path: Path) -> None:
+    for path in tmp_path.rglob("*.key"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    before = made.issued()
+    made.ensure()
+    assert made.issued() == before
+
+
+def test_at_half_its_life_a_certificate_is_renewed_and_the_old_pair_goes(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path / "pki", tmp_path / "certs", timedelta(seconds=0))
+    certificates.ensure()
+    before = {issued.name: issued.serial for issued in certificates.issued()}
+    certificates.ensure()
+    after = {issued.name: issued.serial for issued in certificates.issued()}
+    assert not set(before.values()) & set(after.values())
+    for name in WORKLOADS:
+        directory = tmp_path / "certs" / name
+        assert {path.name for path in directory.iterdir() if not path.name.startswith("..")} == {
+            "tls.crt", "tls.key", "ca.crt",
+        }  # fmt: skip
+        assert len([path for path in directory.iterdir() if path.is_dir() and not path.is_symlink()]) == 1
+
+
+def test_a_certificate_that_cannot_be_read_is_made_again(made: Certificates, tmp_path: Path) -> None:
+    data = tmp_path / "certs" / "order" / "..data"
+    (data / "tls.crt").write_text("not a certificate")
+    made.ensure()
+    assert len(load(data / "tls.crt")) == 2
+
+
+def test_replicas_and_policies_are_checked_before_anything_starts(tmp_path: Path) -> None:
+    assert parse_replicas(["order=2", "bff=3"]) == {"order": 2, "bff": 3}
+    assert parse_without(["mtls"]) == ("mtls",)
+    for arguments in (["--replicas", "edge=2"], ["--replicas", "order=0"], ["--replicas", "order"], ["--without", "x"]):
+        command = [str(BACKEND), "up", "--data-dir", str(tmp_path / "stack"), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert arguments[1] in done.stdout
+        assert not (tmp_path / "stack").exists()
+    for command in (["certs"], ["certs", "rotate"], ["certs", "trust"], ["keys"], ["keys", "rotate"]):
+        done = subprocess.run(
+            [str(BACKEND), *command, "--data-dir", str(tmp_path / "stack")], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, "backend up" in done.stdout) == (3, True)

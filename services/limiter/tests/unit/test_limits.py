@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+from chassis.errors import ServiceError
+from contracts.http.operations import OPERATIONS
+from limiter.limits import Limit, Limits, network_of
+
+LIMITS = Limits(OPERATIONS, connections_per_minute=600, scale=1)
+
+
+def test_the_contract_says_how_many() -> None:
+    by_address = LIMITS.find("operations", {"operation": "login", "remote_address": "192.0.2.1"})
+    assert by_address == ("login:address:192.0.2.1", Limit(20, 60))
+    by_user = LIMITS.find("operations", {"operation": "createOrder", "user": "u"})
+    assert by_user == ("createOrder:user:u", Limit(120, 60))
+    assert LIMITS.find("connections", {"remote_address": "192.0.2.1"})[1] == Limit(600, 60)
+
+
+def test_a_scale_multiplies_all_and_never_to_nothing() -> None:
+    assert Limits(OPERATIONS, connections_per_minute=600, scale=0.01).find(
+        "operations", {"operation": "login", "remote_address": "192.0.2.1"}
+    )[1] == Limit(1, 60)
+    assert Limits(OPERATIONS, connections_per_minute=600, scale=10).find(
+        "connections", {"remote_address": "192.0.2.1"}
+    )[1] == Limit(6000, 60)
+
+
+@pytest.mark.parametrize(
+    ("domain", "entries"),
+    [
+        ("operations", {"operation": "unknown", "user": "u"}),
+        ("operations", {"operation": "login"}),
+        ("operations", {}),
+        ("elsewhere", {"operation": "login", "user": "u"}),
+        ("connections", {"remote_address": "not an address"}),
+    ],
+)
+def test_what_no_policy_sends_is_refused(domain: str, entries: dict[str, str]) -> None:
+    with pytest.raises(ServiceError, match="INVALID_ARGUMENT"):
+        LIMITS.find(domain, entries)
+
+
+def test_a_customer_of_an_ipv6_provider_is_one_caller() -> None:
+    assert network_of("2001:db8:1:2:3:4:5:6") == network_of("2001:db8:1:2::1") == "2001:db8:1:2::"
+    assert network_of("2001:db8:1:3::1") != network_of("2001:db8:1:2::1")
+    assert network_of("::ffff:192.0.2.1") == "192.0.2.1"

@@ -1,0 +1,60 @@
+"""A service without Envoy inside, for comparison: `python stock_server.py bff|order PORT [ORDER_PORT USER_PORT]`.
+
+The same composition (`build`) on the servers that a sidecar topology uses: grpcio's for Order, uvicorn for the BFF.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import bff.main
+import bff.settings
+import grpc
+import order_service.main
+import order_service.settings
+import uvicorn
+from chassis import valkey
+from chassis.config import load
+from chassis.database import Database
+from chassis.logging import configure
+from chassis.valkey import HotReader
+
+
+async def serve_order(port: int) -> None:
+    """The Order service on grpcio's server."""
+    settings = load(order_service.settings.Settings)
+    configure("order", environment=settings.environment, version=settings.version, level=settings.log_level)
+    database = Database(
+        settings.database_url.get_secret_value(),
+        min_size=settings.database_pool_min,
+        max_size=settings.database_pool_max,
+        service="order",
+    )
+    await database.open()
+    url = settings.valkey_url.get_secret_value()
+    client = valkey.connect(url, max_connections=settings.valkey_connections)
+    server = grpc.aio.server()
+    order_service.main.build(settings, database, client, HotReader(url)).add_to(server)
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    await server.wait_for_termination()
+
+
+async def serve_bff(port: int, order_port: int, user_port: int) -> None:
+    """The BFF on uvicorn; it calls the other services through its sidecar."""
+    settings = load(bff.settings.Settings)
+    configure("bff", environment=settings.environment, version=settings.version, level=settings.log_level)
+    url = settings.valkey_url.get_secret_value()
+    client = valkey.connect(url, max_connections=settings.valkey_connections)
+    user, order = (grpc.aio.insecure_channel(f"127.0.0.1:{p}") for p in (user_port, order_port))
+    application = bff.main.build(settings, client, HotReader(url), user, order)
+    config = uvicorn.Config(application, port=port, lifespan="off", log_level="error", access_log=False, loop="uvloop")
+    await uvicorn.Server(config).serve()
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    name, *ports = sys.argv[1:]
+    serving = serve_order if name == "order" else serve_bff
+    uvloop.run(serving(*map(int, ports)))

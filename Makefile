@@ -14,7 +14,7 @@ run: bootstrap ## start the whole platform with demo data, print its URLs, follo
 	@$(BIN)/backend up
 
 test: bootstrap ## run every test against the real PostgreSQL, Valkey and Envoy
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 2
 
 lint: bootstrap ## linters, strict types, import contracts, contract checks, generated code is current
 	@$(BIN)/python tools/lint.py

@@ -25,10 +25,26 @@ from devstack.layout import PORTS, Layout
 from devstack.secrets import Secrets, load_or_create
 from filelock import FileLock
 from redis.asyncio import Redis
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from devstack import postgres, services
 
 BACKEND = Path(sys.executable).parent / "backend"
+
+
+# Tests that share a stack of their own, one worker each; all others go wherever there is room.
+TOGETHER = ("tests/network/", "tests/chaos/", "tests/interop/", "devstack/tests/test_backend_command.py")
+
+
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    def _split_scope(self, nodeid: str) -> str:
+        return next((place for place in TOGETHER if nodeid.startswith(place)), nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Instead of xdist's own `--dist loadgroup`, whose marks pytest 9.2 no longer passes on (xdist 3.8.0)."""
+    return _Scheduling(config, log)
 
 
 def free_port_offset() -> int:

@@ -21,8 +21,6 @@ import pytest
 
 from conftest import Platform, backend, free_port_offset
 
-pytestmark = pytest.mark.xdist_group("devstack")
-
 
 def processes_of(data_dir: Path) -> list[psutil.Process]:
     """Everything whose command line names this data directory."""

@@ -24,7 +24,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 APPS = Path(__file__).parent / "apps"
 SERVICE = "interop.v1.Echo"
-pytestmark = pytest.mark.xdist_group("interop")
 
 
 def free_ports(count: int) -> list[int]:

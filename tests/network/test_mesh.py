@@ -18,8 +18,6 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from conftest import People, Platform
 
-pytestmark = pytest.mark.xdist_group("network")
-
 GET_ORDER = "/order.v1.OrderService/GetOrder"
 LIST_PRODUCTS = "/order.v1.CatalogService/ListProducts"
 AUTHENTICATE = "/user.v1.UserService/Authenticate"

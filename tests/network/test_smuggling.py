@@ -16,8 +16,6 @@ import pytest
 
 from conftest import Platform
 
-pytestmark = pytest.mark.xdist_group("network")
-
 POST = "POST /v1/auth/refresh HTTP/1.1\r\nhost: api\r\ncontent-type: application/json\r\n"
 GET = "GET /v1/products?limit=1 HTTP/1.1\r\nhost: api\r\n"
 

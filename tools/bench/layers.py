@@ -22,7 +22,7 @@ GROUPS = {
     "headers, compression, CORS": ("security_headers", "compression", "cors"),
     "bounds (overload, connections, bodies)": ("overload", "connections", "body_limit"),
 }
-_ROUNDS = 3
+_ROUNDS = 2
 
 
 async def measure(

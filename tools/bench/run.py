@@ -26,6 +26,7 @@ import httpx
 import layers
 import profile_hot_path
 import psutil
+import topologies
 import valkey_clients
 from contracts.http import models
 from contracts.http.client import BackendClient
@@ -151,13 +152,17 @@ class Bench:
             raise SystemExit(f"wrk printed no latency distribution\n{output}")
         return rate, float(latency[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[latency[2]]
 
-    async def hot_read(self) -> tuple[float, float]:
+    async def hot_read(self, url: str | None = None) -> tuple[float, float]:
         """The order read at 32 connections: by wrk, or by k6 where wrk is not installed."""
         await self.renew_token()
-        measured = self.wrk(f"/v1/orders/{self.order.id}", 32)
-        if measured is None:
-            result = self.k6("order_read", 32)
-            measured = result.rate, result.p99
+        usual, self.url = self.url, url or self.url
+        try:
+            measured = self.wrk(f"/v1/orders/{self.order.id}", 32)
+            if measured is None:
+                result = self.k6("order_read", 32)
+                measured = result.rate, result.p99
+        finally:
+            self.url = usual
         return measured
 
     def pgbench(self, connections: int) -> float:
@@ -253,7 +258,10 @@ async def run(layout: Layout, seconds: int, reads: int) -> str:
     memory = await bench.million_reads()
     up = ["--data-dir", str(layout.data_dir), "--port-offset", str(OFFSET), *SCALE]
     layer = await layers.measure(layout, up, bench.hot_read)
-    return page(results, (baseline + baseline_after) / 2, peak, clients, profile, memory, seconds, layer)
+    subprocess.run([BIN / "backend", "down", "--data-dir", str(layout.data_dir)], check=True)
+    subprocess.run([BIN / "backend", "up", "--detach", *up], check=True, capture_output=True)
+    sidecars = await topologies.measure(layout, float(SCALE[1]), bench.hot_read)
+    return page(results, (baseline + baseline_after) / 2, peak, clients, profile, memory, seconds, layer, sidecars)
 
 
 def page(
@@ -265,6 +273,7 @@ def page(
     memory: list[tuple[int, float]],
     seconds: int,
     layer: tuple[tuple[float, float], tuple[float, float], dict[str, float]],
+    sidecars: dict[str, tuple[float, float]],
 ) -> str:
     """The Markdown of docs/performance.md."""
     by = {(r.scenario, r.connections): r for r in results}
@@ -335,11 +344,22 @@ def page(
         "|---|---|",
         *(f"| {name} | {share:+.1%} |" for name, share in shares.items()),
     ]
+    lines += [
+        "\n## Sidecars (`tools/bench/topologies.py`)\n",
+        "The hot read at 32 connections with the same policies; once as here, once with the BFF on uvicorn and Order on "
+        "grpc.aio, an Envoy beside each.\n",
+        "| topology | req/s | p99 ms |",
+        "|---|---|---|",
+        *(f"| {_TOPOLOGIES[name]} | {rate:,.0f} | {p99:.1f} |" for name, (rate, p99) in sidecars.items()),
+    ]
     if len(memory) > 1:
         lines += ["\n## Memory of the five Envoy processes over hot reads\n", "| reads | MiB |", "|---|---|"]
         shown = [*memory[:: max(1, len(memory) // 10)], memory[-1]]
         lines += [f"| {reads:,} | {mebibytes:.1f} |" for reads, mebibytes in dict.fromkeys(shown)]
     return "\n".join(lines) + "\n"
+
+
+_TOPOLOGIES = {"inside": "Python inside Envoy", "sidecars": "sidecar Envoys, uvicorn and grpc.aio"}
 
 
 def _yes(holds: bool) -> str:

@@ -22,7 +22,7 @@ from devstack.secrets import load_or_create
 from devstack import envoy, services
 
 HERE = Path(__file__).parent
-_ROUNDS = 3
+_ROUNDS = 2
 _ROUTER = {
     "name": "envoy.filters.http.router",
     "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},

@@ -350,7 +350,10 @@ def _print_welcome(current: StackState) -> None:
     console.print(
         f"\nThe platform is ready.\n\n  API            {public}\n  API over TLS   {current.endpoints['public_tls']}"
     )
-    console.print(f"  API reference  {public}/docs\n\n  Demo accounts")
+    console.print(
+        f"  API reference  {public}/docs\n\n  `backend certs trust` says how a browser or curl trusts the certificate."
+    )
+    console.print("\n  Demo accounts")
     for role, account in current.demo.items():
         console.print(f"    {role:<10} {account['email']:<24} {account['password']}")
     console.print()

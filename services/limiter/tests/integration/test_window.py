@@ -6,15 +6,18 @@ import uuid
 from collections.abc import AsyncIterator
 
 import pytest
+from chassis import valkey
 from limiter.window import SlidingWindow
 from redis.asyncio import Redis
 
 from conftest import Platform
+from devstack import services
 
 
 @pytest.fixture
 async def client(platform: Platform) -> AsyncIterator[Redis]:
-    async with platform.valkey("limiter") as client:
+    url = services.valkey_url(platform.layout, platform.secrets, "limiter")
+    async with valkey.connect(url, max_connections=16) as client:
         yield client
 
 

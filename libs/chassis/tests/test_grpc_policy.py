@@ -182,7 +182,7 @@ async def test_a_peer_that_fails_everybody_is_not_called_three_times_as_often() 
         token_of("customer", iss="another"),
         token_of("customer", aud="another"),
         token_of("customer", exp=int(time.time()) - 1),
-        token_of("customer", nbf=int(time.time()) + 60),
+        token_of("customer", nbf=int(time.time()) + 86400),
         token_of("customer", roles="admin"),
         token_of("customer", sub="admin"),
     ],

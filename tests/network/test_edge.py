@@ -112,6 +112,17 @@ class TestAuthentication:
             headers = {"authorization": f"{scheme} {forger.good}"}
             assert (await people.http.get("/v1/me", headers=headers)).status_code == 200
 
+    async def test_a_token_that_was_good_is_refused_when_it_has_expired(self, people: People, forger: Forger) -> None:
+        """The edge remembers a verified signature, never a verified time."""
+        # Five seconds of clock skew are allowed for.
+        headers = {"authorization": f"Bearer {forger.token(exp=int(time.time()) - 3)}"}
+        assert (await people.http.get("/v1/me", headers=headers)).headers[
+            "www-authenticate"
+        ] == 'Bearer realm="backend"'
+        async with asyncio.timeout(10):
+            while "invalid_token" not in (await people.http.get("/v1/me", headers=headers)).headers["www-authenticate"]:
+                await asyncio.sleep(0.3)
+
     async def test_exactly_what_the_contract_says_needs_a_token(self, people: People, stack: Platform) -> None:
         from contracts.http.operations import OPERATIONS
 

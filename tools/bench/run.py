@@ -339,7 +339,8 @@ def page(
         "\n## What the network layer costs (`tools/bench/layers.py`)\n",
         f"The hot read at 32 connections: {whole_rate:,.0f}/s and p99 {whole_p99:.1f} ms with every policy, "
         f"{bare_rate:,.0f}/s and {bare_p99:.1f} ms with none; each share is the rate won by leaving the group out. "
-        "Shares under two percent are noise.\n",
+        "On this machine the same configuration differs by about ten percent from one measurement to the next, so a single "
+        "share below that says no more than that it is small.\n",
         "| left out | share of the rate |",
         "|---|---|",
         *(f"| {name} | {share:+.1%} |" for name, share in shares.items()),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from contracts.http import models
 from contracts.http.client import ApiError, BackendClient
@@ -62,12 +64,15 @@ async def test_every_line_of_a_service_is_json_with_the_standard_fields(people: 
         assert ours
         for line in ours:
             assert standard <= line.keys(), line
-        served = [line for line in ours if line["event"] in ("http", "rpc")]
+        served = [line for line in ours if line["event"] in ("http", "rpc", "request")]
         assert all(line["request_id"] for line in served)
 
 
 async def test_one_request_has_one_id_in_every_log(people: People) -> None:
     response = await people.http.get("/v1/products?limit=3")
     request_id = response.headers["x-request-id"]
-    for name in ("bff", "order"):
-        assert request_id in (people.platform.layout.logs / f"{name}.log").read_text()
+    async with asyncio.timeout(10):
+        for name in ("edge", "bff", "order"):
+            # Envoy writes its access log once a second.
+            while request_id not in (people.platform.layout.logs / f"{name}.log").read_text():
+                await asyncio.sleep(0.2)

@@ -184,4 +184,6 @@ class _Guard:
 
     def _access_line(self, outcome: str, started: float) -> None:
         milliseconds = round((time.perf_counter() - started) * 1000, 3)
-        _log.info("rpc", method=self._name, outcome=outcome, duration_ms=milliseconds)
+        # Envoy's access log has every call; this line says why one failed.
+        log = _log.debug if outcome == "OK" else _log.info
+        log("rpc", method=self._name, outcome=outcome, duration_ms=milliseconds)

@@ -182,7 +182,9 @@ class _Endpoint:
             response = problem_answer(known, current.request_id)
         response.headers["x-request-id"] = current.request_id
         with context.serving(current):
-            _log.info(
+            # Envoy's access log has every request; this line says why one failed.
+            log = _log.debug if outcome == "OK" else _log.info
+            log(
                 "http",
                 operation=self._operation.id,
                 status=response.status_code,

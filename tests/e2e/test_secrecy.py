@@ -64,7 +64,7 @@ async def test_every_line_of_a_service_is_json_with_the_standard_fields(people: 
         assert ours
         for line in ours:
             assert standard <= line.keys(), line
-        served = [line for line in ours if line["event"] in ("http", "rpc", "request")]
+        served = [line for line in ours if line["event"] in ("http", "rpc")]
         assert all(line["request_id"] for line in served)
 
 

@@ -75,6 +75,19 @@ def test_at_half_its_life_a_certificate_is_renewed_and_the_old_pair_goes(tmp_pat
         assert len([path for path in directory.iterdir() if path.is_dir() and not path.is_symlink()]) == 1
 
 
+def test_a_rotation_of_the_authority_that_was_interrupted_leaves_both_roots_trusted(
+    made: Certificates, tmp_path: Path
+) -> None:
+    old = (tmp_path / "pki" / "root.crt").read_bytes()
+    made._make_authority()
+    new = (tmp_path / "pki" / "root.crt").read_bytes()
+    for name in (*WORKLOADS, PUBLIC):
+        made._replace(name, roots=new + old)
+    # Here it ended. What the supervisor renews is trusted by those who still have the old, and the other way round.
+    made._issue("order")
+    assert (tmp_path / "certs" / "order" / "ca.crt").read_bytes() == new + old
+
+
 def test_a_certificate_that_cannot_be_read_is_made_again(made: Certificates, tmp_path: Path) -> None:
     data = tmp_path / "certs" / "order" / "..data"
     (data / "tls.crt").write_text("not a certificate")

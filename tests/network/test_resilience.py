@@ -300,7 +300,6 @@ async def test_concurrency_adapts_in_every_service(stack: Platform) -> None:
 def test_every_policy_can_be_left_out_and_changes_what_is_rendered(stack: Platform) -> None:
     from devstack.layout import Layout
 
-    whole = {path.name: path.read_text() for path in envoy.render(stack.layout, _options(stack)).values()}
     for policy in POLICIES:
         layout = Layout(stack.layout.data_dir, stack.layout.port_offset)
         own = Layout(stack.layout.data_dir, stack.layout.port_offset + 1)
@@ -316,7 +315,6 @@ def test_every_policy_can_be_left_out_and_changes_what_is_rendered(stack: Platfo
             reference.append(path.read_text())
             path.unlink()
         assert texts != reference, policy
-    assert whole
 
 
 def _options(stack: Platform) -> Options:

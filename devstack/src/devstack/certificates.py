@@ -162,12 +162,18 @@ class Certificates:
     def _roots(self) -> bytes:
         return (self._pki / "root.crt").read_bytes()
 
+    def _bundle(self, name: str) -> bytes:
+        """What is trusted now: as long as an interrupted rotation of the authority is unfinished, both roots."""
+        root, current = self._roots(), self._directory / name / "ca.crt"
+        bundle = current.read_bytes() if current.exists() else b""
+        return bundle if root in bundle else root
+
     def _issue(self, name: str, roots: bytes | None = None) -> None:
         authority = self._intermediate()
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = workload_certificate(name, key.public_key(), authority.certificate, authority.key, self._life)
         chain = certificate.public_bytes(Encoding.PEM) + authority.certificate.public_bytes(Encoding.PEM)
-        self._write(name, {"tls.crt": chain, "tls.key": private_pem(key), "ca.crt": roots or self._roots()})
+        self._write(name, {"tls.crt": chain, "tls.key": private_pem(key), "ca.crt": roots or self._bundle(name)})
 
     def _replace(self, name: str, roots: bytes) -> None:
         current = self._directory / name

@@ -19,11 +19,12 @@ import msgspec
 from bff.tokens import SigningKey, SigningKeys, load_keys
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from devstack.envoy import JWKS_CACHE_SECONDS
 from devstack.layout import Layout
 from devstack.secrets import private_pem, write_private
 
-# Twice the edge's cache of the key set: see deploy/envoy/policies/authentication.j2.
-ACTIVATION_SECONDS = 30
+# Every edge has fetched the key set once more, and once again for good measure.
+ACTIVATION_SECONDS = 2 * JWKS_CACHE_SECONDS
 # The life of a token, and a minute for clocks and requests under way.
 _RETIREMENT_SECONDS = 300 + 60
 

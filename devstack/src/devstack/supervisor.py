@@ -40,6 +40,7 @@ _LOG_LIMIT_BYTES = 50 * 1024 * 1024
 _LOG_CHECK_SECONDS = 2.0
 _TAIL_LINES = 40
 _LEAST_RENEWAL_SECONDS = 0.5
+_RENEWAL_RETRY_SECONDS = 5.0
 
 
 class StartupError(Exception):
@@ -205,12 +206,13 @@ class Supervisor:
     async def _renew_certificates(self) -> None:
         """At half the life of each; a failure is said and tried again, for there is half a life left."""
         while True:
-            due = (self._certificates.next_renewal() - datetime.now(UTC)).total_seconds()
-            await asyncio.sleep(max(_LEAST_RENEWAL_SECONDS, due))
             try:
+                due = (self._certificates.next_renewal() - datetime.now(UTC)).total_seconds()
+                await asyncio.sleep(max(_LEAST_RENEWAL_SECONDS, due))
                 await asyncio.to_thread(self._certificates.ensure)
-            except (OSError, ValueError) as error:
+            except Exception as error:
                 _say("certs", f"could not be renewed: {error}")
+                await asyncio.sleep(_RENEWAL_RETRY_SECONDS)
 
     async def _start_one(self, name: str) -> None:
         spec, entry = self._specs[name], self._entry(name)

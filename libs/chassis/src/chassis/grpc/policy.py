@@ -164,8 +164,11 @@ class _Guard:
         if not current.token or self._tokens is None:
             raise ServiceError("UNAUTHENTICATED")
         claims = self._tokens.verify(current.token)
-        held = next((value for key, value in context.invocation_metadata() if key == METADATA_ROLES), None)
-        roles = claims.roles if held is None else tuple(r for r in claims.roles if r in str(held).split(","))
+        roles = claims.roles
+        for key, value in context.invocation_metadata():
+            if key == METADATA_ROLES:
+                held = str(value).split(",")
+                roles = tuple(role for role in roles if role in held)
         return Caller(claims.user_id, claims.session_id, roles)
 
     async def _abort(self, context: Any, error: Exception, started: float) -> None:

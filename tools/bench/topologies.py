@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import httpx
@@ -18,6 +17,7 @@ import yaml
 from devstack.layout import Layout
 from devstack.options import Options
 from devstack.secrets import load_or_create
+from measured import HotRead, mean_of
 
 from devstack import envoy, services
 
@@ -30,10 +30,8 @@ _ROUTER = {
 Config = dict[str, Any]
 
 
-async def measure(
-    layout: Layout, scale: float, read: Callable[[str], Awaitable[tuple[float, float]]]
-) -> dict[str, tuple[float, float]]:
-    """Rate and p99 in milliseconds by topology, measured in turns.
+async def measure(layout: Layout, scale: float, read: Callable[[str], Awaitable[HotRead]]) -> dict[str, HotRead]:
+    """The hot read by topology, measured in turns.
 
     Args:
         layout: of a running stack.
@@ -41,12 +39,12 @@ async def measure(
         read: measures the hot read at a base URL.
     """
     options = Options(rate_limit_scale=scale)
-    found: dict[str, list[tuple[float, float]]] = {"inside": [], "sidecars": []}
+    found: dict[str, list[HotRead]] = {"inside": [], "sidecars": []}
     with _sidecars(layout, options) as sidecars:
         for _ in range(_ROUNDS):
             found["inside"].append(await read(layout.endpoints(())["public"]))
             found["sidecars"].append(await read(sidecars))
-    return {name: (mean(r for r, _ in several), mean(p for _, p in several)) for name, several in found.items()}
+    return {name: mean_of(several) for name, several in found.items()}
 
 
 @contextmanager

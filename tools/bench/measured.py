@@ -1,0 +1,74 @@
+"""What the bench measures, as it is handed to the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import NamedTuple
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One scenario by k6 at one number of connections."""
+
+    name: str
+    connections: int
+    # Requests a second; milliseconds.
+    rate: float
+    p50: float
+    p99: float
+    # Percent of one core, by process, while it ran.
+    cpu: Mapping[str, float]
+
+
+class HotRead(NamedTuple):
+    """The order read at 32 connections: requests a second, p99 in milliseconds, requests in all."""
+
+    rate: float
+    p99: float
+    requests: int
+
+
+def mean_of(reads: Sequence[HotRead]) -> HotRead:
+    """The mean of several measurements of the same thing."""
+    return HotRead(mean(r.rate for r in reads), mean(r.p99 for r in reads), sum(r.requests for r in reads))
+
+
+class Share(NamedTuple):
+    """CPU of one request in microseconds, and how far the measurements of it lie from their mean."""
+
+    microseconds: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The network layer: rate and p99 with all policies and with none; the CPU of a request, in all and by policy."""
+
+    whole: HotRead
+    bare: HotRead
+    cpu: Share
+    bare_cpu: Share
+    policies: Mapping[str, Share]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of the bench."""
+
+    # Seconds of one measurement.
+    seconds: int
+    scenarios: Sequence[Scenario]
+    # The read's SQL by pgbench, transactions a second.
+    pgbench: float
+    # By wrk, where it is installed.
+    peak: HotRead | None
+    # Microseconds of CPU of a cached read, by Valkey client.
+    valkey_clients: Mapping[str, float]
+    # A Markdown table.
+    profile: str
+    # Reads done, and resident memory of the Envoy processes after them in MiB.
+    memory: Sequence[tuple[int, float]]
+    layer: Layer
+    topologies: Mapping[str, HotRead]

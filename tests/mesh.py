@@ -20,11 +20,12 @@ import h2.events
 import httpx
 import psutil
 from chassis.grpc import framing
+from devstack.envoy import Site
 from devstack.layout import Layout
 from devstack.options import Options
 
 from conftest import Platform, free_port_offset
-from devstack import envoy, services
+from devstack import proxies, services
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,10 @@ async def close(writer: asyncio.StreamWriter) -> None:
 
 
 @contextmanager
-def another(platform: Platform, process: str, options: Options) -> Iterator[Layout]:
+def another(platform: Platform, process: str, options: Options, where: Site | None = None) -> Iterator[Layout]:
     """One more process of the stack, rendered with other options and on ports of its own (the layout says which)."""
     own = Layout(platform.layout.data_dir, free_port_offset())
-    config = envoy.render_one(platform.layout, options, process, own)
+    config = proxies.render_one(platform.layout, options, process, own, where)
     service = process.partition("-")[0]
     log = platform.layout.logs / f"{config.stem}.log"
     with log.open("wb") as output:

@@ -14,7 +14,7 @@ from devstack.certificates import Certificates
 from devstack.layout import Layout
 from devstack.options import POLICIES, Options
 
-from devstack import envoy
+from devstack import proxies
 
 _VARIANTS = (
     Options(
@@ -46,7 +46,7 @@ def main() -> int:
                 layout.data_dir.mkdir()
                 layout.certificates.symlink_to(Path(directory) / "0" / "certs")
             # Envoys that a policy does not touch are rendered alike, and validated once.
-            for name, path in envoy.render(layout, options, lifespan=False).items():
+            for name, path in proxies.render(layout, options, lifespan=False).items():
                 # All services are one template: of the variants, one service is enough.
                 if number > 1 and name not in ("edge", "order"):
                     continue

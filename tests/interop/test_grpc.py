@@ -16,8 +16,9 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from devstack.envoy import Endpoint, Upstream, _module
+from devstack.envoy import Endpoint, Upstream
 from devstack.layout import ROOT
+from devstack.proxies import python_module
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -44,7 +45,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]
     # Without any policy: grpcio's own server and client are the peers here.
     templates.globals["on"] = lambda _policy: False
     text = templates.get_template("service.yaml.j2").render(
-        name="interop", service="interop", package="interop_app", grpc=True, lifespan=True, module=str(_module()),
+        name="interop", service="interop", package="interop_app", grpc=True, lifespan=True, module=str(python_module()),
         address="127.0.0.1", port=traffic, ops_address="127.0.0.1", ops_port=ops, peers=[], request_id="-",
         ops_networks=[{"address": "127.0.0.0", "length": 8}], admin_socket="admin.sock", ops_socket="ops.sock",
         upstreams=[Upstream("user", grpc=True, endpoints=(Endpoint("127.0.0.1", upstream),))],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
+import httpx
 import mesh
 import psutil
 import pytest
@@ -17,6 +19,7 @@ from devstack.secrets import private_pem
 from redis.exceptions import NoPermissionError, ResponseError
 
 from conftest import People, Platform
+from devstack import proxies
 
 GET_ORDER = "/order.v1.OrderService/GetOrder"
 LIST_PRODUCTS = "/order.v1.CatalogService/ListProducts"
@@ -136,25 +139,13 @@ async def test_without_the_peer_rules_a_wrong_service_would_reach_python(stack: 
 
 async def test_a_client_talks_to_no_other_service_than_it_meant(stack: Platform) -> None:
     """An edge whose address of the BFF is by mistake that of the User service."""
-    import httpx
-
-    from devstack import envoy
-
-    real = envoy._Renderer._upstream
-
-    def mixed_up(renderer: envoy._Renderer, service: str) -> envoy.Upstream:
-        found = real(renderer, service)
-        if service != "bff":
-            return found
-        wrong = envoy.Endpoint("127.0.0.1", stack.layout.port("user"))
-        return envoy.Upstream("bff", grpc=False, endpoints=(wrong,))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(envoy._Renderer, "_upstream", mixed_up)
-        with mesh.edge(stack) as url:
-            async with httpx.AsyncClient(timeout=10) as client:
-                response = await client.get(f"{url}/v1/products?limit=1")
-            upstream = await mesh.metrics(f"http://127.0.0.1:{int(url.rsplit(':', 1)[1]) - 8080 + 19080}")
+    options = Options()
+    here = proxies.site(stack.layout, options)
+    wrong = replace(here, endpoints={**here.endpoints, "bff": here.endpoints["user"]})
+    with mesh.another(stack, "edge", options, wrong) as own:
+        async with httpx.AsyncClient(timeout=10) as client:
+            response = await client.get(f"http://127.0.0.1:{own.port('public')}/v1/products?limit=1")
+        upstream = await mesh.metrics(f"http://127.0.0.1:{own.port('edge_ops')}")
     assert response.status_code == 503
     assert "/v1/products" not in (stack.layout.logs / "user.log").read_text()
     assert upstream['envoy_cluster_ssl_fail_verify_san{envoy_cluster_name="bff"}'] > 0

@@ -26,7 +26,7 @@ from devstack.certificates import SETTLE_SECONDS
 from devstack.options import POLICIES, Options
 
 from conftest import People, Platform, backend, http_client, new_key, order_of
-from devstack import envoy, keys
+from devstack import envoy, keys, proxies
 
 
 class Load:
@@ -306,12 +306,12 @@ def test_every_policy_can_be_left_out_and_changes_what_is_rendered(stack: Platfo
         options = Options(without=(policy,), replicas={"order": 2})
         texts = []
         for process in ("edge", "order"):
-            path = envoy.render_one(layout, options, process, own)
+            path = proxies.render_one(layout, options, process, own)
             texts.append(path.read_text())
             path.unlink()
         reference = []
         for process in ("edge", "order"):
-            path = envoy.render_one(layout, _options(stack), process, own)
+            path = proxies.render_one(layout, _options(stack), process, own)
             reference.append(path.read_text())
             path.unlink()
         assert texts != reference, policy

@@ -19,7 +19,7 @@ from devstack.options import Options
 from devstack.secrets import load_or_create
 from measured import HotRead, mean_of
 
-from devstack import envoy, services
+from devstack import proxies, services
 
 HERE = Path(__file__).parent
 _ROUNDS = 2
@@ -97,7 +97,7 @@ def _start(stack: ExitStack, layout: Layout, name: str, command: list[str], envi
 
 
 def _load(layout: Layout, options: Options, process: str, own: Layout) -> Config:
-    path = envoy.render_one(layout, options, process, own)
+    path = proxies.render_one(layout, options, process, own)
     config: Config = yaml.safe_load(path.read_text())
     path.unlink()
     return config

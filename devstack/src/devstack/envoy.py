@@ -1,13 +1,15 @@
-"""Renders deploy/envoy for this stack from typed values; routes, callers, timeouts and limits are the contracts'."""
+"""Renders deploy/envoy from typed values; routes, callers, timeouts and limits are the contracts'.
+
+Nothing here knows where a stack runs: a `Site` says that (`proxies.py` has the one of `backend up`).
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import yaml
@@ -19,8 +21,7 @@ from contracts.order.v1 import catalog_pb2, order_pb2
 from contracts.user.v1 import user_pb2
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from devstack.certificates import PUBLIC, TRUST_DOMAIN
-from devstack.layout import ROOT, Layout
+from devstack.layout import ROOT
 from devstack.options import Options
 
 _SOURCE = ROOT / "deploy" / "envoy"
@@ -56,6 +57,52 @@ class Endpoint:
 
     address: str
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where the mesh runs: what differs between one machine, Compose and Kubernetes."""
+
+    environment: str
+    version: str
+    trust_domain: str
+    # What access tokens say, as the services are told, too (TOKEN_ISSUER, TOKEN_AUDIENCE).
+    token_issuer: str
+    token_audience: str
+    # A directory for each service below it: tls.crt, tls.key and ca.crt, as cert-manager and SPIRE's helper write them.
+    certificates: PurePath
+    # tls.crt and tls.key of the public HTTPS listener.
+    public_certificate: PurePath
+    # A directory for each service below it, with what `secret_files` gives.
+    secret_files: PurePath
+    # pyvoy's native module.
+    python_module: PurePath
+    # What the public and the traffic listeners are bound to; what the ops listeners are; who may read there (CIDR).
+    address: str
+    ops_address: str
+    ops_networks: tuple[str, ...]
+    # Every replica of a service, or one name that resolves to all of them.
+    endpoints: Mapping[str, tuple[Endpoint, ...]]
+    # Whether the applications open their pools when Envoy starts; not to have a rendering validated.
+    lifespan: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One Envoy: its name (a service's, and a number from its second replica on) and what it listens on."""
+
+    name: str
+    port: int
+    ops_port: int
+    # Of its Unix sockets' paths, from its working directory.
+    socket_prefix: str
+    # The edge's.
+    tls_port: int = 0
+
+    @property
+    def service(self) -> str:
+        """What it is a replica of."""
+        return self.name.partition("-")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,155 +188,114 @@ def _match(path: str) -> str:
     )
 
 
-def process_names(options: Options) -> tuple[str, ...]:
-    """Every Envoy of a stack, in the order in which they start."""
-    return (*(name for service in SERVICES for name in options.processes(service.name)), "edge")
+def configuration(process: Process, site: Site, options: Options) -> str:
+    """The Envoy configuration of one process.
 
-
-def render(layout: Layout, options: Options, *, lifespan: bool = True) -> dict[str, Path]:
-    """Write one configuration a process; their paths by process name.
-
-    `lifespan` says whether the applications open their pools when Envoy starts; not to have a rendering validated.
+    Raises:
+        yaml.YAMLError: a template is broken; named by its line, which Envoy would not do.
     """
-    layout.run.mkdir(mode=0o700, parents=True, exist_ok=True)
-    renderer = _Renderer(layout, options, layout, lifespan=lifespan)
-    return {name: renderer.process(name) for name in process_names(options)}
+    jinja = Environment(
+        loader=FileSystemLoader(_SOURCE),
+        undefined=StrictUndefined,
+        autoescape=False,  # noqa: S701 - YAML, not HTML
+    )
+    jinja.globals["on"] = lambda policy: policy not in options.without
+    if process.service == "edge":
+        template, own = "edge.yaml.j2", _edge_values(process, site, options)
+    else:
+        template, own = "service.yaml.j2", _service_values(process, site)
+    text = jinja.get_template(template).render(_common_values(process, site, options) | own)
+    yaml.safe_load(text)
+    return text
 
 
-def render_one(layout: Layout, options: Options, process: str, own: Layout) -> Path:
-    """Write the configuration of one more process of a running stack, which listens on the ports of `own`."""
-    return _Renderer(layout, options, own, lifespan=True).process(process)
-
-
-class _Renderer:
-    def __init__(self, layout: Layout, options: Options, own: Layout, *, lifespan: bool) -> None:
-        self._layout = layout
-        self._options = options
-        self._own = own
-        self._suffix = "" if own == layout else f"-at-{own.port_offset}"
-        self._lifespan = lifespan
-        self._directory = layout.envoy
-        self._jinja = Environment(
-            loader=FileSystemLoader(_SOURCE),
-            undefined=StrictUndefined,
-            autoescape=False,  # noqa: S701 - YAML, not HTML
-        )
-        self._jinja.globals["on"] = lambda policy: policy not in options.without
-
-    def process(self, name: str) -> Path:
-        service = name.partition("-")[0]
-        return self._edge() if service == "edge" else self._service(_BY_NAME[service], name)
-
-    def _service(self, service: Service, name: str) -> Path:
-        values = {
-            **self._common(name, service.name),
-            "package": service.package,
-            "grpc": service.grpc,
-            "lifespan": self._lifespan,
-            "module": str(_module()),
-            "port": self._own.port(name),
-            "peers": service.peers,
-            "request_id": "%REQ(X-REQUEST-ID)%",
-            "ops_socket": f"run/{name}{self._suffix}.ops.sock",
-            "upstreams": [self._upstream(upstream) for upstream in service.upstreams],
-        }
-        return self._write(name, "service.yaml.j2", values)
-
-    def _edge(self) -> Path:
-        operations = routes()
-        values = {
-            **self._common("edge", "edge"),
-            "port": self._own.port("public"),
-            "tls_port": self._own.port("public_tls"),
-            "upstreams": [self._upstream("bff"), self._upstream("limiter")],
-            "operations": operations,
-            "known_paths": list(dict.fromkeys(operation.match for operation in operations)),
-            "edge_margin": EDGE_MARGIN,
-            "max_body_bytes": MAX_BODY_BYTES,
-            "token_issuer": "https://backend.local",
-            "token_audience": "backend-api",
-            "jwks_cache_seconds": JWKS_CACHE_SECONDS,
-            "rate_limit_scale": self._options.rate_limit_scale,
-            "cors_origins": self._options.cors_origins,
-            "https_only": self._options.https_only,
-            "trusted_proxies": [_network(network) for network in self._options.trusted_proxies],
-            "local_replies": [
-                (code, status, ERRORS[reason].slug, ERRORS[reason].title, _REPLY_HEADERS.get(code, {}))
-                for code, (status, reason) in _LOCAL_REPLIES.items()
-            ],
-        }
-        return self._write("edge", "edge.yaml.j2", values)
-
-    def _common(self, name: str, service: str) -> dict[str, Any]:
-        return {
-            "name": name,
-            "service": service,
-            "environment": "development",
-            "version": "0.1.0",
-            "address": "127.0.0.1",
-            "ops_address": "127.0.0.1",
-            "ops_port": self._own.port(f"{name}_ops"),
-            "ops_networks": [_network("127.0.0.0/8")],
-            "admin_socket": f"run/{name}{self._suffix}.admin.sock",
-            "trust_domain": TRUST_DOMAIN,
-            "sds": str(self._secret_files(service)),
-            "max_connections": self._options.max_connections,
-            "max_heap_bytes": self._options.max_heap_mib * 1024 * 1024,
-        }
-
-    def _upstream(self, service: str) -> Upstream:
-        endpoints = (Endpoint("127.0.0.1", self._layout.port(n)) for n in self._options.processes(service))
-        return Upstream(service, grpc=_BY_NAME[service].grpc, endpoints=tuple(endpoints))
-
-    def _secret_files(self, service: str) -> Path:
-        """What Envoy watches for new certificates (SDS from files)."""
-        directory = self._directory / "sds" / service
-        directory.mkdir(parents=True, exist_ok=True)
-        certificates = self._layout.certificates
-        own = certificates / service
-        kind = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
-        pairs = {"workload": own} | ({"public": certificates / PUBLIC} if service == "edge" else {})
-        files: dict[str, Mapping[str, Any]] = {
-            name: {
-                "tls_certificate": {
-                    "certificate_chain": {"filename": str(pair / "tls.crt")},
-                    "private_key": {"filename": str(pair / "tls.key")},
-                    "watched_directory": {"path": str(pair)},
-                }
-            }
-            for name, pair in pairs.items()
-        }
-        files["trust"] = {
-            "validation_context": {
-                "trusted_ca": {"filename": str(own / "ca.crt")},
-                "watched_directory": {"path": str(own)},
+def secret_files(service: str, site: Site) -> dict[str, str]:
+    """What Envoy watches for new certificates (SDS from files): the contents by file name."""
+    own = site.certificates / service
+    pairs = {"workload": own} | ({"public": site.public_certificate} if service == "edge" else {})
+    secrets: dict[str, Mapping[str, Any]] = {
+        name: {
+            "tls_certificate": {
+                "certificate_chain": {"filename": str(pair / "tls.crt")},
+                "private_key": {"filename": str(pair / "tls.key")},
+                "watched_directory": {"path": str(pair)},
             }
         }
-        for name, secret in files.items():
-            resource = {"@type": kind, "name": name, **secret}
-            (directory / f"{name}.yaml").write_text(yaml.safe_dump({"resources": [resource]}))
-        return directory
+        for name, pair in pairs.items()
+    }
+    secrets["trust"] = {
+        "validation_context": {
+            "trusted_ca": {"filename": str(own / "ca.crt")},
+            "watched_directory": {"path": str(own)},
+        }
+    }
+    kind = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+    return {
+        f"{name}.yaml": yaml.safe_dump({"resources": [{"@type": kind, "name": name, **secret}]})
+        for name, secret in secrets.items()
+    }
 
-    def _write(self, name: str, template: str, values: Mapping[str, Any]) -> Path:
-        text = self._jinja.get_template(template).render(values)
-        # Parsed here, so that a mistake in a template is named by its line and not by Envoy.
-        try:
-            yaml.safe_load(text)
-        finally:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            path = self._directory / f"{name}{self._suffix}.yaml"
-            path.write_text(text)
-            path.chmod(0o600)
-        return path
+
+def _common_values(process: Process, site: Site, options: Options) -> dict[str, Any]:
+    return {
+        "name": process.name,
+        "service": process.service,
+        "environment": site.environment,
+        "version": site.version,
+        "address": site.address,
+        "port": process.port,
+        "ops_address": site.ops_address,
+        "ops_port": process.ops_port,
+        "ops_networks": [_network(network) for network in site.ops_networks],
+        "admin_socket": f"{process.socket_prefix}.admin.sock",
+        "trust_domain": site.trust_domain,
+        "sds": str(site.secret_files / process.service),
+        "max_connections": options.max_connections,
+        "max_heap_bytes": options.max_heap_mib * 1024 * 1024,
+    }
+
+
+def _service_values(process: Process, site: Site) -> dict[str, Any]:
+    service = _BY_NAME[process.service]
+    return {
+        "package": service.package,
+        "grpc": service.grpc,
+        "lifespan": site.lifespan,
+        "module": str(site.python_module),
+        "peers": service.peers,
+        "request_id": "%REQ(X-REQUEST-ID)%",
+        "ops_socket": f"{process.socket_prefix}.ops.sock",
+        "upstreams": [_upstream(name, site) for name in service.upstreams],
+    }
+
+
+def _edge_values(process: Process, site: Site, options: Options) -> dict[str, Any]:
+    operations = routes()
+    return {
+        "tls_port": process.tls_port,
+        "upstreams": [_upstream("bff", site), _upstream("limiter", site)],
+        "operations": operations,
+        "known_paths": list(dict.fromkeys(operation.match for operation in operations)),
+        "edge_margin": EDGE_MARGIN,
+        "max_body_bytes": MAX_BODY_BYTES,
+        "token_issuer": site.token_issuer,
+        "token_audience": site.token_audience,
+        "jwks_cache_seconds": JWKS_CACHE_SECONDS,
+        "rate_limit_scale": options.rate_limit_scale,
+        "cors_origins": options.cors_origins,
+        "https_only": options.https_only,
+        "trusted_proxies": [_network(network) for network in options.trusted_proxies],
+        "local_replies": [
+            (code, status, ERRORS[reason].slug, ERRORS[reason].title, _REPLY_HEADERS.get(code, {}))
+            for code, (status, reason) in _LOCAL_REPLIES.items()
+        ],
+    }
+
+
+def _upstream(service: str, site: Site) -> Upstream:
+    return Upstream(service, _BY_NAME[service].grpc, site.endpoints[service])
 
 
 def _network(text: str) -> dict[str, Any]:
     network = ip_network(text)
     return {"address": str(network.network_address), "length": network.prefixlen}
-
-
-def _module() -> Path:
-    spec = importlib.util.find_spec("pyvoy._pyvoy")
-    if spec is None or spec.origin is None:
-        raise RuntimeError("pyvoy's native module is not installed")
-    return Path(spec.origin)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import psutil
 
-from devstack import demo, envoy, keys, postgres, privileges, secrets, services, state
+from devstack import demo, keys, postgres, privileges, proxies, secrets, services, state
 from devstack.certificates import Certificates
 from devstack.layout import Layout
 from devstack.options import Options
@@ -76,7 +76,7 @@ class Supervisor:
         me = psutil.Process()
         self._layout = layout
         self._options = options
-        endpoints = layout.endpoints(envoy.process_names(options))
+        endpoints = layout.endpoints(proxies.process_names(options))
         self._state = StackState(me.pid, me.create_time(), layout.port_offset, endpoints=endpoints)
         life = timedelta(seconds=options.certificate_seconds)
         self._certificates = Certificates(layout.pki, layout.certificates, life)
@@ -127,7 +127,7 @@ class Supervisor:
         await asyncio.to_thread(self._certificates.ensure)
         self._monitors.append(asyncio.create_task(self._renew_certificates()))
         keys.ensure(layout)
-        configurations = envoy.render(layout, self._options)
+        configurations = proxies.render(layout, self._options)
         self._specs = {spec.name: spec for spec in self._make_specs(made, configurations)}
         self._state.processes = [ProcessState(n, stop_signal=s.stop_signal) for n, s in self._specs.items()]
         self._write_state()
@@ -200,7 +200,7 @@ class Supervisor:
                     raise StartupError(name, f"port {port} is in use{_owner(port)}", remedy) from error
 
     def _listening(self) -> list[str]:
-        names = envoy.process_names(self._options)
+        names = proxies.process_names(self._options)
         return [name for name in names if name != "edge"] + [f"{name}_ops" for name in names]
 
     async def _renew_certificates(self) -> None:

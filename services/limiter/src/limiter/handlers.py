@@ -29,7 +29,7 @@ class RateLimitHandlers(RateLimitServiceServicer):
 
         Raises:
             ServiceError: UNAVAILABLE when Valkey cannot be reached: the edge then lets the request pass, down to the
-                floor that it holds itself (ADR 0011).
+                floor that it holds itself (ADR 0010).
         """
         overall = _Response.OK
         statuses = []

@@ -1,0 +1,94 @@
+"""The Envoys of one stack on this machine: their names, ports and files."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path, PurePath
+
+from chassis.config import TokenSettings
+
+from devstack.certificates import PUBLIC, TRUST_DOMAIN
+from devstack.envoy import SERVICES, Endpoint, Process, Site, configuration, secret_files
+from devstack.layout import Layout
+from devstack.options import Options
+
+_LOOPBACK = "127.0.0.1"
+
+
+def process_names(options: Options) -> tuple[str, ...]:
+    """Every Envoy of a stack, in the order in which they start."""
+    return (*(name for service in SERVICES for name in options.processes(service.name)), "edge")
+
+
+def render(layout: Layout, options: Options, *, lifespan: bool = True) -> dict[str, Path]:
+    """Write one configuration a process; their paths by process name.
+
+    `lifespan` says whether the applications open their pools when Envoy starts; not to have a rendering validated.
+    """
+    layout.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    where = site(layout, options, lifespan=lifespan)
+    for service in (*(service.name for service in SERVICES), "edge"):
+        directory = Path(where.secret_files) / service
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, text in secret_files(service, where).items():
+            (directory / name).write_text(text)
+    return {
+        name: _write(layout, name, configuration(_process(layout, name, f"run/{name}"), where, options))
+        for name in process_names(options)
+    }
+
+
+def render_one(layout: Layout, options: Options, name: str, own: Layout, where: Site | None = None) -> Path:
+    """Write the configuration of one more process of a running stack, which listens on the ports of `own`."""
+    named = f"{name}-at-{own.port_offset}"
+    process = _process(own, name, f"run/{named}")
+    return _write(layout, named, configuration(process, where or site(layout, options), options))
+
+
+def site(layout: Layout, options: Options, *, lifespan: bool = True) -> Site:
+    """This machine, as the templates want to know it."""
+    return Site(
+        environment="development",
+        version="0.1.0",
+        trust_domain=TRUST_DOMAIN,
+        token_issuer=TokenSettings.model_fields["token_issuer"].default,
+        token_audience=TokenSettings.model_fields["token_audience"].default,
+        certificates=layout.certificates,
+        public_certificate=layout.certificates / PUBLIC,
+        secret_files=layout.envoy / "sds",
+        python_module=python_module(),
+        address=_LOOPBACK,
+        ops_address=_LOOPBACK,
+        ops_networks=("127.0.0.0/8",),
+        endpoints={
+            service.name: tuple(Endpoint(_LOOPBACK, layout.port(name)) for name in options.processes(service.name))
+            for service in SERVICES
+        },
+        lifespan=lifespan,
+    )
+
+
+def _process(layout: Layout, name: str, socket_prefix: str) -> Process:
+    edge = name == "edge"
+    return Process(
+        name=name,
+        port=layout.port("public" if edge else name),
+        ops_port=layout.port(f"{name}_ops"),
+        socket_prefix=socket_prefix,
+        tls_port=layout.port("public_tls") if edge else 0,
+    )
+
+
+def _write(layout: Layout, name: str, text: str) -> Path:
+    path = layout.envoy / f"{name}.yaml"
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+def python_module() -> PurePath:
+    """Pyvoy's native module, which an Envoy loads."""
+    spec = importlib.util.find_spec("pyvoy._pyvoy")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("pyvoy's native module is not installed")
+    return PurePath(spec.origin)

@@ -1,0 +1,70 @@
+"""The Envoy configurations of another place than this machine come from the same source, by other values."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from chassis.launch import environment, envoy_command
+from devstack.certificates import Certificates
+from devstack.envoy import Endpoint, Process, Site, configuration, secret_files
+from devstack.layout import Layout
+from devstack.options import Options
+
+from devstack import proxies
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Site:
+    """As it might be in Kubernetes: mounted certificates, names instead of addresses, a trust domain of one's own."""
+    Certificates(tmp_path / "pki", tmp_path / "mounted").ensure()
+    here = proxies.site(Layout(tmp_path), Options(), lifespan=False)
+    return replace(
+        here,
+        environment="production",
+        version="2.3.4",
+        trust_domain="shop.example",
+        token_issuer="https://shop.example",
+        certificates=tmp_path / "mounted",
+        public_certificate=tmp_path / "mounted" / "public",
+        secret_files=tmp_path / "sds",
+        address="0.0.0.0",
+        ops_address="0.0.0.0",
+        ops_networks=("10.0.0.0/8",),
+        endpoints={name: (Endpoint(f"{name}.backend.svc", 9000),) for name in ("bff", "user", "order", "limiter")},
+    )
+
+
+def values(tree: Any) -> list[str]:
+    """Every leaf of a document."""
+    if isinstance(tree, dict):
+        return [leaf for branch in tree.values() for leaf in values(branch)]
+    if isinstance(tree, list):
+        return [leaf for branch in tree for leaf in values(branch)]
+    return [str(tree)]
+
+
+@pytest.mark.parametrize("name", ["edge", "bff", "order"])
+def test_a_cluster_is_rendered_from_values_and_envoy_takes_it(cluster: Site, tmp_path: Path, name: str) -> None:
+    directory = Path(cluster.secret_files) / name
+    directory.mkdir(parents=True)
+    for file, text in secret_files(name, cluster).items():
+        (directory / file).write_text(text)
+    process = Process(name, port=9000, ops_port=9100, socket_prefix=f"run/{name}", tls_port=9443)
+    text = configuration(process, cluster, Options(max_heap_mib=2048, rate_limit_scale=2, max_connections=99))
+    leaves = values(yaml.safe_load(text))
+    assert not any("backend.local" in leaf or leaf.startswith("127.") for leaf in leaves)
+    if name != "order":
+        peer = "bff" if name == "edge" else "order"
+        assert {f"spiffe://shop.example/{peer}", f"{peer}.backend.svc"} <= set(leaves)
+    assert "spiffe://shop.example/" in leaves or name == "edge"
+    assert {"production", "2.3.4", "10.0.0.0", str(2048 * 2**20), "99"} <= set(leaves)
+    config = tmp_path / f"{name}.yaml"
+    config.write_text(text)
+    command = [envoy_command(config)[0], "--mode", "validate", "--config-path", str(config), "--log-level", "error"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -162,6 +162,26 @@ async def requests_at(platform: Platform, process: str) -> float:
     """How many requests have reached a process's traffic listener."""
     found = await metrics(platform.status["endpoints"][f"{process}_ops"])
     return found['envoy_http_downstream_rq_completed{envoy_http_conn_manager_prefix="ingress"}']
+
+
+async def reached_python(platform: Platform, responses: Iterable[httpx.Response]) -> int:
+    """How many of the requests that were answered so are in the BFF's log."""
+    # Envoy writes its access log once a second.
+    await asyncio.sleep(2.5)
+    log = (platform.layout.logs / "bff.log").read_text()
+    return sum(response.headers["x-request-id"] in log for response in responses)
+
+
+async def connection_is_served(port: int, address: str) -> bool:
+    """Whether the edge at a port answers on a new connection from an address."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+    try:
+        writer.write(b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n")
+        with suppress(ConnectionError):
+            return (await reader.read(12)).startswith(b"HTTP/1.1 404")
+        return False
+    finally:
+        await close(writer)
 
 
 class paused:  # noqa: N801

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import ssl
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,7 +21,7 @@ from devstack.secrets import private_pem
 from redis.exceptions import NoPermissionError, ResponseError
 
 from conftest import People, Platform
-from devstack import proxies
+from devstack import postgres, proxies
 
 GET_ORDER = "/order.v1.OrderService/GetOrder"
 LIST_PRODUCTS = "/order.v1.CatalogService/ListProducts"
@@ -228,8 +230,6 @@ async def test_valkey_knows_nobody_without_a_password(stack: Platform) -> None:
 
 @pytest.mark.parametrize("service", ["user", "order"])
 async def test_a_services_role_has_its_rows_and_nothing_else(stack: Platform, service: str) -> None:
-    from devstack import postgres
-
     own = next(d for d in postgres.databases(stack.secrets) if d.service == service)
     other = next(d for d in postgres.databases(stack.secrets) if d.service != service)
     connection = await asyncpg.connect(own.url(stack.layout))
@@ -244,9 +244,6 @@ async def test_a_services_role_has_its_rows_and_nothing_else(stack: Platform, se
 
 
 async def test_every_envoy_says_who_called_it(people: People, stack: Platform) -> None:
-    import asyncio
-    import json
-
     response = await people.http.get("/v1/products?limit=1&q=not-for-logs")
     request_id = response.headers["x-request-id"]
     expected = {"bff": "spiffe://backend.local/edge", "order": "spiffe://backend.local/bff", "edge": None}
@@ -264,11 +261,17 @@ async def test_every_envoy_says_who_called_it(people: People, stack: Platform) -
         if name == "edge":
             assert found[0]["upstream_ms"] is not None
             assert found[0]["filter_ms"] is not None
+    with mesh.another(stack, "edge", Options(without=("access_log",))) as own:
+        async with httpx.AsyncClient() as client:
+            response = await client.get(f"http://127.0.0.1:{own.port('public')}/v1/products?limit=1")
+        assert response.status_code == 200
+        # Envoy writes once a second.
+        await asyncio.sleep(1.5)
+        (log,) = stack.layout.logs.glob("edge-at-*.log")
+        assert response.headers["x-request-id"] not in log.read_text()
 
 
 async def test_metrics_and_probes_are_on_the_ops_side_only(people: People, stack: Platform) -> None:
-    import httpx
-
     for path in ("/metrics/envoy", "/stats", "/config_dump", "/healthz/ready", "/healthz/traffic", "/quitquitquit"):
         assert (await people.http.get(path)).status_code == 404
     async with httpx.AsyncClient() as client:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import ssl
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ from contracts.http.client import ApiError, BackendClient
 from contracts.http.operations import OPERATIONS
 from cryptography import x509
 from devstack.certificates import SETTLE_SECONDS
+from devstack.layout import Layout
 from devstack.options import POLICIES, Options
 
 from conftest import People, Platform, backend, http_client, new_key, order_of
@@ -99,8 +101,6 @@ class Load:
 def serial(stack: Platform, port: int, name: str) -> int:
     """Of the certificate that a listener shows now."""
     context = mesh.identity(stack.layout.certificates / name)
-    import socket
-
     with (
         socket.create_connection(("127.0.0.1", port)) as raw,
         context.wrap_socket(raw) as tls,
@@ -290,6 +290,71 @@ async def test_too_many_calls_at_once_are_refused_at_once(stack: Platform) -> No
             await asyncio.sleep(0.2)
 
 
+async def calls(stack: Platform, bff: Layout, times: int) -> list[tuple[int | None, float]]:
+    """Product lists asked of a BFF at once, each on a connection of its own: statuses, and the seconds they took."""
+    edge = mesh.identity(stack.layout.certificates / "edge")
+
+    async def one() -> tuple[int | None, float]:
+        started = time.monotonic()
+        answer = await mesh.call(bff.port("bff"), "/v1/products?limit=1", edge, method="GET")
+        return answer.status, time.monotonic() - started
+
+    return await asyncio.gather(*(one() for _ in range(times)))
+
+
+async def test_no_queue_grows_in_front_of_python(stack: Platform) -> None:
+    """With Order hung, a BFF works on no more requests than it would let in at least; the others need not wait."""
+    blocked = 'envoy_http_adaptive_concurrency_gradient_controller_rq_blocked{envoy_http_conn_manager_prefix="ingress"}'
+    for without, sheds in ((("circuit_breakers",), True), (("circuit_breakers", "admission"), False)):
+        with mesh.another(stack, "bff", Options(replicas={"order": 2}, without=without)) as bff:
+            # So that there are connections, on which nothing will come back.
+            await calls(stack, bff, 8)
+            with mesh.paused(stack.pid("order")), mesh.paused(stack.pid("order-2")):
+                answers = await calls(stack, bff, 200)
+            counted = (await mesh.metrics(f"http://127.0.0.1:{bff.port('bff_ops')}")).get(blocked, 0)
+        at_once = sum(status == 503 and seconds < 1 for status, seconds in answers)
+        assert (at_once >= 100) is sheds, answers
+        assert (counted >= 100) is sheds
+    await served_again(stack)
+
+
+async def test_a_dead_replica_is_called_once_and_no_more(stack: Platform) -> None:
+    """The third replica of three does not exist; it is always the least busy."""
+    failures = 'envoy_cluster_upstream_cx_connect_fail{envoy_cluster_name="order"}'
+    seen = {}
+    for without in (("health_checks",), ("health_checks", "outliers")):
+        with mesh.another(stack, "bff", Options(replicas={"order": 3}, without=without)) as bff:
+            for _ in range(10):
+                await calls(stack, bff, 4)
+            seen[without] = (await mesh.metrics(f"http://127.0.0.1:{bff.port('bff_ops')}"))[failures]
+    assert seen["health_checks",] <= 4
+    assert seen["health_checks", "outliers"] >= 20
+
+
+async def test_a_hung_replica_is_seen_by_asking_it(stack: Platform) -> None:
+    """It still takes connections: only who asks it something sees that it answers nothing."""
+    waited = {}
+    for without in (("outliers",), ("outliers", "health_checks")):
+        with mesh.another(stack, "bff", Options(replicas={"order": 2}, without=without)) as bff:
+            await calls(stack, bff, 8)
+            with mesh.paused(stack.pid("order-2")):
+                # Two checks of a second each, a second apart.
+                await asyncio.sleep(5)
+                answers = [answer for _ in range(3) for answer in await calls(stack, bff, 8)]
+        waited[without] = sum(status != 200 or seconds > 0.9 for status, seconds in answers)
+    assert waited["outliers",] == 0
+    assert waited["outliers", "health_checks"] >= 3
+    await served_again(stack)
+
+
+async def served_again(stack: Platform) -> None:
+    """After processes have been paused: until both replicas are called again."""
+    healthy = 'envoy_cluster_membership_healthy{envoy_cluster_name="order"}'
+    async with asyncio.timeout(30):
+        while (await mesh.metrics(stack.status["endpoints"]["bff_ops"]))[healthy] < 2:
+            await asyncio.sleep(0.2)
+
+
 async def test_concurrency_adapts_in_every_service(stack: Platform) -> None:
     for name in ("bff", "order", "user", "limiter"):
         found = await mesh.metrics(stack.status["endpoints"][f"{name}_ops"])
@@ -298,10 +363,8 @@ async def test_concurrency_adapts_in_every_service(stack: Platform) -> None:
 
 
 def test_every_policy_can_be_left_out_and_changes_what_is_rendered(stack: Platform) -> None:
-    from devstack.layout import Layout
-
     for policy in POLICIES:
-        layout = Layout(stack.layout.data_dir, stack.layout.port_offset)
+        layout = stack.layout
         own = Layout(stack.layout.data_dir, stack.layout.port_offset + 1)
         options = Options(without=(policy,), replicas={"order": 2})
         texts = []

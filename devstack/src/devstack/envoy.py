@@ -285,6 +285,7 @@ def _edge_values(process: Process, site: Site, options: Options) -> dict[str, An
         "cors_origins": options.cors_origins,
         "https_only": options.https_only,
         "trusted_proxies": [_network(network) for network in options.trusted_proxies],
+        "unauthenticated": (ERRORS["UNAUTHENTICATED"].slug, ERRORS["UNAUTHENTICATED"].title),
         "local_replies": [
             (code, status, ERRORS[reason].slug, ERRORS[reason].title, _REPLY_HEADERS.get(code, {}))
             for code, (status, reason) in _LOCAL_REPLIES.items()

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 # Every policy of deploy/envoy/policies that can be left out.
 POLICIES = (
     "mtls", "peers", "admission", "access_log", "circuit_breakers", "outliers", "health_checks", "overload",
-    "connections", "authentication", "doubled_credentials", "global_rate_limits", "local_rate_limits", "body_limit",
-    "security_headers", "compression", "cors", "http3",
+    "connections", "authentication", "doubled_credentials", "client_headers", "global_rate_limits", "local_rate_limits",
+    "body_limit", "header_bounds", "slow_senders", "paths", "http2_floods", "security_headers", "compression", "cors",
+    "http3",
 )  # fmt: skip
 # Services that run as several processes when asked to.
 REPLICATED = ("bff", "user", "order")

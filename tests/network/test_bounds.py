@@ -1,0 +1,139 @@
+"""What one client may take of the edge; and that it gets more where the policy is left out."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import httpx
+import mesh
+from devstack.options import Options
+
+from conftest import People, Platform, client_address, http_client
+
+
+async def test_a_large_body_is_refused_before_python(people: People, stack: Platform) -> None:
+    body = b'{"email": "' + b"a" * 70_000 + b'"}'
+    headers = {"content-type": "application/json"}
+    much_more = b'{"email": "' + b"a" * 1_000_000 + b'"}'
+    responses = [
+        await people.http.post("/v1/auth/login", content=content, headers=headers) for content in (body, much_more)
+    ]
+    for response in responses:
+        assert (response.status_code, response.json()["type"]) == (413, "urn:backend:problem:too-large")
+    assert await mesh.reached_python(stack, responses) == 0
+    with mesh.edge(stack, None, "body_limit") as url:
+        async with http_client(url) as http:
+            response = await http.post("/v1/auth/login", content=body, headers=headers)
+    assert response.status_code == 413
+    assert await mesh.reached_python(stack, [response]) == 1
+
+
+async def test_a_slow_body_never_reaches_python(stack: Platform) -> None:
+    def refreshes() -> int:
+        return (stack.layout.logs / "bff.log").read_text().count('"path":"/v1/auth/refresh"')
+
+    before = refreshes()
+    _, writer = await asyncio.open_connection("127.0.0.1", stack.layout.port("public"))
+    head = (
+        b"POST /v1/auth/refresh HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"
+    )
+    writer.write(head)
+    await writer.drain()
+    await asyncio.sleep(2.5)
+    assert refreshes() == before
+    await mesh.close(writer)
+
+
+async def test_all_connections_together_are_bounded(stack: Platform) -> None:
+    with mesh.edge(stack, Options(max_connections=8)) as url:
+        port = int(url.rsplit(":", 1)[1])
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(8)]
+        assert not await mesh.connection_is_served(port, "127.0.0.1")
+        for _, writer in held:
+            await mesh.close(writer)
+        async with asyncio.timeout(5):
+            while not await mesh.connection_is_served(port, "127.0.0.1"):
+                await asyncio.sleep(0.1)
+
+
+async def test_memory_is_bounded_and_load_is_shed_before_the_bound(stack: Platform) -> None:
+    # An edge needs about 8 MiB to begin with: it is over this bound as soon as it looks.
+    for without, served in (((), False), (("overload",), True)):
+        with mesh.edge(stack, Options(max_heap_mib=1), *without) as url:
+            await asyncio.sleep(1)
+            async with http_client(url) as http:
+                try:
+                    status = (await http.get("/v1/products?limit=1")).status_code
+                except httpx.HTTPError:
+                    status = 0
+        assert (status == 200) is served
+
+
+async def seconds_until_closed(port: int, message: bytes, patience: float) -> float | None:
+    """How long a connection that sends this and no more is kept; None when longer than `patience` seconds."""
+    loop = asyncio.get_running_loop()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(client_address(), 0))
+    started = loop.time()
+    try:
+        writer.write(message)
+        with suppress(ConnectionError):
+            await asyncio.wait_for(reader.read(), patience)
+    except TimeoutError:
+        return None
+    finally:
+        await mesh.close(writer)
+    return loop.time() - started
+
+
+async def test_who_sends_slowly_is_not_waited_for(stack: Platform) -> None:
+    headers = b"GET /v1/products?limit=1 HTTP/1.1\r\nhost: x\r\n"
+    body = b"POST /v1/auth/refresh HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{"
+    with mesh.edge(stack, None, "slow_senders") as url:
+        open_port = int(url.rsplit(":", 1)[1])
+        kept = await asyncio.gather(
+            *(seconds_until_closed(stack.layout.port("public"), message, 12) for message in (headers, body)),
+            *(seconds_until_closed(open_port, message, 12) for message in (headers, body)),
+        )
+    assert 4.5 < (kept[0] or 0) < 7
+    assert 9.5 < (kept[1] or 0) < 12
+    assert kept[2:] == [None, None]
+
+
+async def test_headers_are_bounded_in_number_size_and_spelling(people: People, stack: Platform) -> None:
+    cases = {
+        "eighty": ({f"x-{number}": "y" for number in range(80)}, 431),
+        "48 KiB": ({"x-large": "y" * 49_152}, 431),
+        "an underscore": ({"x_caller_id": "admin"}, 400),
+    }
+    with mesh.edge(stack, None, "header_bounds") as url:
+        async with http_client(url) as unbounded:
+            for what, (headers, status) in cases.items():
+                refused = await people.http.get("/v1/products?limit=1", headers=headers)
+                assert refused.status_code == status, what
+                assert refused.json()["type"] == "urn:backend:problem:malformed-request"
+                assert (await unbounded.get("/v1/products?limit=1", headers=headers)).status_code == 200, what
+
+
+async def test_a_path_has_one_spelling(people: People, stack: Platform) -> None:
+    """What the edge compares with its rules is what Python reads."""
+    client, _ = await people.newcomer()
+
+    async def get(port: int, path: str) -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(client_address(), 0))
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {client.access_token}\r\n\r\n".encode())
+        answer = await reader.read(12)
+        await mesh.close(writer)
+        return answer.decode()[-3:]
+
+    async def read_by_python() -> int:
+        await asyncio.sleep(2.5)
+        return (stack.layout.logs / "bff.log").read_text().count('"path":"/v1/orders/.."')
+
+    port = stack.layout.port("public")
+    paths = ("/v1//products?limit=1", "/v1/orders/../me", "/v1/orders/%2e%2e/me", "/v1/orders/..", "/v1/me%2fsessions")
+    assert [await get(port, path) for path in paths] == ["200", "200", "200", "404", "400"]
+    assert await read_by_python() == 0
+    with mesh.edge(stack, None, "paths") as url:
+        assert await get(int(url.rsplit(":", 1)[1]), "/v1/orders/..") == "404"
+    assert await read_by_python() == 1

@@ -52,6 +52,15 @@ def test_a_client_that_knows_only_the_root_accepts_the_public_certificate(made: 
     assert len(verifier.verify(leaf, [intermediate])) == 3
 
 
+def test_a_rotation_by_hand_keeps_how_long_they_live(tmp_path: Path) -> None:
+    Certificates(tmp_path / "pki", tmp_path / "certs", timedelta(hours=2)).ensure()
+    by_hand = Certificates(tmp_path / "pki", tmp_path / "certs")
+    before = {issued.serial for issued in by_hand.issued()}
+    by_hand.rotate()
+    assert before.isdisjoint({issued.serial for issued in by_hand.issued()})
+    assert {issued.not_after - issued.not_before for issued in by_hand.issued()} == {timedelta(hours=2)}
+
+
 def test_keys_are_their_owners_only_and_twice_makes_nothing_new(made: Certificates, tmp_path: Path) -> None:
     for path in tmp_path.rglob("*.key"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -77,10 +77,10 @@ class Certificates:
     Args:
         pki: the authority's own directory.
         directory: one directory below it for each certificate.
-        life: of the workload certificates.
+        life: of the workload certificates; without it, as long as those before them, and a day at first.
     """
 
-    def __init__(self, pki: Path, directory: Path, life: timedelta = LIFE) -> None:
+    def __init__(self, pki: Path, directory: Path, life: timedelta | None = None) -> None:
         self._pki = pki
         self._directory = directory
         self._life = life
@@ -171,9 +171,17 @@ class Certificates:
     def _issue(self, name: str, roots: bytes | None = None) -> None:
         authority = self._intermediate()
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = workload_certificate(name, key.public_key(), authority.certificate, authority.key, self._life)
+        certificate = workload_certificate(
+            name, key.public_key(), authority.certificate, authority.key, self._life_of(name)
+        )
         chain = certificate.public_bytes(Encoding.PEM) + authority.certificate.public_bytes(Encoding.PEM)
         self._write(name, {"tls.crt": chain, "tls.key": private_pem(key), "ca.crt": roots or self._bundle(name)})
+
+    def _life_of(self, name: str) -> timedelta:
+        if self._life is not None:
+            return self._life
+        before = self._read(name)
+        return LIFE if before is None else before.not_after - before.not_before
 
     def _replace(self, name: str, roots: bytes) -> None:
         current = self._directory / name

@@ -4,12 +4,16 @@
     jwks/jwks.json                     public, what services verify with
 
 A new key is published at once and signs only when every verifier has surely read it; an old one verifies until the
-last token that it signed has expired.
+last token that it signed has expired, and is removed then.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -52,23 +56,36 @@ def jwks_file(layout: Layout) -> Path:
 def ensure(layout: Layout) -> None:
     """At least one key, and the public set beside it."""
     directory(layout).mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not any(directory(layout).glob("*.pem")):
-        _make(layout)
-    _publish(layout)
+    with _locked(layout):
+        if not any(directory(layout).glob("*.pem")):
+            _make(layout)
+        _publish(layout)
 
 
 def rotate(layout: Layout) -> datetime:
-    """A new key, published at once; keys whose last token has expired go. When the new one begins to sign."""
-    keys = load_keys(directory(layout))
-    now = datetime.now(UTC).timestamp()
-    # A key is of no more use once its successor has signed for as long as a token lives.
-    for key, successor in pairwise(keys):
-        if successor.created + ACTIVATION_SECONDS + _RETIREMENT_SECONDS < now:
-            _path(layout, key).unlink()
-    created = max(now, keys[-1].created + 1)
-    _make(layout, datetime.fromtimestamp(created, UTC))
-    _publish(layout)
+    """A new key, published at once; when it begins to sign."""
+    with _locked(layout):
+        # Two of the same second would have one name.
+        created = max(time.time(), load_keys(directory(layout))[-1].created + 1)
+        _make(layout, datetime.fromtimestamp(created, UTC))
+        _publish(layout)
     return datetime.fromtimestamp(created, UTC) + timedelta(seconds=ACTIVATION_SECONDS)
+
+
+def retire(layout: Layout, now: float) -> list[str]:
+    """Remove every key whose last token has expired, so that a stolen old key is of no use; their ids."""
+    with _locked(layout):
+        # Its successor has signed for as long as a token lives.
+        gone = [
+            key
+            for key, successor in pairwise(load_keys(directory(layout)))
+            if successor.created + ACTIVATION_SECONDS + _RETIREMENT_SECONDS < now
+        ]
+        for key in gone:
+            _path(layout, key).unlink()
+        if gone:
+            _publish(layout)
+    return [key.kid for key in gone]
 
 
 def states(layout: Layout) -> list[KeyState]:
@@ -83,6 +100,14 @@ def states(layout: Layout) -> list[KeyState]:
         )
         for key in keys.all()
     ]
+
+
+@contextmanager
+def _locked(layout: Layout) -> Iterator[None]:
+    # The supervisor retires, a person rotates.
+    with (directory(layout) / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _path(layout: Layout, key: SigningKey) -> Path:

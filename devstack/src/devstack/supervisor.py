@@ -41,6 +41,7 @@ _LOG_CHECK_SECONDS = 2.0
 _TAIL_LINES = 40
 _LEAST_RENEWAL_SECONDS = 0.5
 _RENEWAL_RETRY_SECONDS = 5.0
+_RETIREMENT_CHECK_SECONDS = 30.0
 
 
 class StartupError(Exception):
@@ -127,6 +128,7 @@ class Supervisor:
         await asyncio.to_thread(self._certificates.ensure)
         self._monitors.append(asyncio.create_task(self._renew_certificates()))
         keys.ensure(layout)
+        self._monitors.append(asyncio.create_task(self._retire_keys()))
         configurations = proxies.render(layout, self._options)
         self._specs = {spec.name: spec for spec in self._make_specs(made, configurations)}
         self._state.processes = [ProcessState(n, stop_signal=s.stop_signal) for n, s in self._specs.items()]
@@ -213,6 +215,16 @@ class Supervisor:
             except Exception as error:
                 _say("certs", f"could not be renewed: {error}")
                 await asyncio.sleep(_RENEWAL_RETRY_SECONDS)
+
+    async def _retire_keys(self) -> None:
+        """Soon after the last token of each has expired."""
+        while True:
+            await asyncio.sleep(_RETIREMENT_CHECK_SECONDS)
+            try:
+                for kid in await asyncio.to_thread(keys.retire, self._layout, time.time()):
+                    _say("keys", f"{kid} has verified its last token and is removed")
+            except Exception as error:
+                _say("keys", f"could not be retired: {error}")
 
     async def _start_one(self, name: str) -> None:
         spec, entry = self._specs[name], self._entry(name)

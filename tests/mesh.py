@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import ssl
@@ -19,6 +20,7 @@ import h2.connection
 import h2.events
 import httpx
 import psutil
+import pyqwest
 from chassis.grpc import framing
 from devstack.envoy import Site
 from devstack.layout import Layout
@@ -182,6 +184,25 @@ async def connection_is_served(port: int, address: str) -> bool:
         return False
     finally:
         await close(writer)
+
+
+def trusting(platform: Platform) -> ssl.SSLContext:
+    """Of the public HTTPS listener."""
+    return ssl.create_default_context(cafile=str(platform.layout.certificates / "public" / "ca.crt"))
+
+
+async def over_http3(platform: Platform, port: int) -> int | None:
+    """The status of a read over HTTP/3, or None when nobody speaks it."""
+    trust = (platform.layout.certificates / "public" / "ca.crt").read_bytes()
+    async with pyqwest.HTTPTransport(tls_ca_cert=trust, http_version=pyqwest.HTTPVersion.HTTP3) as transport:
+        request = pyqwest.Request("GET", f"https://localhost:{port}/v1/products?limit=1")
+        try:
+            answer = await asyncio.wait_for(transport.execute(request), 3)
+        except (TimeoutError, ConnectionError):
+            return None
+        assert answer.http_version == pyqwest.HTTPVersion.HTTP3
+        assert json.loads(b"".join([chunk async for chunk in answer.content]))["items"]
+        return answer.status
 
 
 class paused:  # noqa: N801

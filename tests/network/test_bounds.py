@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
 
 import httpx
 import mesh
+from devstack.envoy import CONNECTION_DRAIN_SECONDS, Endpoint
+from devstack.layout import Layout
 from devstack.options import Options
 
 from conftest import People, Platform, client_address, http_client
+from devstack import proxies
 
 
 async def test_a_large_body_is_refused_before_python(people: People, stack: Platform) -> None:
@@ -43,6 +49,46 @@ async def test_a_slow_body_never_reaches_python(stack: Platform) -> None:
     await asyncio.sleep(2.5)
     assert refreshes() == before
     await mesh.close(writer)
+
+
+@contextmanager
+def few_connections(stack: Platform, **options: Any) -> Iterator[Layout]:
+    """An edge with a limiter that lets an address open twelve connections."""
+    scaled = Options(rate_limit_scale=0.01, **options)
+    with mesh.another(stack, "limiter", scaled) as limiter:
+        here = proxies.site(stack.layout, scaled)
+        counting = {**here.endpoints, "limiter": (Endpoint("127.0.0.1", limiter.port("limiter")),)}
+        with mesh.another(stack, "edge", scaled, replace(here, endpoints=counting)) as edge:
+            yield edge
+
+
+async def test_one_address_cannot_open_connections_without_end(stack: Platform) -> None:
+    address, other = client_address(), client_address()
+    for without, served in (((), 12), (("connections",), 20)):
+        with few_connections(stack, without=without) as edge:
+            port = edge.port("public")
+            assert sum([await mesh.connection_is_served(port, address) for _ in range(20)]) == served
+            assert await mesh.connection_is_served(port, other)
+            # Loopback's own address has opened more than twelve by now.
+            await asyncio.gather(*(mesh.connection_is_served(port, "127.0.0.1") for _ in range(12)))
+            assert await mesh.over_http3(stack, edge.port("public_tls")) == (None if served == 12 else 200)
+
+
+async def test_no_connection_outlives_the_window_in_which_it_was_counted(stack: Platform) -> None:
+    """So no more than were counted are ever open."""
+    with mesh.edge(stack, Options(connection_seconds=CONNECTION_DRAIN_SECONDS + 2)) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]))
+        started = asyncio.get_running_loop().time()
+        async with asyncio.timeout(20):
+            with suppress(ConnectionError):
+                while True:
+                    writer.write(b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n")
+                    await writer.drain()
+                    if not await reader.read(65536):
+                        break
+                    await asyncio.sleep(0.1)
+        await mesh.close(writer)
+        assert 1.5 < asyncio.get_running_loop().time() - started < 15
 
 
 async def test_all_connections_together_are_bounded(stack: Platform) -> None:

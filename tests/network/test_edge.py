@@ -7,14 +7,12 @@ import base64
 import hashlib
 import hmac
 import json
-import ssl
 import time
 from typing import Any
 
 import httpx
 import jwt
 import mesh
-import pyqwest
 import pytest
 from bff.tokens import load_keys
 from contracts.http import models
@@ -270,15 +268,6 @@ class TestRateLimits:
             while "ratelimit" not in (await failed_logins(http, 1))[0].headers:
                 await asyncio.sleep(0.5)
 
-    async def test_one_address_cannot_open_connections_without_end(self, stack: Platform) -> None:
-        address, other = client_address(), client_address()
-        port = stack.layout.port("public")
-        open_here = sum([await mesh.connection_is_served(port, address) for _ in range(610)])
-        assert open_here == 600
-        assert await mesh.connection_is_served(port, other)
-        with mesh.edge(stack, None, "connections") as url:
-            assert await mesh.connection_is_served(int(url.rsplit(":", 1)[1]), address)
-
 
 def _from(address: str, url: str, **options: Any) -> httpx.AsyncClient:
     transport = httpx.AsyncHTTPTransport(local_address=address, **options)
@@ -295,24 +284,6 @@ async def _reads_until_refused(http: httpx.AsyncClient, most: int) -> list[httpx
 
     await asyncio.gather(*(read() for _ in range(16)))
     return answers
-
-
-def _trusting(stack: Platform) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(stack.layout.certificates / "public" / "ca.crt"))
-
-
-async def _over_http3(stack: Platform, port: int) -> int | None:
-    """The status of a read over HTTP/3, or None when nobody speaks it."""
-    trust = (stack.layout.certificates / "public" / "ca.crt").read_bytes()
-    async with pyqwest.HTTPTransport(tls_ca_cert=trust, http_version=pyqwest.HTTPVersion.HTTP3) as transport:
-        request = pyqwest.Request("GET", f"https://localhost:{port}/v1/products?limit=1")
-        try:
-            answer = await asyncio.wait_for(transport.execute(request), 3)
-        except (TimeoutError, ConnectionError):
-            return None
-        assert answer.http_version == pyqwest.HTTPVersion.HTTP3
-        assert json.loads(b"".join([chunk async for chunk in answer.content]))["items"]
-        return answer.status
 
 
 class TestAnswers:
@@ -332,18 +303,18 @@ class TestAnswers:
 
     async def test_https_has_hsts_and_offers_http3_which_works(self, stack: Platform) -> None:
         port = stack.layout.port("public_tls")
-        async with httpx.AsyncClient(http2=True, verify=_trusting(stack)) as http:
+        async with httpx.AsyncClient(http2=True, verify=mesh.trusting(stack)) as http:
             response = await http.get(f"https://localhost:{port}/v1/products?limit=1")
         assert response.http_version == "HTTP/2"
         assert response.headers["strict-transport-security"].startswith("max-age=63072000")
         assert response.headers["alt-svc"] == f'h3=":{port}"; ma=86400'
-        assert await _over_http3(stack, port) == 200
+        assert await mesh.over_http3(stack, port) == 200
         with mesh.another(stack, "edge", Options(without=("http3",))) as own:
             port = own.port("public_tls")
-            async with httpx.AsyncClient(http2=True, verify=_trusting(stack)) as http:
+            async with httpx.AsyncClient(http2=True, verify=mesh.trusting(stack)) as http:
                 response = await http.get(f"https://localhost:{port}/v1/products?limit=1")
             assert "alt-svc" not in response.headers
-            assert await _over_http3(stack, port) is None
+            assert await mesh.over_http3(stack, port) is None
 
     async def test_plain_http_redirects_where_https_is_the_policy(self, stack: Platform) -> None:
         with mesh.edge(stack, Options(https_only=True)) as url:

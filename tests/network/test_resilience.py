@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -161,7 +160,7 @@ async def test_a_day_of_certificate_life_leaks_nothing(people: People, stack: Pl
         for _ in range(times):
             await run(stack, "certs", "rotate")
             # New connections, so that the new certificate is used.
-            async with httpx.AsyncClient(verify=trusting(stack)) as client:
+            async with httpx.AsyncClient(verify=mesh.trusting(stack)) as client:
                 assert (await client.get(f"{tls}/v1/products?limit=1")).status_code == 200
 
     tls = stack.status["endpoints"]["public_tls"]
@@ -173,10 +172,6 @@ async def test_a_day_of_certificate_life_leaks_nothing(people: People, stack: Pl
     for process, (descriptors, memory) in zip(processes, before, strict=True):
         assert process.num_fds() <= descriptors + 8
         assert process.memory_info().rss - memory < 8 * 2**20, process
-
-
-def trusting(stack: Platform) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(stack.layout.certificates / "public" / "ca.crt"))
 
 
 async def test_a_killed_replica_costs_no_read_and_no_order_and_comes_back(people: People, stack: Platform) -> None:

@@ -30,6 +30,8 @@ class Options:
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     https_only: bool = False
+    # The window in which the limiter counts an address's new connections, and longer than any of them lives.
+    connection_seconds: int = 300
     # Of one Envoy: connections to it, and its own heap (without Python's).
     max_connections: int = 4096
     max_heap_mib: int = 512

@@ -110,7 +110,10 @@ def environment(service: str, layout: Layout, secrets: Secrets, options: Options
         return {}
     variables = {"VALKEY_URL": valkey_url(layout, secrets, service)}
     if service == "limiter":
-        return variables | {"RATE_LIMIT_SCALE": str(options.rate_limit_scale)}
+        return variables | {
+            "RATE_LIMIT_SCALE": str(options.rate_limit_scale),
+            "CONNECTION_SECONDS": str(options.connection_seconds),
+        }
     if service == "bff":
         return variables | {
             "SIGNING_KEYS_DIR": str(keys.directory(layout)),

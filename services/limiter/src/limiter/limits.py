@@ -22,14 +22,18 @@ class Limit:
 
 
 class Limits:
-    """The limits of the contract and of connections, times `scale`."""
+    """The limits of the contract and of an address's connections, times `scale`."""
 
-    def __init__(self, operations: Iterable[Operation], *, connections_per_minute: int, scale: float) -> None:
+    def __init__(self, operations: Iterable[Operation], *, connections: Limit, scale: float) -> None:
+
+        def scaled(limit: Limit) -> Limit:
+            return Limit(max(1, int(limit.requests * scale)), limit.seconds)
+
         self._by_operation = {
-            operation.id: Limit(max(1, int(operation.rate_limit.requests * scale)), operation.rate_limit.seconds)
+            operation.id: scaled(Limit(operation.rate_limit.requests, operation.rate_limit.seconds))
             for operation in operations
         }
-        self._connections = Limit(max(1, int(connections_per_minute * scale)), 60)
+        self._connections = scaled(connections)
 
     def find(self, domain: str, entries: dict[str, str]) -> tuple[str, Limit]:
         """The counter's name and its limit.

@@ -16,7 +16,7 @@ from contracts.envoy.service.ratelimit.v3.rls_pb2_grpc import add_RateLimitServi
 from contracts.http.operations import OPERATIONS
 
 from limiter.handlers import RateLimitHandlers
-from limiter.limits import Limits
+from limiter.limits import Limit, Limits
 from limiter.settings import Settings
 from limiter.window import SlidingWindow
 
@@ -31,7 +31,7 @@ async def compose() -> AsyncIterator[Composition]:
         await patiently("Valkey", client.ping)
         limits = Limits(
             OPERATIONS,
-            connections_per_minute=settings.connections_per_minute,
+            connections=Limit(settings.connections_per_address, settings.connection_seconds),
             scale=settings.rate_limit_scale,
         )
         application = GrpcApplication()

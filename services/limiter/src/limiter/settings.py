@@ -14,6 +14,14 @@ class Settings(ChassisSettings):
     rate_limit_scale: Annotated[
         float, Field(description="Multiplies every limit of the contract", gt=0, le=1_000_000)
     ] = 1.0
-    connections_per_minute: Annotated[
-        int, Field(description="New connections one address may open in any minute", ge=1, le=1_000_000)
-    ] = 600
+    connections_per_address: Annotated[
+        int, Field(description="Connections one address may open in any CONNECTION_SECONDS", ge=1, le=1_000_000)
+    ] = 1200
+    connection_seconds: Annotated[
+        int,
+        Field(
+            description="Longer than the edge keeps a connection: no more than CONNECTIONS_PER_ADDRESS are open at once",
+            ge=1,
+            le=86_400,
+        ),
+    ] = 300

@@ -5,7 +5,8 @@ from chassis.errors import ServiceError
 from contracts.http.operations import OPERATIONS
 from limiter.limits import Limit, Limits, network_of
 
-LIMITS = Limits(OPERATIONS, connections_per_minute=600, scale=1)
+CONNECTIONS = Limit(600, 300)
+LIMITS = Limits(OPERATIONS, connections=CONNECTIONS, scale=1)
 
 
 def test_the_contract_says_how_many() -> None:
@@ -13,16 +14,16 @@ def test_the_contract_says_how_many() -> None:
     assert by_address == ("login:address:192.0.2.1", Limit(20, 60))
     by_user = LIMITS.find("operations", {"operation": "createOrder", "user": "u"})
     assert by_user == ("createOrder:user:u", Limit(120, 60))
-    assert LIMITS.find("connections", {"remote_address": "192.0.2.1"})[1] == Limit(600, 60)
+    assert LIMITS.find("connections", {"remote_address": "192.0.2.1"})[1] == Limit(600, 300)
 
 
 def test_a_scale_multiplies_all_and_never_to_nothing() -> None:
-    assert Limits(OPERATIONS, connections_per_minute=600, scale=0.01).find(
+    assert Limits(OPERATIONS, connections=CONNECTIONS, scale=0.01).find(
         "operations", {"operation": "login", "remote_address": "192.0.2.1"}
     )[1] == Limit(1, 60)
-    assert Limits(OPERATIONS, connections_per_minute=600, scale=10).find(
-        "connections", {"remote_address": "192.0.2.1"}
-    )[1] == Limit(6000, 60)
+    assert Limits(OPERATIONS, connections=CONNECTIONS, scale=10).find("connections", {"remote_address": "192.0.2.1"})[
+        1
+    ] == Limit(6000, 300)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from statistics import mean
 
 from cpu import CpuWatch
 from devstack.layout import Layout
@@ -54,7 +53,7 @@ async def measure(layout: Layout, up: Sequence[str], read: Callable[[], Awaitabl
         cpu=whole,
         bare_cpu=_share(costs["everything"]),
         policies={
-            policy: Share(whole.microseconds - without.microseconds, whole.spread + without.spread)
+            policy: Share(whole.microseconds - without.microseconds, max(whole.spread, without.spread))
             for policy in POLICIES
             for without in [_share(costs[policy])]
         },
@@ -62,5 +61,6 @@ async def measure(layout: Layout, up: Sequence[str], read: Callable[[], Awaitabl
 
 
 def _share(measured: list[float]) -> Share:
-    middle = mean(measured)
-    return Share(middle, max(abs(one - middle) for one in measured))
+    # What else the machine does only adds.
+    least, next_least, *_ = sorted(measured)
+    return Share(least, next_least - least)

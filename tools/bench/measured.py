@@ -36,7 +36,7 @@ def mean_of(reads: Sequence[HotRead]) -> HotRead:
 
 
 class Share(NamedTuple):
-    """CPU of one request in microseconds, and how far the measurements of it lie from their mean."""
+    """CPU of one request in microseconds, the least of several measurements, and how much more the next was."""
 
     microseconds: float
     spread: float

@@ -77,9 +77,9 @@ def page(measured: Measured) -> str:
         "\n## What the network layer costs (`tools/bench/layers.py`)\n",
         f"The hot read at 32 connections: {layer.whole.rate:,.0f}/s and p99 {layer.whole.p99:.1f} ms with every policy, "
         f"{layer.bare.rate:,.0f}/s and {layer.bare.p99:.1f} ms with none. In CPU time of all processes, which differs less "
-        f"from one start to the next than the rate does: {layer.cpu.microseconds:.0f} µs a request with every policy, "
+        f"from one start to the next than the rate does, the least of three: {layer.cpu.microseconds:.0f} µs a request with every policy, "
         f"{layer.bare_cpu.microseconds:.0f} µs with none. A policy's share is what a request costs less without it; ± is "
-        "how far the measurements lie apart. Where ± is the larger number, the policy costs too little to be seen. "
+        "how much more the next measurement was. Where ± is the larger number, the policy costs too little to be seen. "
         "(Without mTLS there are no peer rules either: the two shares overlap.)\n",
         "| policy left out | CPU of a request | share |",
         "|---|---|---|",

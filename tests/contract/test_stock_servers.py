@@ -22,7 +22,7 @@ import user_service.settings
 import uvicorn
 from chassis import valkey
 from chassis.database import Database
-from chassis.valkey import HotReader
+from chassis.valkey import PipelinedClient
 from contracts.http import models
 from devstack.options import Options
 from user_service.service.passwords import Passwords
@@ -48,8 +48,8 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         url = services.valkey_url(platform.layout, platform.secrets)
         client = valkey.connect(url, max_connections=4)
         stack.push_async_callback(client.aclose)
-        reader = HotReader(url)
-        stack.push_async_callback(reader.close)
+        pipelined = PipelinedClient(url)
+        stack.push_async_callback(pipelined.close)
         for name in ("user", "order"):
             for variable, value in services.environment(name, platform.layout, platform.secrets, Options()).items():
                 monkeypatch.setenv(variable, value)
@@ -61,16 +61,16 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
             if name == "user":
                 passwords = Passwords(1, 4)
                 stack.callback(passwords.close)
-                servicers: object = user_service.main.build(settings, database, client, reader, passwords)
+                servicers: object = user_service.main.build(settings, database, pipelined, passwords)
             else:
-                servicers = order_service.main.build(settings, database, client, reader)
+                servicers = order_service.main.build(settings, database, pipelined)
             targets[name] = await grpcio_server(stack, servicers)
         for variable, value in services.environment("bff", platform.layout, platform.secrets, Options()).items():
             monkeypatch.setenv(variable, value)
         channels = [grpc.aio.insecure_channel(targets[name]) for name in ("user", "order")]
         for channel in channels:
             stack.push_async_callback(channel.close)
-        application = bff.main.build(bff.settings.Settings(), client, reader, *channels)
+        application = bff.main.build(bff.settings.Settings(), client, pipelined, *channels)
         server = uvicorn.Server(uvicorn.Config(application, port=0, lifespan="off", log_level="error"))
         serving = asyncio.create_task(server.serve())
         while not server.started:

@@ -17,7 +17,7 @@ from chassis import valkey
 from chassis.config import load
 from chassis.database import Database
 from chassis.logging import configure
-from chassis.valkey import HotReader
+from chassis.valkey import PipelinedClient
 
 
 async def serve_order(port: int) -> None:
@@ -31,10 +31,9 @@ async def serve_order(port: int) -> None:
         service="order",
     )
     await database.open()
-    url = settings.valkey_url.get_secret_value()
-    client = valkey.connect(url, max_connections=settings.valkey_connections)
+    client = PipelinedClient(settings.valkey_url.get_secret_value())
     server = grpc.aio.server()
-    order_service.main.build(settings, database, client, HotReader(url)).add_to(server)
+    order_service.main.build(settings, database, client).add_to(server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     await server.wait_for_termination()
@@ -47,7 +46,7 @@ async def serve_bff(port: int, order_port: int, user_port: int) -> None:
     url = settings.valkey_url.get_secret_value()
     client = valkey.connect(url, max_connections=settings.valkey_connections)
     user, order = (grpc.aio.insecure_channel(f"127.0.0.1:{p}") for p in (user_port, order_port))
-    application = bff.main.build(settings, client, HotReader(url), user, order)
+    application = bff.main.build(settings, client, PipelinedClient(url), user, order)
     config = uvicorn.Config(application, port=port, lifespan="off", log_level="error", access_log=False, loop="uvloop")
     await uvicorn.Server(config).serve()
 

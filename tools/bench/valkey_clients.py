@@ -1,4 +1,4 @@
-"""What one hot read costs with redis-py's pool and with the pipelined reader, in CPU time, in one run."""
+"""What one hot read costs with redis-py's pool and with the pipelined client, in CPU time, in one run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 from chassis import valkey
-from chassis.valkey import HotReader
+from chassis.valkey import PipelinedClient
 
 _READS = 20_000
 _AT_ONCE = 16
@@ -28,14 +28,14 @@ async def _cost(read: Callable[[], Awaitable[object]]) -> float:
 
 async def measure(url: str) -> dict[str, float]:
     """Microseconds of CPU for an MGET of two keys, by client."""
-    client, reader = valkey.connect(url, max_connections=_AT_ONCE), HotReader(url)
+    client, pipelined = valkey.connect(url, max_connections=_AT_ONCE), PipelinedClient(url)
     await client.set("bench:a", b"x" * 300)
     pooled = await _cost(lambda: client.mget("bench:a", "bench:b"))
-    pipelined = await _cost(lambda: reader.mget("bench:a", "bench:b"))
+    lean = await _cost(lambda: pipelined.mget("bench:a", "bench:b"))
     await client.delete("bench:a")
-    await reader.close()
+    await pipelined.close()
     await client.aclose()
-    return {"redis-py": pooled, "HotReader": pipelined}
+    return {"redis-py": pooled, "PipelinedClient": lean}
 
 
 if __name__ == "__main__":

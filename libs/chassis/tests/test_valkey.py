@@ -1,4 +1,4 @@
-"""The versioned cache and the hot reader, on a real Valkey."""
+"""The versioned cache and the hot pipelined, on a real Valkey."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 from chassis import valkey
 from chassis.cache import VersionedCache
-from chassis.valkey import HotReader
+from chassis.valkey import PipelinedClient, Script
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -31,15 +31,15 @@ async def client(url: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-async def reader(url: str) -> AsyncIterator[HotReader]:
-    made = HotReader(url)
+async def pipelined(url: str) -> AsyncIterator[PipelinedClient]:
+    made = PipelinedClient(url)
     yield made
     await made.close()
 
 
 @pytest.fixture
-def cache(client: Redis, reader: HotReader) -> VersionedCache:
-    return VersionedCache(client, reader, f"test:{uuid.uuid4()}:", ttl=60)
+def cache(pipelined: PipelinedClient) -> VersionedCache:
+    return VersionedCache(pipelined, f"test:{uuid.uuid4()}:", ttl=60)
 
 
 class TestVersionedCache:
@@ -103,54 +103,53 @@ class TestVersionedCache:
         assert all(0 < ttl <= 60 for ttl in ttls)
 
     async def test_without_valkey_a_read_is_a_miss_and_a_floor_is_an_error(self) -> None:
-        nowhere = "redis://127.0.0.1:1/0"
-        client = valkey.connect(nowhere, max_connections=1)
-        cache = VersionedCache(client, HotReader(nowhere), "x:", ttl=1)
+        cache = VersionedCache(PipelinedClient("redis://127.0.0.1:1/0"), "x:", ttl=1)
         assert await cache.get("a") is None
         await cache.offer("a", 1, b"x")
         with pytest.raises(Exception, match="UNAVAILABLE"):
             await cache.raise_floor({"a": 1})
-        await client.aclose()
 
 
-class TestHotReader:
-    async def test_reads_what_is_there_and_what_is_not(self, reader: HotReader, client: Redis) -> None:
+class TestPipelinedClient:
+    async def test_reads_what_is_there_and_what_is_not(self, pipelined: PipelinedClient, client: Redis) -> None:
         key = f"test:{uuid.uuid4()}"
         await client.set(key, b"\x00\r\n\xff", ex=60)
-        assert await reader.get(key) == b"\x00\r\n\xff"
-        assert await reader.mget(key, key + "x", key) == [b"\x00\r\n\xff", None, b"\x00\r\n\xff"]
+        assert await pipelined.get(key) == b"\x00\r\n\xff"
+        assert await pipelined.mget(key, key + "x", key) == [b"\x00\r\n\xff", None, b"\x00\r\n\xff"]
 
-    async def test_a_thousand_at_once_get_their_own_answers(self, reader: HotReader, client: Redis) -> None:
+    async def test_a_thousand_at_once_get_their_own_answers(self, pipelined: PipelinedClient, client: Redis) -> None:
         prefix = f"test:{uuid.uuid4()}:"
         await client.mset({f"{prefix}{n}": n for n in range(1000)})
-        answers = await asyncio.gather(*(reader.get(f"{prefix}{n}") for n in range(1000)))
+        answers = await asyncio.gather(*(pipelined.get(f"{prefix}{n}") for n in range(1000)))
         assert [int(answer or 0) for answer in answers] == list(range(1000))
 
-    async def test_a_cancelled_read_does_not_shift_the_answers(self, reader: HotReader, client: Redis) -> None:
+    async def test_a_cancelled_read_does_not_shift_the_answers(self, pipelined: PipelinedClient, client: Redis) -> None:
         prefix = f"test:{uuid.uuid4()}:"
         await client.mset({f"{prefix}{n}": n for n in range(100)})
-        tasks = [asyncio.ensure_future(reader.get(f"{prefix}{n}")) for n in range(100)]
+        tasks = [asyncio.ensure_future(pipelined.get(f"{prefix}{n}")) for n in range(100)]
         await asyncio.sleep(0)
         for task in tasks[::3]:
             task.cancel()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(a, asyncio.CancelledError) or a == str(n).encode() for n, a in enumerate(answers))
 
-    async def test_a_cut_connection_fails_what_waits_and_the_next_read_works(
-        self, reader: HotReader, client: Redis
+    async def test_a_cut_connection_is_replaced_by_the_next_command(
+        self, pipelined: PipelinedClient, client: Redis
     ) -> None:
-        await reader.get("x")
-        mine = await (await reader._ready()).send("CLIENT", "ID")
+        await pipelined.get("x")
+        mine = await (await pipelined._ready()).send("CLIENT", "ID")
         await client.client_kill_filter(_id=mine)
         await asyncio.sleep(0.05)
-        assert await reader.get("test:nothing") is None
+        assert await pipelined.get("test:nothing") is None
 
-    async def test_an_error_reply_is_raised_and_the_connection_lives(self, reader: HotReader, client: Redis) -> None:
+    async def test_an_error_reply_is_raised_and_the_connection_lives(
+        self, pipelined: PipelinedClient, client: Redis
+    ) -> None:
         key = f"test:{uuid.uuid4()}"
         await client.lpush(key, "x")
         with pytest.raises(RedisError, match="WRONGTYPE"):
-            await reader.get(key)
-        assert await reader.get("test:nothing") is None
+            await pipelined.get(key)
+        assert await pipelined.get("test:nothing") is None
         await client.delete(key)
 
     async def test_a_server_that_does_not_answer_is_given_up_within_two_seconds(self) -> None:
@@ -160,18 +159,34 @@ class TestHotReader:
             writer.close()
 
         server = await asyncio.start_server(silent, "127.0.0.1", 0)
-        reader = HotReader(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
+        pipelined = PipelinedClient(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
         started = asyncio.get_running_loop().time()
         with pytest.raises(RedisError):
-            await reader.get("x")
+            await pipelined.get("x")
         assert asyncio.get_running_loop().time() - started < 2.1
-        await reader.close()
+        await pipelined.close()
         server.close()
+
+    async def test_a_script_runs_with_its_keys_and_arguments_known_or_not(
+        self, pipelined: PipelinedClient, client: Redis
+    ) -> None:
+        key = f"test:{uuid.uuid4()}"
+        script = Script(
+            f"-- {key}\nreturn {{redis.call('INCRBY', KEYS[1], ARGV[1]), ARGV[2], redis.call('TTL', KEYS[1])}}"
+        )
+        await pipelined.set(key, b"40", 30)
+        assert (await client.script_exists(script.digest)) == [False]
+        assert await pipelined.evaluate(script, [key], [1, b"\x00\r\n"]) == [41, b"\x00\r\n", 30]
+        assert (await client.script_exists(script.digest)) == [True]
+        assert await pipelined.evaluate(script, [key], [1, "x"]) == [42, b"x", 30]
+        with pytest.raises(RedisError, match="not an integer"):
+            await pipelined.evaluate(script, [key], ["y", "x"])
+        await pipelined.ping()
 
     def test_a_scheme_it_does_not_speak_is_said_so(self) -> None:
         with pytest.raises(ValueError, match="redis, rediss or unix"):
-            HotReader("http://127.0.0.1/0")
+            PipelinedClient("http://127.0.0.1/0")
 
     async def test_nothing_listens(self) -> None:
         with pytest.raises(RedisError, match="cannot be reached"):
-            await HotReader("redis://127.0.0.1:1/0").get("x")
+            await PipelinedClient("redis://127.0.0.1:1/0").get("x")

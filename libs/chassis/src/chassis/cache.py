@@ -10,21 +10,20 @@ An entry is `<version>:<payload>`; a bare floor has an empty payload.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import structlog
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from chassis.errors import ServiceError
-from chassis.valkey import HotReader
+from chassis.valkey import PipelinedClient, Script
 
 # How long a floor holds without a fill: longer than any transaction may last (the deadline of a request).
 FLOOR_SECONDS = 60
 
 _log = structlog.get_logger(__name__)
 
-_STORE = """
+_STORE = Script("""
 local stored = redis.call('GET', KEYS[1])
 if stored then
   local version = tonumber(string.match(stored, '^(%d+):'))
@@ -32,39 +31,36 @@ if stored then
 end
 redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2], 'PX', ARGV[3])
 return 1
-"""
+""")
 
-_RAISE = """
+_RAISE = Script("""
 for i, key in ipairs(KEYS) do
   local stored = redis.call('GET', key)
   local version = stored and tonumber(string.match(stored, '^(%d+):')) or 0
   if version < tonumber(ARGV[i]) then redis.call('SET', key, ARGV[i] .. ':', 'EX', ARGV[#KEYS + 1]) end
 end
 return 1
-"""
+""")
 
 
 class VersionedCache:
     """One namespace of records.
 
     Args:
-        valkey: the client, `decode_responses=False`, for writes.
-        reader: the same server, for hot reads.
+        client: of the Valkey server that all replicas share.
         prefix: what the keys start with, for example `order:`.
         ttl: seconds after which an unused copy is dropped.
     """
 
-    def __init__(self, valkey: Redis, reader: HotReader, prefix: str, ttl: float) -> None:
-        self._reader = reader
+    def __init__(self, client: PipelinedClient, prefix: str, ttl: float) -> None:
+        self._client = client
         self._prefix = prefix
         self._ttl_ms = int(ttl * 1000)
-        self._store = valkey.register_script(_STORE)
-        self._raise = valkey.register_script(_RAISE)
 
     async def get(self, record_id: str) -> bytes | None:
         """The cached payload, or None: on a miss, below a floor, and when Valkey is away."""
         try:
-            return payload(await self._reader.get(self._prefix + record_id))
+            return payload(await self._client.get(self._prefix + record_id))
         except RedisError as error:
             _log.warning("cache read failed", prefix=self._prefix, error=str(error))
             return None
@@ -72,7 +68,7 @@ class VersionedCache:
     async def offer(self, record_id: str, version: int, value: bytes) -> None:
         """Keep `value` unless a newer version is known. Failure costs the next reader a miss and nothing else."""
         try:
-            await self._store(keys=[self._prefix + record_id], args=[version, value, self._ttl_ms])
+            await self._client.evaluate(_STORE, [self._prefix + record_id], [version, value, self._ttl_ms])
         except RedisError as error:
             _log.warning("cache fill failed", prefix=self._prefix, error=str(error))
 
@@ -84,9 +80,9 @@ class VersionedCache:
         """
         if not versions:
             return
-        keys: Sequence[str] = [self._prefix + record_id for record_id in versions]
+        keys = [self._prefix + record_id for record_id in versions]
         try:
-            await self._raise(keys=keys, args=[*versions.values(), FLOOR_SECONDS])
+            await self._client.evaluate(_RAISE, keys, [*versions.values(), FLOOR_SECONDS])
         except RedisError as error:
             raise ServiceError("UNAVAILABLE") from error
 

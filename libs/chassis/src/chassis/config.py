@@ -34,9 +34,6 @@ class Settings(BaseSettings):
         str, Field(description="Lowest level that is logged", pattern="^(debug|info|warning|error)$")
     ] = "info"
     valkey_url: Annotated[SecretStr, Field(description="Valkey or Redis URL, credentials included")]
-    valkey_connections: Annotated[
-        int, Field(description="Most connections to Valkey; callers wait for a free one", ge=1, le=1000)
-    ] = 16
 
 
 class TokenSettings(Settings):

@@ -1,16 +1,17 @@
-"""Valkey clients: redis-py for everything, and a pipelined reader for what every request reads.
+"""Valkey clients: redis-py for everything, and a pipelined one for what stands on the path of most requests.
 
-redis-py takes a connection out of a pool for each command, which costs more CPU than the command. The hot reads (the
-session check, the order cache) go through `HotReader` instead: one connection, replies in order, commands of
+redis-py takes a connection out of a pool for each command, which costs more CPU than the command. Session checks,
+caches, idempotency and rate limits go through `PipelinedClient` instead: one connection, replies in order, commands of
 concurrent requests sent together. `tools/bench/valkey_clients.py` measures both; ADR 0006 has the numbers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ssl
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -42,8 +43,20 @@ def connect(url: str, *, max_connections: int) -> Redis:
     return Redis.from_pool(pool)
 
 
-class HotReader:
-    """GET and MGET over one pipelined connection, made on first use and again after it was lost.
+class Script:
+    """A Lua script, which Valkey runs as one atomic step; sent by its hash."""
+
+    __slots__ = ("digest", "source")
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+
+class PipelinedClient:
+    """A few commands over one pipelined connection, made on first use and again after it was lost.
+
+    A command whose reply is lost with the connection fails; it may have been carried out.
 
     Args:
         url: as for `connect`: redis://, rediss:// (TLS, the server's certificate verified) or unix:///path?db=0.
@@ -83,6 +96,37 @@ class HotReader:
         """
         values: list[bytes | None] = await (await self._ready()).send(b"MGET", *keys)
         return values
+
+    async def set(self, key: str, value: bytes, seconds: int) -> None:
+        """Keep a value for some seconds.
+
+        Raises:
+            redis.exceptions.RedisError: as `get`.
+        """
+        await (await self._ready()).send(b"SET", key, value, b"EX", seconds)
+
+    async def ping(self) -> None:
+        """Raise unless Valkey answers.
+
+        Raises:
+            redis.exceptions.RedisError: as `get`.
+        """
+        await (await self._ready()).send(b"PING")
+
+    async def evaluate(self, script: Script, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> Any:
+        """What a script returns.
+
+        Raises:
+            redis.exceptions.RedisError: as `get`.
+        """
+        pipeline = await self._ready()
+        try:
+            return await pipeline.send(b"EVALSHA", script.digest, len(keys), *keys, *arguments)
+        except ResponseError as error:
+            if not str(error).startswith("NOSCRIPT"):
+                raise
+        # Unknown after a restart of Valkey; known from now on.
+        return await pipeline.send(b"EVAL", script.source, len(keys), *keys, *arguments)
 
     async def close(self) -> None:
         """Close the connection; commands without a reply fail."""
@@ -133,7 +177,7 @@ class _Pipeline(asyncio.Protocol):
         # uvloop's transports have the interface but not the base class.
         self._transport = cast("asyncio.Transport", transport)
 
-    def send(self, *command: bytes | str) -> Awaitable[Any]:
+    def send(self, *command: bytes | str | int) -> Awaitable[Any]:
         """Send a command; awaits its reply."""
         if self.lost or self._transport is None:
             raise ValkeyConnectionError("the connection to Valkey was lost")

@@ -13,7 +13,7 @@ from chassis.http.application import HttpApplication, Limits
 from chassis.ids import uuid7
 from chassis.lifecycle import Composition, ServiceProcess, patiently
 from chassis.logging import configure
-from chassis.valkey import HotReader
+from chassis.valkey import PipelinedClient
 from contracts.http.operations import OPERATIONS
 from contracts.order.v1.catalog_pb2_grpc import CatalogServiceStub
 from contracts.order.v1.order_pb2_grpc import OrderServiceStub
@@ -34,7 +34,7 @@ from bff.tokens import AccessTokens, SigningKeys
 
 
 def build(
-    settings: Settings, client: Redis, reader: HotReader, user_channel: Any, order_channel: Any
+    settings: Settings, client: Redis, pipelined: PipelinedClient, user_channel: Any, order_channel: Any
 ) -> HttpApplication:
     """Wire the BFF over its Valkey clients and a channel to each service (ours, or grpcio's own)."""
     users = UserServiceStub(user_channel)
@@ -49,7 +49,7 @@ def build(
     lifetime = timedelta(days=settings.session_days)
     sessions = SessionStore(
         client,
-        reader,
+        pipelined,
         now=lambda: datetime.now(UTC),
         new_id=uuid7,
         lifetime=lifetime,
@@ -78,13 +78,13 @@ async def compose() -> AsyncIterator[Composition]:
     configure("bff", environment=settings.environment, version=settings.version, level=settings.log_level)
     url = settings.valkey_url.get_secret_value()
     client = valkey.connect(url, max_connections=settings.valkey_connections)
-    reader = HotReader(url)
+    pipelined = PipelinedClient(url)
     try:
         await patiently("Valkey", client.ping)
-        application = build(settings, client, reader, upstream_channel("user"), upstream_channel("order"))
+        application = build(settings, client, pipelined, upstream_channel("user"), upstream_channel("order"))
         yield Composition(application, {"valkey": client.ping})
     finally:
-        await reader.close()
+        await pipelined.close()
         await client.aclose()
 
 

@@ -25,7 +25,7 @@ from uuid import UUID
 import msgspec
 from chassis.cache import payload
 from chassis.errors import ServiceError
-from chassis.valkey import HotReader
+from chassis.valkey import PipelinedClient
 from contracts.user.v1 import user_pb2
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -88,7 +88,7 @@ class SessionStore:
     """All sessions.
 
     Args:
-        valkey, reader: the clients, for everything and for the check of every request.
+        valkey, pipelined: the clients, for everything and for the check of every request.
         now: the clock, UTC.
         new_id: makes session ids.
         lifetime: how long a session may last at all.
@@ -100,7 +100,7 @@ class SessionStore:
     def __init__(
         self,
         valkey: Redis,
-        reader: HotReader,
+        pipelined: PipelinedClient,
         *,
         now: Callable[[], datetime],
         new_id: Callable[[], UUID],
@@ -108,7 +108,7 @@ class SessionStore:
         idle: timedelta,
     ) -> None:
         self._valkey = valkey
-        self._reader = reader
+        self._pipelined = pipelined
         self._now = now
         self._new_id = new_id
         self._lifetime = lifetime
@@ -142,7 +142,7 @@ class SessionStore:
             ServiceError: UNAUTHENTICATED when the session has ended.
         """
         with _FailClosed():
-            raw, user_entry = await self._reader.mget(_session_key(session_id), f"user:{user_id}")
+            raw, user_entry = await self._pipelined.mget(_session_key(session_id), f"user:{user_id}")
         if raw is None:
             raise ServiceError("UNAUTHENTICATED")
         session = _decode(raw)

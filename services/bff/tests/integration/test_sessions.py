@@ -11,7 +11,7 @@ from bff.sessions import SessionStore
 from chassis import valkey
 from chassis.errors import ServiceError
 from chassis.ids import uuid7
-from chassis.valkey import HotReader
+from chassis.valkey import PipelinedClient
 from redis.asyncio import Redis
 
 from conftest import Platform
@@ -40,9 +40,9 @@ async def client(platform: Platform) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 async def store(platform: Platform, client: Redis, clock: Clock) -> AsyncIterator[SessionStore]:
-    reader = HotReader(services.valkey_url(platform.layout, platform.secrets))
-    yield SessionStore(client, reader, now=clock, new_id=uuid7, lifetime=timedelta(days=30), idle=timedelta(days=14))
-    await reader.close()
+    pipelined = PipelinedClient(services.valkey_url(platform.layout, platform.secrets))
+    yield SessionStore(client, pipelined, now=clock, new_id=uuid7, lifetime=timedelta(days=30), idle=timedelta(days=14))
+    await pipelined.close()
 
 
 async def ttl_days(client: Redis, session_id: str) -> float:

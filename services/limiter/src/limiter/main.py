@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from chassis import valkey
 from chassis.config import load
 from chassis.grpc.server import GrpcApplication
 from chassis.grpc.serving import serve_contract
 from chassis.lifecycle import Composition, ServiceProcess, patiently
 from chassis.logging import configure
+from chassis.valkey import PipelinedClient
 from contracts.envoy.service.ratelimit.v3 import rls_pb2
 from contracts.envoy.service.ratelimit.v3.rls_pb2_grpc import add_RateLimitServiceServicer_to_server
 from contracts.http.operations import OPERATIONS
@@ -23,10 +23,10 @@ from limiter.window import SlidingWindow
 
 @asynccontextmanager
 async def compose() -> AsyncIterator[Composition]:
-    """Open the Valkey pool and wire the limiter; closed again at the end."""
+    """Connect to Valkey and wire the limiter; closed again at the end."""
     settings = load(Settings)
     configure("limiter", environment=settings.environment, version=settings.version, level=settings.log_level)
-    client = valkey.connect(settings.valkey_url.get_secret_value(), max_connections=settings.valkey_connections)
+    client = PipelinedClient(settings.valkey_url.get_secret_value())
     try:
         await patiently("Valkey", client.ping)
         limits = Limits(
@@ -39,7 +39,7 @@ async def compose() -> AsyncIterator[Composition]:
             add_RateLimitServiceServicer_to_server(RateLimitHandlers(limits, SlidingWindow(client)), contract)
         yield Composition(application, {"valkey": client.ping})
     finally:
-        await client.aclose()
+        await client.close()
 
 
 app = ServiceProcess(compose)

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from redis.asyncio import Redis
+from chassis.valkey import PipelinedClient, Script
 
 _SLOTS = 20
-_COUNT = """
+_COUNT = Script("""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local limit, window, slots = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -46,7 +46,7 @@ end
 redis.call('HINCRBY', KEYS[1], slot, 1)
 redis.call('PEXPIRE', KEYS[1], math.ceil(window + 2 * length))
 return {1, limit - used - 1, ends(slot)}
-"""
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ class Decision:
 class SlidingWindow:
     """The counters."""
 
-    def __init__(self, valkey: Redis) -> None:
-        self._count = valkey.register_script(_COUNT)
+    def __init__(self, client: PipelinedClient) -> None:
+        self._client = client
 
     async def count(self, name: str, requests: int, seconds: float) -> Decision:
         """Count a request under `name`, of which `requests` are allowed in any `seconds`.
@@ -70,6 +70,7 @@ class SlidingWindow:
         Raises:
             redis.exceptions.RedisError: Valkey did not answer.
         """
-        reply: list[int] = await self._count(keys=[f"limit:{name}"], args=[requests, int(seconds * 1000), _SLOTS])
+        arguments = [requests, int(seconds * 1000), _SLOTS]
+        reply: list[int] = await self._client.evaluate(_COUNT, [f"limit:{name}"], arguments)
         allowed, remaining, milliseconds = reply
         return Decision(bool(allowed), remaining, milliseconds / 1000)

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from chassis import valkey
 from chassis.cache import VersionedCache
 from chassis.config import load
 from chassis.database import Database
@@ -18,11 +17,10 @@ from chassis.keyset import CursorSigner
 from chassis.lifecycle import Composition, ServiceProcess, background, patiently
 from chassis.logging import configure
 from chassis.tokens import TokenVerifier, token_verifier
-from chassis.valkey import HotReader
+from chassis.valkey import PipelinedClient
 from contracts.order.v1 import catalog_pb2, order_pb2
 from contracts.order.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
 from contracts.order.v1.order_pb2_grpc import add_OrderServiceServicer_to_server
-from redis.asyncio import Redis
 
 from order_service.gateways.payment_sandbox import PaymentSandbox
 from order_service.handlers.catalog import CatalogHandlers
@@ -56,7 +54,7 @@ class Servicers:
             add_CatalogServiceServicer_to_server(self.catalog, contract)
 
 
-def build(settings: Settings, database: Database, client: Redis, reader: HotReader) -> Servicers:
+def build(settings: Settings, database: Database, client: PipelinedClient) -> Servicers:
     """Wire the service over an open database and Valkey client."""
 
     def now() -> datetime:
@@ -64,10 +62,10 @@ def build(settings: Settings, database: Database, client: Redis, reader: HotRead
 
     retention = timedelta(hours=settings.idempotency_retention_hours)
     caches = Caches(
-        orders=VersionedCache(client, reader, "order:order:", settings.order_cache_seconds),
-        products=VersionedCache(client, reader, "order:product:", settings.order_cache_seconds),
+        orders=VersionedCache(client, "order:order:", settings.order_cache_seconds),
+        products=VersionedCache(client, "order:product:", settings.order_cache_seconds),
     )
-    replays = ReplayCache(client, reader, retention.total_seconds())
+    replays = ReplayCache(client, retention.total_seconds())
     gateway = PaymentSandbox(database, settings.payment_timeout_seconds)
     orders = OrderUseCases(
         database=database,
@@ -115,20 +113,17 @@ async def compose() -> AsyncIterator[Composition]:
         max_size=settings.database_pool_max,
         service="order",
     )
-    url = settings.valkey_url.get_secret_value()
-    client = valkey.connect(url, max_connections=settings.valkey_connections)
-    reader = HotReader(url)
+    client = PipelinedClient(settings.valkey_url.get_secret_value())
     try:
         await patiently("PostgreSQL", database.open)
         await patiently("Valkey", client.ping)
-        servicers = build(settings, database, client, reader)
+        servicers = build(settings, database, client)
         application = GrpcApplication()
         servicers.add_to(application)
         async with background(servicers.sweep.run, "sweep"):
             yield Composition(application, {"postgresql": database.ping, "valkey": client.ping})
     finally:
-        await reader.close()
-        await client.aclose()
+        await client.close()
         await database.close()
 
 

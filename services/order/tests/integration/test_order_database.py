@@ -11,11 +11,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from chassis import valkey
 from chassis.cache import VersionedCache
 from chassis.database import Database
 from chassis.ids import uuid7
-from chassis.valkey import HotReader
+from chassis.valkey import PipelinedClient
 from order_service.domain.errors import (
     IdempotencyKeyReusedError,
     NotFoundError,
@@ -69,18 +68,16 @@ async def replicas(platform: Platform, database: Database) -> AsyncIterator[tupl
     made = []
     async with AsyncExitStack() as stack:
         for _ in range(2):
-            url = services.valkey_url(platform.layout, platform.secrets)
-            client, reader = valkey.connect(url, max_connections=4), HotReader(url)
-            stack.push_async_callback(client.aclose)
-            stack.push_async_callback(reader.close)
+            client = PipelinedClient(services.valkey_url(platform.layout, platform.secrets))
+            stack.push_async_callback(client.close)
             made.append(
                 OrderUseCases(
                     database=database,
                     caches=Caches(
-                        VersionedCache(client, reader, "order:order:", 60),
-                        VersionedCache(client, reader, "order:product:", 60),
+                        VersionedCache(client, "order:order:", 60),
+                        VersionedCache(client, "order:product:", 60),
                     ),
-                    replays=ReplayCache(client, reader, 60),
+                    replays=ReplayCache(client, 60),
                     gateway=PaymentSandbox(database, 1),
                     now=clock,
                     new_id=uuid7,

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from chassis import valkey
 from chassis.cache import VersionedCache
 from chassis.config import load
 from chassis.database import Database
@@ -18,10 +17,9 @@ from chassis.keyset import CursorSigner
 from chassis.lifecycle import Check, Composition, ServiceProcess, patiently
 from chassis.logging import configure
 from chassis.tokens import TokenVerifier, token_verifier
-from chassis.valkey import HotReader
+from chassis.valkey import PipelinedClient
 from contracts.user.v1 import user_pb2
 from contracts.user.v1.user_pb2_grpc import add_UserServiceServicer_to_server
-from redis.asyncio import Redis
 
 from user_service.handlers.users import UserHandlers
 from user_service.service.passwords import Passwords
@@ -44,9 +42,9 @@ class Servicers:
             add_UserServiceServicer_to_server(self.users, contract)
 
 
-def build(settings: Settings, database: Database, client: Redis, reader: HotReader, passwords: Passwords) -> Servicers:
+def build(settings: Settings, database: Database, client: PipelinedClient, passwords: Passwords) -> Servicers:
     """Wire the service over an open database and Valkey client."""
-    cache = VersionedCache(client, reader, "user:", settings.user_cache_seconds)
+    cache = VersionedCache(client, "user:", settings.user_cache_seconds)
     use_cases = UserUseCases(
         database=database, cache=cache, passwords=passwords, now=lambda: datetime.now(UTC), new_id=uuid7
     )
@@ -73,18 +71,15 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Servicers, dict[str,
         max_size=settings.database_pool_max,
         service="user",
     )
-    url = settings.valkey_url.get_secret_value()
-    client = valkey.connect(url, max_connections=settings.valkey_connections)
-    reader = HotReader(url)
+    client = PipelinedClient(settings.valkey_url.get_secret_value())
     passwords = Passwords(settings.password_hash_workers, settings.password_hash_queue)
     try:
         await patiently("PostgreSQL", database.open)
         await patiently("Valkey", client.ping)
-        yield build(settings, database, client, reader, passwords), {"postgresql": database.ping, "valkey": client.ping}
+        yield build(settings, database, client, passwords), {"postgresql": database.ping, "valkey": client.ping}
     finally:
         passwords.close()
-        await reader.close()
-        await client.aclose()
+        await client.close()
         await database.close()
 
 

@@ -12,8 +12,7 @@ from uuid import UUID
 
 import msgspec
 import structlog
-from chassis.valkey import HotReader
-from redis.asyncio import Redis
+from chassis.valkey import PipelinedClient
 from redis.exceptions import RedisError
 
 from order_service.domain.errors import IdempotencyKeyReusedError, PaymentDeclinedError
@@ -69,13 +68,12 @@ class ReplayCache:
     """The fast path.
 
     Args:
-        valkey, reader: the clients, for the answer that is kept and for looking whether there is one.
+        client: of the Valkey server that all replicas share.
         ttl: seconds an answer is kept.
     """
 
-    def __init__(self, valkey: Redis, reader: HotReader, ttl: float) -> None:
-        self._valkey = valkey
-        self._reader = reader
+    def __init__(self, client: PipelinedClient, ttl: float) -> None:
+        self._client = client
         self._ttl = int(ttl)
 
     async def get(self, request: Keyed) -> Outcome | None:
@@ -85,7 +83,7 @@ class ReplayCache:
             IdempotencyKeyReusedError: the key belongs to a different request.
         """
         try:
-            stored = await self._reader.get(request.cache_key)
+            stored = await self._client.get(request.cache_key)
         except RedisError as error:
             _log.warning("idempotency fast path failed", error=str(error))
             return None
@@ -99,6 +97,6 @@ class ReplayCache:
     async def put(self, request: Keyed, outcome: Outcome) -> None:
         """Remember a committed answer."""
         try:
-            await self._valkey.set(request.cache_key, request.request_hash + encode(outcome), ex=self._ttl)
+            await self._client.set(request.cache_key, request.request_hash + encode(outcome), self._ttl)
         except RedisError as error:
             _log.warning("idempotency fast path failed", error=str(error))

@@ -1,66 +1,73 @@
-"""What the network layer costs: the hot order read with all policies, with none, and with each one left out."""
+"""What the network layer costs: the hot order read with all policies beside the same without one of them, or without all."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from statistics import median, quantiles
 
+from bench import Bench
 from cpu import CpuWatch
-from devstack.layout import Layout
 from devstack.options import POLICIES
 from measured import HotRead, Layer, Share, mean_of
 
-BACKEND = Path(sys.executable).parent / "backend"
 # Everything that a hot read touches. (The User service is left out: the login before each measurement is its work.)
 _PROCESSES = ("edge", "bff", "order", "limiter", "valkey")
-_ROUNDS = 3
+_PAIRS = 6
+# Of one measurement: the two of a pair are so close that the machine is the same.
+_SECONDS = 2
 
 
-async def measure(layout: Layout, up: Sequence[str], read: Callable[[], Awaitable[HotRead]]) -> Layer:
-    """Restart the stack with each choice of policies and measure, in turns: the machine is not the same twice.
+async def measure(whole: Bench, other: Bench) -> Layer:
+    """Two stacks, one with all policies and one that is started again with each choice, measured by turns.
 
     A policy's share is taken in CPU time and not in rate, which differs more from one measurement to the next than
-    most policies cost.
+    most policies cost; and as the difference within a pair of neighbouring measurements, because the machine's own
+    speed drifts by more than that within minutes.
 
     Args:
-        layout: of a stack that runs.
-        up: the arguments of `backend up`.
-        read: the hot read.
+        whole: a stack that runs with all policies.
+        other: one that does not run.
     """
-    choices: dict[str, tuple[str, ...]] = {
-        "nothing": (), "everything": POLICIES, **{policy: (policy,) for policy in POLICIES}
-    }  # fmt: skip
-    reads: dict[str, list[HotRead]] = {name: [] for name in choices}
-    costs: dict[str, list[float]] = {name: [] for name in choices}
-    for _ in range(_ROUNDS):
-        for name, policies in choices.items():
-            subprocess.run([BACKEND, "down", "--data-dir", str(layout.data_dir)], check=True, capture_output=True)
-            left_out = [part for policy in policies for part in ("--without", policy)]
-            subprocess.run([BACKEND, "up", "--detach", *up, *left_out], check=True, capture_output=True)
-            await read()
-            watch = CpuWatch(layout)
-            measured = await read()
-            used = watch.seconds()
-            reads[name].append(measured)
-            costs[name].append(sum(used[process] for process in _PROCESSES) / measured.requests * 1e6)
-            print(f"without {name}: {measured.rate:,.0f}/s, {costs[name][-1]:.0f} µs of CPU a request", flush=True)
-    whole = _share(costs["nothing"])
+    other.start()
+    await other.prepare()
+    pairs = {}
+    for policies in (POLICIES, *((policy,) for policy in POLICIES)):
+        other.stop()
+        other.start(*policies)
+        await other.hot_read()
+        pairs[policies] = [await _pair(whole, other, number % 2 == 0) for number in range(_PAIRS)]
+        print(f"without {', '.join(policies)}: {_difference(pairs[policies])}", flush=True)
+    other.stop()
+    bare = pairs[POLICIES]
     return Layer(
-        whole=mean_of(reads["nothing"]),
-        bare=mean_of(reads["everything"]),
-        cpu=whole,
-        bare_cpu=_share(costs["everything"]),
-        policies={
-            policy: Share(whole.microseconds - without.microseconds, max(whole.spread, without.spread))
-            for policy in POLICIES
-            for without in [_share(costs[policy])]
-        },
+        whole=mean_of([pair[0][0] for pair in bare]),
+        bare=mean_of([pair[1][0] for pair in bare]),
+        cpu=median(pair[0][1] for pair in bare),
+        everything=_difference(bare),
+        policies={policy: _difference(pairs[policy,]) for policy in POLICIES},
     )
 
 
-def _share(measured: list[float]) -> Share:
-    # What else the machine does only adds.
-    least, next_least, *_ = sorted(measured)
-    return Share(least, next_least - least)
+_Costly = tuple[HotRead, float]
+
+
+async def _pair(whole: Bench, other: Bench, whole_first: bool) -> tuple[_Costly, _Costly]:
+    if whole_first:
+        first = await _read(whole)
+        return first, await _read(other)
+    second = await _read(other)
+    return await _read(whole), second
+
+
+async def _read(bench: Bench) -> _Costly:
+    """A hot read, and the microseconds of CPU that one request took."""
+    watch = CpuWatch(bench.layout)
+    measured = await bench.hot_read(seconds=_SECONDS)
+    used = watch.seconds()
+    return measured, sum(used[process] for process in _PROCESSES) / measured.requests * 1e6
+
+
+def _difference(pairs: Sequence[tuple[_Costly, _Costly]]) -> Share:
+    differences = [whole[1] - other[1] for whole, other in pairs]
+    lower, _, upper = quantiles(differences, n=4)
+    return Share(median(differences), (upper - lower) / 2)

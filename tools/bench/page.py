@@ -56,12 +56,12 @@ def page(measured: Measured) -> str:
         "\nThe order read is a session check in Valkey and a versioned cache read behind two Envoy processes with Python "
         "inside; peak rates are wrk's where it is installed, for k6 itself takes most of a core.\n",
         "## Scenarios (k6)\n",
-        "| scenario | connections | req/s | p50 ms | p99 ms | CPU of one core: edge · bff · user · order · postgres · valkey |",
+        "| scenario | connections | req/s | p50 ms | p99 ms | CPU of one core: edge · bff · user · order · limiter · postgres · valkey |",
         "|---|---|---|---|---|---|",
     ]
     for r in measured.scenarios:
         cpu = " · ".join(
-            f"{r.cpu.get(name, 0):.0f} %" for name in ("edge", "bff", "user", "order", "postgres", "valkey")
+            f"{r.cpu.get(name, 0):.0f} %" for name in ("edge", "bff", "user", "order", "limiter", "postgres", "valkey")
         )
         lines.append(f"| {r.name} | {r.connections} | {r.rate:,.0f} | {r.p50:.1f} | {r.p99:.1f} | {cpu} |")
     lines += [
@@ -76,15 +76,15 @@ def page(measured: Measured) -> str:
     lines += [
         "\n## What the network layer costs (`tools/bench/layers.py`)\n",
         f"The hot read at 32 connections: {layer.whole.rate:,.0f}/s and p99 {layer.whole.p99:.1f} ms with every policy, "
-        f"{layer.bare.rate:,.0f}/s and {layer.bare.p99:.1f} ms with none. In CPU time of all processes, which differs less "
-        f"from one start to the next than the rate does, the least of three: {layer.cpu.microseconds:.0f} µs a request with every policy, "
-        f"{layer.bare_cpu.microseconds:.0f} µs with none. A policy's share is what a request costs less without it; ± is "
-        "how much more the next measurement was. Where ± is the larger number, the policy costs too little to be seen. "
-        "(Without mTLS there are no peer rules either: the two shares overlap.)\n",
+        f"{layer.bare.rate:,.0f}/s and {layer.bare.p99:.1f} ms with none; in CPU time of all processes, {layer.cpu:.0f} µs a "
+        f"request with every policy and {layer.everything.microseconds:.0f} µs less with none. A policy's share is the CPU that "
+        "a request costs less without it: the median of pairs of neighbouring measurements on two stacks; half of the pairs "
+        "lie within ±. Where ± is the larger number, the policy costs too little to be seen. (Without mTLS there are no peer "
+        "rules either.)\n",
         "| policy left out | CPU of a request | share |",
         "|---|---|---|",
         *(
-            f"| {name} | {share.microseconds:+.0f} µs ± {share.spread:.0f} | {share.microseconds / layer.cpu.microseconds:+.1%} |"
+            f"| {name} | {share.microseconds:+.0f} µs ± {share.spread:.0f} | {share.microseconds / layer.cpu:+.1%} |"
             for name, share in layer.policies.items()
         ),
     ]

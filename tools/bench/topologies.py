@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import yaml
+from bench import RATE_LIMIT_SCALE, Bench
 from devstack.layout import Layout
 from devstack.options import Options
 from devstack.secrets import load_or_create
@@ -30,20 +31,16 @@ _ROUTER = {
 Config = dict[str, Any]
 
 
-async def measure(layout: Layout, scale: float, read: Callable[[str], Awaitable[HotRead]]) -> dict[str, HotRead]:
-    """The hot read by topology, measured in turns.
-
-    Args:
-        layout: of a running stack.
-        scale: of the rate limits.
-        read: measures the hot read at a base URL.
-    """
-    options = Options(rate_limit_scale=scale)
+async def measure(bench: Bench) -> dict[str, HotRead]:
+    """The hot read by topology, measured in turns, on a stack that runs."""
     found: dict[str, list[HotRead]] = {"inside": [], "sidecars": []}
-    with _sidecars(layout, options) as sidecars:
+    with _sidecars(bench.layout, Options(rate_limit_scale=RATE_LIMIT_SCALE)) as sidecars:
+        urls = {"inside": bench.url, "sidecars": sidecars}
+        for url in urls.values():
+            await bench.hot_read(url)
         for _ in range(_ROUNDS):
-            found["inside"].append(await read(layout.endpoints(())["public"]))
-            found["sidecars"].append(await read(sidecars))
+            for name, url in urls.items():
+                found[name].append(await bench.hot_read(url))
     return {name: mean_of(several) for name, several in found.items()}
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,9 +106,12 @@ def states(layout: Layout) -> list[KeyState]:
 @contextmanager
 def _locked(layout: Layout) -> Iterator[None]:
     # The supervisor retires, a person rotates.
-    with (directory(layout) / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    descriptor = os.open(directory(layout), os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def _path(layout: Layout, key: SigningKey) -> Path:

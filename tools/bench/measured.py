@@ -51,6 +51,8 @@ class Layer:
     # Microseconds, with all policies.
     cpu: float
     everything: Share
+    # By how many microseconds two stacks with the same policies differed; taken off all the shares.
+    bias: float
     policies: Mapping[str, Share]
 
 

@@ -72,7 +72,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         whole, other = (
             Bench(Layout(Path(directory) / name, OFFSET + offset), arguments.seconds)
-            for name, offset in (("stack", 0), ("other", 1000))
+            for name, offset in (("stack", 0), ("other", 500))
         )
         try:
             arguments.output.write_text(page(asyncio.run(run(whole, other, arguments.reads))))

@@ -205,6 +205,12 @@ async def over_http3(platform: Platform, port: int) -> int | None:
         return answer.status
 
 
+def frame(kind: int, flags: int, stream: int | bytes, payload: bytes) -> bytes:
+    """RFC 9113, section 4.1."""
+    identifier = stream if isinstance(stream, bytes) else stream.to_bytes(4, "big")
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + identifier + payload
+
+
 class paused:  # noqa: N801
     """The process is stopped (SIGSTOP): its sockets stay open and nothing answers."""
 

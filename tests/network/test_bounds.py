@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
+import hpack
 import httpx
 import mesh
-from devstack.envoy import CONNECTION_DRAIN_SECONDS, Endpoint
+from devstack.envoy import CONNECTION_DRAIN_SECONDS, FLUSH_SECONDS, Endpoint
 from devstack.layout import Layout
 from devstack.options import Options
 
@@ -89,6 +91,36 @@ async def test_no_connection_outlives_the_window_in_which_it_was_counted(stack: 
                     await asyncio.sleep(0.1)
         await mesh.close(writer)
         assert 1.5 < asyncio.get_running_loop().time() - started < 15
+
+
+async def test_an_answer_that_is_read_byte_by_byte_keeps_no_connection(stack: Platform) -> None:
+    """It is never idle, and its stream would never end."""
+    names = {":method": "GET", ":path": "/v1/products?limit=50", ":scheme": "https", ":authority": "api"}
+    one_byte = (4).to_bytes(2, "big") + (1).to_bytes(4, "big")
+    request = mesh.frame(4, 0, 0, one_byte) + mesh.frame(1, 0x5, 1, hpack.Encoder().encode(names.items()))
+    one_more = mesh.frame(8, 0, 1, (1).to_bytes(4, "big"))
+    with mesh.another(stack, "edge", Options(connection_seconds=CONNECTION_DRAIN_SECONDS + 2)) as own:
+        context = mesh.trusting(stack)
+        context.set_alpn_protocols(["h2"])
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", own.port("public_tls"), ssl=context, server_hostname="localhost"
+        )
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + request)
+        give_up = asyncio.get_running_loop().time() + FLUSH_SECONDS + 5
+        reads = 0
+        with suppress(ConnectionError, ssl.SSLError):
+            while asyncio.get_running_loop().time() < give_up:
+                writer.write(one_more)
+                with suppress(TimeoutError):
+                    if not await asyncio.wait_for(reader.read(65536), 1):
+                        break
+                    reads += 1
+                await asyncio.sleep(0.5)
+        ended = asyncio.get_running_loop().time() < give_up
+        await mesh.close(writer)
+    # It was being answered meanwhile.
+    assert reads > 5
+    assert ended
 
 
 async def test_all_connections_together_are_bounded(stack: Platform) -> None:

@@ -188,7 +188,7 @@ async def ends_a_flood(stack: Platform, frames: bytes, times: int, port: int | N
     port = port or stack.layout.port("public_tls")
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
     try:
-        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + mesh.frame(4, 0, 0, b""))
         for number in range(times):
             writer.write(frames.replace(b"STRM", (2 * number + 1).to_bytes(4, "big")))
             await asyncio.wait_for(writer.drain(), 2)
@@ -203,18 +203,12 @@ async def ends_a_flood(stack: Platform, frames: bytes, times: int, port: int | N
     return True
 
 
-def frame(kind: int, flags: int, stream: int | bytes, payload: bytes) -> bytes:
-    """RFC 9113, section 4.1."""
-    identifier = stream if isinstance(stream, bytes) else stream.to_bytes(4, "big")
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + identifier + payload
-
-
 async def test_rapid_resets_end_the_connection(stack: Platform) -> None:
     headers = hpack.Encoder().encode(
         [(":method", "GET"), (":path", "/v1/products"), (":scheme", "https"), (":authority", "a")]
     )
     # HEADERS (END_STREAM, END_HEADERS), then RST_STREAM (CANCEL), each on a new stream.
-    once = frame(1, 0x5, b"STRM", headers) + frame(3, 0, b"STRM", (8).to_bytes(4, "big"))
+    once = mesh.frame(1, 0x5, b"STRM", headers) + mesh.frame(3, 0, b"STRM", (8).to_bytes(4, "big"))
     # Envoy's own limit, half of 500 resets on a connection, is what is left without ours, half of 200.
     assert await ends_a_flood(stack, once, 200)
     assert await h2_request(stack, []) == (200, True)
@@ -224,15 +218,20 @@ async def test_rapid_resets_end_the_connection(stack: Platform) -> None:
 
 async def test_endless_continuations_end_the_connection(stack: Platform) -> None:
     # A HEADERS frame without END_HEADERS on stream 1, then CONTINUATION frames for ever.
-    first = frame(1, 0, 1, b"\x00\x01a\x01b" * 100)
-    more = frame(9, 0, 1, b"\x00\x01a\x01b" * 100)
+    first = mesh.frame(1, 0, 1, b"\x00\x01a\x01b" * 100)
+    more = mesh.frame(9, 0, 1, b"\x00\x01a\x01b" * 100)
     assert await ends_a_flood(stack, first + more * 1000, 1)
     assert await h2_request(stack, []) == (200, True)
 
 
 @pytest.mark.parametrize(
     "frames",
-    [frame(6, 0, 0, b"12345678"), frame(4, 0, 0, b""), frame(2, 0, 1, b"\0\0\0\0\1"), frame(0, 0, 1, b"")],
+    [
+        mesh.frame(6, 0, 0, b"12345678"),
+        mesh.frame(4, 0, 0, b""),
+        mesh.frame(2, 0, 1, b"\0\0\0\0\1"),
+        mesh.frame(0, 0, 1, b""),
+    ],
     ids=["pings", "settings", "priorities", "empty data"],
 )
 async def test_floods_of_control_frames_end_the_connection(stack: Platform, frames: bytes) -> None:

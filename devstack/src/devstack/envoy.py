@@ -28,8 +28,11 @@ _SOURCE = ROOT / "deploy" / "envoy"
 # How much longer the edge waits than the BFF, which gives its own answer first; seconds.
 EDGE_MARGIN = 1.0
 MAX_BODY_BYTES = 65536
-# What the last request on a connection may take (10 s to send, 10 s to answer), and Envoy to say that it is the last.
-CONNECTION_DRAIN_SECONDS = 30
+# The last bytes of an answer that its client reads slowly.
+FLUSH_SECONDS = 10
+# Envoy says for 5 s that a connection ends; a request that came by then is sent within 10 s, answered within 11 (no
+# operation may take 10, and the margin), and read within those above.
+CONNECTION_DRAIN_SECONDS = 40
 JWKS_CACHE_SECONDS = 15
 # What Envoy itself answers: the problem each status is, and the status it becomes. (The token filter says 403 for a
 # wrong audience, which RFC 6750 calls an invalid token; an unknown transfer coding is the client's mistake.)
@@ -254,6 +257,7 @@ def _common_values(process: Process, site: Site, options: Options) -> dict[str, 
         "sds": str(site.secret_files / process.service),
         "connection_seconds": options.connection_seconds,
         "connection_drain": CONNECTION_DRAIN_SECONDS,
+        "flush_seconds": FLUSH_SECONDS,
         "max_connections": options.max_connections,
         "max_heap_bytes": options.max_heap_mib * 1024 * 1024,
     }

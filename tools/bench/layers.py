@@ -39,15 +39,13 @@ async def measure(whole: Bench, other: Bench) -> Layer:
         print(f"without {', '.join(policies) or 'nothing'}: {_difference(pairs[policies])}", flush=True)
     other.stop()
     bare = pairs[POLICIES]
-    # Two equal stacks are not quite equal, either: that much is none of a policy's.
-    bias = _difference(pairs[()]).microseconds
     return Layer(
         whole=mean_of([pair[0][0] for pair in bare]),
         bare=mean_of([pair[1][0] for pair in bare]),
         cpu=median(pair[0][1] for pair in bare),
-        everything=_difference(bare, bias),
-        bias=bias,
-        policies={policy: _difference(pairs[policy,], bias) for policy in POLICIES},
+        nothing=_difference(pairs[()]),
+        everything=_difference(bare),
+        policies={policy: _difference(pairs[policy,]) for policy in POLICIES},
     )
 
 
@@ -70,7 +68,7 @@ async def _read(bench: Bench) -> _Costly:
     return measured, sum(used[process] for process in _PROCESSES) / measured.requests * 1e6
 
 
-def _difference(pairs: Sequence[tuple[_Costly, _Costly]], bias: float = 0.0) -> Share:
-    differences = [whole[1] - other[1] - bias for whole, other in pairs]
+def _difference(pairs: Sequence[tuple[_Costly, _Costly]]) -> Share:
+    differences = [whole[1] - other[1] for whole, other in pairs]
     lower, _, upper = quantiles(differences, n=4)
     return Share(median(differences), (upper - lower) / 2)

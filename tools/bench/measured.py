@@ -50,9 +50,9 @@ class Layer:
     bare: HotRead
     # Microseconds, with all policies.
     cpu: float
+    # What is "saved" by leaving out nothing: how far two equal stacks differ, below which no share says anything.
+    nothing: Share
     everything: Share
-    # By how many microseconds two stacks with the same policies differed; taken off all the shares.
-    bias: float
     policies: Mapping[str, Share]
 
 
@@ -60,6 +60,8 @@ class Layer:
 class Measured:
     """One run of the bench."""
 
+    # As it was called.
+    command: str
     # Seconds of one measurement.
     seconds: int
     scenarios: Sequence[Scenario]

@@ -28,7 +28,7 @@ def page(measured: Measured) -> str:
     )
     lines = [
         "# Performance\n",
-        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores ({processor}), Python "
+        f"Written by `python {measured.command}` (`make bench` runs it with its defaults) on {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores ({processor}), Python "
         f"{machine.python_version()}, {measured.seconds} s a measurement, 100,000 orders in the database, the load generator on the "
         "same cores. Ratios are taken within this run.\n",
         "## What was promised\n",
@@ -49,8 +49,8 @@ def page(measured: Measured) -> str:
         half = memory[len(memory) // 2 :]
         growth = half[-1][1] - half[0][1]
         lines.append(
-            f"| hot reads without end: memory flat | {memory[0][1]:.0f} MiB before, {memory[-1][1]:.0f} MiB after "
-            f"{memory[-1][0]:,} reads; {growth:+.1f} MiB in the second half | {_yes(growth < 5)} |"
+            f"| {memory[-1][0]:,} hot reads: memory flat | {memory[0][1]:.0f} MiB before, {memory[-1][1]:.0f} MiB after; "
+            f"{growth:+.1f} MiB in the second half | {_yes(growth < 5)} |"
         )
     lines += [
         "\nThe order read is a session check in Valkey and a versioned cache read behind two Envoy processes with Python "
@@ -77,15 +77,14 @@ def page(measured: Measured) -> str:
         "\n## What the network layer costs (`tools/bench/layers.py`)\n",
         f"The hot read at 32 connections: {layer.whole.rate:,.0f}/s and p99 {layer.whole.p99:.1f} ms with every policy, "
         f"{layer.bare.rate:,.0f}/s and {layer.bare.p99:.1f} ms with none; in CPU time of all processes, {layer.cpu:.0f} µs a "
-        f"request with every policy and {layer.everything.microseconds:.0f} µs less with none. A policy's share is the CPU that "
-        "a request costs less without it: the median of pairs of neighbouring measurements on two stacks; half of the pairs "
-        f"lie within ±. (Two equal stacks differed by {layer.bias:+.0f} µs, which is taken off.) Where ± is the larger number, the policy costs too little to be seen. (Without mTLS there are no peer "
-        "rules either.)\n",
+        "request with every policy. Below, what a request costs less with a policy left out: the median of pairs of neighbouring "
+        "measurements on two stacks; half of the pairs lie within ±. The first row is two equal stacks: no share that is not "
+        "well above it and its own ± says more than that the policy costs little. (Without mTLS there are no peer rules either.)\n",
         "| policy left out | CPU of a request | share |",
         "|---|---|---|",
         *(
             f"| {name} | {share.microseconds:+.0f} µs ± {share.spread:.0f} | {share.microseconds / layer.cpu:+.1%} |"
-            for name, share in layer.policies.items()
+            for name, share in {"nothing": layer.nothing, "everything": layer.everything, **layer.policies}.items()
         ),
     ]
     lines += [

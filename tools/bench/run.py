@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 import tempfile
 from pathlib import Path
 
@@ -50,6 +51,7 @@ async def run(bench: Bench, other: Bench, reads: int) -> Measured:
     layer = await layers.measure(bench, other)
     sidecars = await topologies.measure(bench)
     return Measured(
+        command=" ".join(["tools/bench/run.py", *sys.argv[1:]]),
         seconds=bench.seconds,
         scenarios=results,
         pgbench=(baseline + baseline_after) / 2,

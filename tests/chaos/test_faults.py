@@ -76,7 +76,7 @@ async def test_a_killed_process_comes_back_and_nothing_is_lost(people: People, s
     client = await people.log_in(login)
     assert (await client.get_order(order.id)).data == order
     log = (stack.layout.logs / "supervisor.log").read_text()
-    assert f"{name:<10} crashed with status -9; starting again in" in log
+    assert f"{name}: crashed with status -9; starting again in" in log
 
 
 async def test_a_killed_database_answers_503_and_comes_back_with_its_data(people: People, stack: Platform) -> None:

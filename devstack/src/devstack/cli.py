@@ -9,8 +9,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
+from datetime import datetime
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,9 @@ from rich.table import Table
 from devstack import keys, state
 from devstack.certificates import Certificates
 from devstack.layout import DEFAULT_DATA_DIR, HIGHEST_OFFSET, Layout
+from devstack.logs import files, output, view
+from devstack.logs.events import Event
+from devstack.logs.selection import Selection, parse_level, parse_since
 from devstack.options import Options, parse_replicas, parse_without
 from devstack.state import StackState
 
@@ -33,6 +37,7 @@ app = typer.Typer(
 )
 # Lines are printed as they are: a path or a log line broken in two can be neither searched nor copied.
 console = Console(highlight=False, soft_wrap=True)
+errors = Console(highlight=False, soft_wrap=True, stderr=True)
 
 DataDir = Annotated[
     Path, typer.Option("--data-dir", envvar="BACKEND_DATA_DIR", help="Where the stack keeps everything.")
@@ -99,9 +104,7 @@ def up(
         return
     console.print("Following the logs; Ctrl-C stops the platform.\n", style="dim")
     with contextlib.suppress(KeyboardInterrupt):
-        for line in _follow(layout, None, from_start=False):
-            sys.stdout.write(line)
-            sys.stdout.flush()
+        _follow(layout, Selection(), files.ends(layout.logs))
     _stop(layout)
 
 
@@ -124,25 +127,57 @@ def status(
         console.print(table)
         for name, url in current.endpoints.items():
             console.print(f"{name:<12} {url}")
+        _print_accounts(current)
     if not running:
         raise typer.Exit(3)
 
 
 @app.command()
 def logs(
-    name: Annotated[str | None, typer.Argument(help="One process; all merged without it.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A process or a service; all merged without it.")] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+    service: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A process, or a service with all its replicas; repeatable."),
+    ] = None,
+    level: Annotated[str, typer.Option(help="The least: debug, info, warning, error or critical.")] = "debug",
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="10m, 2h, 14:05 or 2026-01-31T14:05:00; local without a zone.")
+    ] = None,
+    request_id: Annotated[str, typer.Option(metavar="ID", help="Of one request: its id or how that begins.")] = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="With health checks, key fetches and the limiter's calls that went well.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines, as in a pipe.")] = False,
 ) -> None:
-    """Logs, merged or of one process."""
+    """What happened, by time: a line an event on a terminal, JSON lines in a pipe."""
     layout = Layout(data_dir.resolve())
-    if name is not None and not (layout.logs / f"{name}.log").exists():
-        names = ", ".join(sorted(path.stem for path in layout.logs.glob("*.log")))
-        console.print(f"there is no log of {name!r}; there are: {names or 'none'}", style="red")
+    try:
+        selection = Selection(
+            names=frozenset([*([name] if name else []), *(service or ())]),
+            level=parse_level(level),
+            since=parse_since(since, datetime.now().astimezone()) if since else None,
+            request_id=request_id,
+            routine=everything,
+        )
+    except ValueError as error:
+        console.print(str(error), style="red", markup=False)
+        raise typer.Exit(2) from None
+    known = files.processes(layout.logs)
+    if missing := [
+        name for name in sorted(selection.names) if not any(Selection(frozenset([name])).reads(p) for p in known)
+    ]:
+        console.print(f"there is no log of {missing[0]!r}; there are: {', '.join(known) or 'none'}", style="red")
         raise typer.Exit(2)
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
-        for line in _follow(layout, name, from_start=True, until_end=not follow):
-            sys.stdout.write(line)
+    positions: dict[str, int] = {}
+    _show(files.read(layout.logs, selection, positions if follow else None), as_json=as_json)
+    if not follow:
+        return
+    if not state.is_running(state.read(layout)):
+        errors.print("The stack does not run: there is nothing to follow.")
+        raise typer.Exit(3)
+    _follow(layout, selection, positions, as_json=as_json)
 
 
 @app.command()
@@ -298,7 +333,7 @@ def _start(layout: Layout, options: Options) -> None:
             while True:
                 ended = supervisor.poll() is not None
                 for line in progress:
-                    console.print(f"  {line.rstrip()}", markup=False)
+                    console.print(view.progress(line), markup=False)
                 current = state.read(layout)
                 if ended or (current is not None and current.supervisor_pid == supervisor.pid and current.ready):
                     return
@@ -353,33 +388,31 @@ def _print_welcome(current: StackState) -> None:
     console.print(
         f"  API reference  {public}/docs\n\n  `backend certs trust` says how a browser or curl trusts the certificate."
     )
-    console.print("\n  Demo accounts")
-    for role, account in current.demo.items():
-        console.print(f"    {role:<10} {account['email']:<24} {account['password']}")
+    _print_accounts(current)
     console.print()
 
 
-def _follow(layout: Layout, name: str | None, *, from_start: bool, until_end: bool = False) -> Iterator[str]:
-    """Lines of the logs, each behind its process's name when there are several."""
-    paths = [layout.logs / f"{name}.log"] if name else sorted(layout.logs.glob("*.log"))
-    with contextlib.ExitStack() as stack:
-        opened = [(path.stem, stack.enter_context(path.open(errors="replace"))) for path in paths]
-        if not from_start:
-            for _, file in opened:
-                file.seek(0, os.SEEK_END)
-        while True:
-            idle = True
-            for stem, file in opened:
-                # A log that reached its limit has begun anew.
-                if file.tell() > os.fstat(file.fileno()).st_size:
-                    file.seek(0)
-                for line in iter(file.readline, ""):
-                    idle = False
-                    yield line if name else f"{stem:<10} {line}"
-            if idle:
-                if until_end:
-                    return
-                time.sleep(_POLL_SECONDS)
+def _print_accounts(current: StackState) -> None:
+    if current.demo:
+        console.print("\n  Demo accounts")
+    for role, account in current.demo.items():
+        console.print(f"    {role:<10} {account['email']:<24} {account['password']}", markup=False)
+
+
+def _follow(layout: Layout, selection: Selection, positions: dict[str, int], *, as_json: bool = False) -> None:
+    """Show what is written until Ctrl-C or the end of the stack, which is said."""
+    _show(
+        files.follow(layout.logs, selection, positions, lambda: state.is_running(state.read(layout))), as_json=as_json
+    )
+    errors.print("The stack has stopped.")
+
+
+def _show(events: Iterable[Event], *, as_json: bool) -> None:
+    try:
+        output.write(events, sys.stdout, json_lines=as_json, environment=os.environ)
+    except BrokenPipeError:
+        output.reach_no_more(sys.stdout)
+        raise typer.Exit from None
 
 
 def main() -> None:

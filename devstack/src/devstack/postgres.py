@@ -144,7 +144,9 @@ def command(layout: Layout) -> list[str]:
         "unix_socket_permissions": "0700",
         "max_connections": "100",
         "shared_buffers": "128MB",
+        # What devstack.logs reads.
         "log_line_prefix": "%m [%p] %q%u@%d ",
+        "log_timezone": "UTC",
         "idle_in_transaction_session_timeout": "30s",
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]

@@ -72,6 +72,8 @@ def valkey_command(layout: Layout, secrets: Secrets) -> list[str]:
         f"user admin on >{secrets.valkey_of('admin')} ~* &* +@all",
         *users,
         f'dir "{directory}"',
+        # What devstack.logs reads.
+        "log-timestamp-format iso8601",
         "appendonly yes",
         "appendfsync everysec",
         'save ""',

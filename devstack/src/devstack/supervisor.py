@@ -117,7 +117,7 @@ class Supervisor:
         self._state.error = failure
         self._write_state()
         if failure:
-            _say("stack", "failed")
+            _say("stack", "failed", "error")
         return 1 if failure else 0
 
     async def _start(self) -> None:
@@ -213,7 +213,7 @@ class Supervisor:
                 await asyncio.sleep(max(_LEAST_RENEWAL_SECONDS, due))
                 await asyncio.to_thread(self._certificates.ensure)
             except Exception as error:
-                _say("certs", f"could not be renewed: {error}")
+                _say("certs", f"could not be renewed: {error}", "warning")
                 await asyncio.sleep(_RENEWAL_RETRY_SECONDS)
 
     async def _retire_keys(self) -> None:
@@ -224,7 +224,7 @@ class Supervisor:
                 for kid in await asyncio.to_thread(keys.retire, self._layout, time.time()):
                     _say("keys", f"{kid} has verified its last token and is removed")
             except Exception as error:
-                _say("keys", f"could not be retired: {error}")
+                _say("keys", f"could not be retired: {error}", "warning")
 
     async def _start_one(self, name: str) -> None:
         spec, entry = self._specs[name], self._entry(name)
@@ -284,7 +284,7 @@ class Supervisor:
                 failures = 0 if time.monotonic() - began > _STABLE_SECONDS else failures
                 delay = _BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)]
                 failures += 1
-                _say(spec.name, f"crashed with status {status}; starting again in {delay} s")
+                _say(spec.name, f"crashed with status {status}; starting again in {delay} s", "warning")
                 await asyncio.sleep(delay)
             process = await self._spawn(spec, entry)
             while process.returncode is None and not await spec.is_ready():
@@ -324,7 +324,7 @@ class Supervisor:
             try:
                 await asyncio.wait_for(process.wait(), spec.stop_seconds)
             except TimeoutError:
-                _say(name, "did not stop; killed")
+                _say(name, "did not stop; killed", "warning")
                 process.kill()
                 await process.wait()
         entry.state, entry.pid, entry.created = "stopped", None, None
@@ -366,8 +366,11 @@ def _owner(port: int) -> str:
     return ""
 
 
-def _say(process: str, what: str) -> None:
-    print(f"{process:<10} {what}", flush=True)
+def _say(process: str, what: str, level: str = "info") -> None:
+    """One line of the supervisor's log, which `up` shows as progress."""
+    moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    line = {"time": moment, "level": level, "service": "supervisor", "event": f"{process}: {what}"}
+    print(json.dumps(line), flush=True)
 
 
 def end_leftovers(layout: Layout) -> None:

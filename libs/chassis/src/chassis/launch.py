@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import find_libpython
@@ -65,10 +66,10 @@ def envoy_command(config: Path) -> list[str]:
         "--config-path", str(config),
         "--concurrency", "1",
         "--log-level", "warning",
-        "--log-format", '{"time":"%Y-%m-%dT%T.%eZ","level":"%l","logger":"envoy.%n","event":"%j"}',
+        "--log-format", '{"time":"%Y-%m-%dT%T.%e%z","level":"%l","logger":"envoy.%n","event":"%j"}',
         "--disable-hot-restart",
-        # Access log lines within a second; the default is ten.
-        "--file-flush-interval-msec", "1000",
+        # Access log lines soon, so that the lines of all processes can be shown in order; the default is ten seconds.
+        "--file-flush-interval-msec", "500",
         "--drain-time-s", "5",
         "--drain-strategy", "immediate",
     ]  # fmt: skip
@@ -99,6 +100,11 @@ def _admin(address: str, path: str, method: str) -> bytes:
         return connection.getresponse().read()
 
 
+def _say(level: str, event: str) -> None:
+    moment = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    print(json.dumps({"time": moment, "level": level, "logger": "launch", "event": event}), flush=True)
+
+
 def _drain(address: str, ended: threading.Event) -> None:
     """Fail readiness, stop taking work, wait until nothing is in flight."""
     _admin(address, "/healthcheck/fail", "POST")
@@ -123,6 +129,8 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     ended = threading.Event()
+    # Whatever Envoy or Python then write without a time was written after this one.
+    _say("info", "starting")
     process = subprocess.Popen(envoy_command(config), env=environment(), preexec_fn=_die_with_parent)  # noqa: PLW1509
 
     def watch() -> None:
@@ -139,7 +147,7 @@ def main() -> int:
     try:
         _drain(admin, ended)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        print(json.dumps({"level": "warning", "event": f"drain failed: {error}"}), flush=True)
+        _say("warning", f"drain failed: {error}")
     process.terminate()
     if not ended.wait(STOP_SECONDS):
         process.kill()

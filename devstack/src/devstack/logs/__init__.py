@@ -1,0 +1,1 @@
+"""What the processes of a stack wrote, as one stream of events: parsed, selected, merged by time, shown."""

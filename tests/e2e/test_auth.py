@@ -5,6 +5,7 @@ import statistics
 import time
 import uuid
 
+import httpx
 import jwt
 import pytest
 from contracts.http import models
@@ -111,31 +112,43 @@ async def test_a_burst_of_simultaneous_guesses_is_slowed_like_a_sequence(people:
     assert statuses == [401] * 5 + [429] * 7
 
 
+async def refresh(people: People, token: object, agent: str = "one") -> httpx.Response:
+    """By a client of that name."""
+    body = {"refresh_token": token}
+    return await people.http.post("/v1/auth/refresh", json=body, headers={"user-agent": agent})
+
+
 async def test_a_refresh_token_works_once_and_its_second_use_ends_the_session(people: People) -> None:
     _, login = await people.newcomer()
     client = BackendClient(people.http)
     first = (await client.login(login)).data
-    assert isinstance(first.refresh_token, str)
-    second = (await client.refresh_tokens(models.RefreshRequest(refresh_token=first.refresh_token))).data
-    client.access_token = second.access_token
+    second = (await refresh(people, first.refresh_token)).json()
+    client.access_token = second["access_token"]
     assert (await client.get_me()).status == 200
-    reused = await refused(client.refresh_tokens(models.RefreshRequest(refresh_token=first.refresh_token)))
-    assert (reused.status, reused.problem and reused.problem.type) == (401, "urn:backend:problem:invalid-refresh-token")
+    reused = await refresh(people, first.refresh_token, "another")
+    assert (reused.status_code, reused.json()["type"]) == (401, "urn:backend:problem:invalid-refresh-token")
     assert (await refused(client.get_me())).status == 401
-    assert isinstance(second.refresh_token, str)
-    again = models.RefreshRequest(refresh_token=second.refresh_token)
-    assert (await refused(client.refresh_tokens(again))).status == 401
+    assert (await refresh(people, second["refresh_token"])).status_code == 401
 
 
-async def test_of_many_simultaneous_refreshes_at_most_one_wins(people: People) -> None:
+async def test_a_repeated_refresh_of_the_same_client_has_the_same_successor(people: People) -> None:
+    """Two tabs, or an answer that was lost."""
+    _, login = await people.newcomer()
+    first = (await BackendClient(people.http).login(login)).data
+    answers = await asyncio.gather(*(refresh(people, first.refresh_token) for _ in range(10)))
+    assert {answer.status_code for answer in answers} == {200}
+    (successor,) = {answer.json()["refresh_token"] for answer in answers}
+    assert (await refresh(people, successor)).status_code == 200
+    # A generation further, the first is spent for good.
+    assert (await refresh(people, first.refresh_token)).status_code == 401
+    assert (await refresh(people, successor)).status_code == 401
+
+
+async def test_of_many_clients_that_refresh_at_once_at_most_one_wins(people: People) -> None:
     _, login = await people.newcomer()
     pair = (await BackendClient(people.http).login(login)).data
-    assert isinstance(pair.refresh_token, str)
-    request = models.RefreshRequest(refresh_token=pair.refresh_token)
-    answers = await asyncio.gather(
-        *(BackendClient(people.http).refresh_tokens(request) for _ in range(20)), return_exceptions=True
-    )
-    assert sum(not isinstance(answer, ApiError) for answer in answers) == 1
+    answers = await asyncio.gather(*(refresh(people, pair.refresh_token, str(number)) for number in range(20)))
+    assert sorted(answer.status_code for answer in answers)[1:] == [401] * 19
 
 
 @pytest.mark.parametrize("token", ["", "x", "A" * 64, "not base64 !", "é"])
@@ -144,19 +157,83 @@ async def test_what_is_no_refresh_token_is_refused(people: People, token: str) -
     assert error.status == 401
 
 
-async def test_a_web_client_gets_the_refresh_token_as_a_cookie_only(people: People) -> None:
+COOKIE = "__Secure-refresh_token"
+
+
+async def web_login(people: People) -> tuple[str, str]:
+    """A new web client's cookie, as it sends it, and its access token."""
     _, login = await people.newcomer()
-    client = BackendClient(people.http)
-    answer = await client.login(login, x_client="web")
+    answer = await BackendClient(people.http).login(login, x_client="web")
     assert not isinstance(answer.data.refresh_token, str)
-    cookie = answer.headers["set-cookie"]
-    for attribute in ("HttpOnly", "Secure", "SameSite=strict", "Path=/v1/auth"):
+    (cookie,) = [c for c in answer.headers.get_list("set-cookie") if c.startswith(f"{COOKIE}=")]
+    for attribute in ("HttpOnly", "Secure", "SameSite=strict", "Path=/v1/auth", "Max-Age=1209"):
         assert attribute.lower() in cookie.lower()
-    value = cookie.split(";")[0]
-    response = await people.http.post("/v1/auth/refresh", json={}, headers={"cookie": value, "x-client": "web"})
+    people.http.cookies.clear()
+    return cookie.split(";")[0], answer.data.access_token
+
+
+@pytest.mark.parametrize("client", ["web", "mobile", "other", None])
+async def test_what_came_as_a_cookie_goes_as_a_cookie_only(people: People, client: str | None) -> None:
+    cookie, _ = await web_login(people)
+    headers = {"cookie": cookie} | ({} if client is None else {"x-client": client})
+    response = await people.http.post("/v1/auth/refresh", json={}, headers=headers)
     assert response.status_code == 200
     assert "refresh_token" not in response.json()
-    assert response.headers["set-cookie"].split(";")[0] != value
+    assert response.headers["set-cookie"].split(";")[0] != cookie
+    people.http.cookies.clear()
+
+
+FOREIGN = [
+    {"origin": "https://evil.example"},
+    {"origin": "null"},
+    {"origin": "http://{host}", "sec-fetch-site": "same-site"},
+    {"origin": "https://{host}"},
+    {"origin": "http://{host}.evil.example"},
+    {"sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "same-site"},
+    {"origin": "https://evil.example", "sec-fetch-site": "same-origin"},
+]
+
+
+@pytest.mark.parametrize("path", ["/v1/auth/refresh", "/v1/auth/logout"])
+@pytest.mark.parametrize("headers", FOREIGN)
+async def test_a_foreign_page_uses_no_cookie(people: People, path: str, headers: dict[str, str]) -> None:
+    cookie, token = await web_login(people)
+    host = people.http.base_url.netloc.decode()
+    sent = {"cookie": cookie} | {name: value.replace("{host}", host) for name, value in headers.items()}
+    response = await people.http.post(path, json={}, headers=sent)
+    assert (response.status_code, response.json()["type"]) == (403, "urn:backend:problem:foreign-origin")
+    assert "set-cookie" not in response.headers
+    assert (await BackendClient(people.http, token).get_me()).status == 200
+
+
+@pytest.mark.parametrize("headers", [{"origin": "http://{host}"}, {"sec-fetch-site": "same-origin"}, {}])
+async def test_our_own_page_uses_its_cookie(people: People, headers: dict[str, str]) -> None:
+    cookie, _ = await web_login(people)
+    host = people.http.base_url.netloc.decode()
+    sent = {"cookie": cookie} | {name: value.replace("{host}", host) for name, value in headers.items()}
+    assert (await people.http.post("/v1/auth/refresh", json={}, headers=sent)).status_code == 200
+    people.http.cookies.clear()
+
+
+@pytest.mark.parametrize("authorization", [None, "Bearer x.y.z", "Digest a"])
+async def test_logout_by_cookie_needs_no_access_token(people: People, authorization: str | None) -> None:
+    cookie, token = await web_login(people)
+    headers = {"cookie": cookie} | ({} if authorization is None else {"authorization": authorization})
+    response = await people.http.post("/v1/auth/logout", headers=headers)
+    assert response.status_code == 204
+    cleared = response.headers["set-cookie"]
+    assert cleared.startswith(f'{COOKIE}="";')
+    assert "max-age=0" in cleared.lower()
+    assert (await refused(BackendClient(people.http, token).get_me())).status == 401
+    assert (await people.http.post("/v1/auth/refresh", json={}, headers={"cookie": cookie})).status_code == 401
+
+
+async def test_logout_with_neither_is_401(people: People) -> None:
+    assert (await people.http.post("/v1/auth/logout")).status_code == 401
+    client, _ = await people.newcomer()
+    assert (await client.logout()).status == 204
+    assert (await refused(client.logout())).status == 401
 
 
 async def test_logout_bites_on_the_next_request(people: People) -> None:

@@ -15,7 +15,8 @@ async def test_no_secret_reaches_a_log(people: People) -> None:
     client, login = await people.newcomer()
     pair = (await client.login(login)).data
     web = await client.login(login, x_client="web")
-    cookie = web.headers["set-cookie"].split(";")[0].partition("=")[2].strip('"')
+    cookie, device = (c.split(";")[0].partition("=")[2].strip('"') for c in web.headers.get_list("set-cookie"))
+    await people.http.post("/v1/auth/refresh", json={}, headers={"cookie": f"__Secure-refresh_token={cookie}"})
     assert isinstance(pair.refresh_token, str)
     client.access_token = pair.access_token
     product = await people.product()
@@ -38,6 +39,7 @@ async def test_no_secret_reaches_a_log(people: People) -> None:
         "access token": pair.access_token.rsplit(".", 1)[1],
         "refresh token": pair.refresh_token,
         "cookie": cookie,
+        "device token": device,
         "payment token": payment.payment_token,
         "email": login.email,
         "valkey password": secrets.bff_valkey_password,

@@ -14,12 +14,12 @@ import httpx
 import jwt
 import mesh
 import pytest
-from bff.tokens import load_keys
 from contracts.http import models
 from contracts.http.client import ApiError, BackendClient
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from devstack.options import Options
+from user_service.repository.signing_keys import load_keys
 
 from conftest import People, Platform, client_address, http_client, new_key
 from devstack import keys

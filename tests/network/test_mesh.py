@@ -25,11 +25,11 @@ from devstack import postgres, proxies
 
 GET_ORDER = "/order.v1.OrderService/GetOrder"
 LIST_PRODUCTS = "/order.v1.CatalogService/ListProducts"
-AUTHENTICATE = "/user.v1.UserService/Authenticate"
+LOG_IN = "/user.v1.SessionService/LogIn"
 SHOULD_RATE_LIMIT = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 HEALTH = "/grpc.health.v1.Health/Check"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-UNAUTHENTICATED, PERMISSION_DENIED = "16", "7"
+UNLOG_IND, PERMISSION_DENIED = "16", "7"
 
 
 @pytest.fixture(scope="module")
@@ -90,24 +90,24 @@ async def test_only_tls_1_3_connects_and_plaintext_does_not(stack: Platform) -> 
 async def test_without_mtls_anyone_would_reach_python(stack: Platform) -> None:
     with mesh.another(stack, "order", Options(without=("mtls",))) as own:
         answer = await mesh.call(own.port("order"), GET_ORDER, None)
-    assert answer.grpc_status == UNAUTHENTICATED
+    assert answer.grpc_status == UNLOG_IND
 
 
 # Who calls what, where, and whether Envoy lets it through to Python (which then asks for a token, a field, …).
 CALLS = [
     ("bff", "order", GET_ORDER, True),
     ("bff", "order-2", LIST_PRODUCTS, True),
-    ("bff", "user", AUTHENTICATE, True),
+    ("bff", "user", LOG_IN, True),
     ("bff", "order", HEALTH, True),
     ("ops", "order", HEALTH, True),
     ("ops", "order", REFLECTION, True),
     ("edge", "limiter", SHOULD_RATE_LIMIT, True),
     ("edge", "order", GET_ORDER, False),
     ("user", "order", GET_ORDER, False),
-    ("order", "user", AUTHENTICATE, False),
+    ("order", "user", LOG_IN, False),
     ("order", "order-2", GET_ORDER, False),
     ("ops", "order", GET_ORDER, False),
-    ("ops", "user", AUTHENTICATE, False),
+    ("ops", "user", LOG_IN, False),
     ("bff", "order", REFLECTION, False),
     ("bff", "order", "/order.v1.Unknown/Method", False),
     ("bff", "limiter", SHOULD_RATE_LIMIT, False),
@@ -136,7 +136,7 @@ async def test_nobody_but_the_edge_calls_the_bff(stack: Platform, who: str) -> N
 async def test_without_the_peer_rules_a_wrong_service_would_reach_python(stack: Platform) -> None:
     with mesh.another(stack, "order", Options(without=("peers",))) as own:
         answer = await mesh.call(own.port("order"), GET_ORDER, as_(stack, "user"))
-    assert answer.grpc_status == UNAUTHENTICATED
+    assert answer.grpc_status == UNLOG_IND
 
 
 async def test_a_client_talks_to_no_other_service_than_it_meant(stack: Platform) -> None:
@@ -157,7 +157,7 @@ async def test_a_call_around_the_edge_gains_nothing(stack: Platform) -> None:
     """Even with the BFF's certificate, a call without a person's token is nobody's; with invented names, too."""
     invented = {"x-caller-id": "01987b0e-5f3c-7c3e-9b1a-3f0d9e6a7b21", "x-caller-roles": "admin"}
     answer = await mesh.call(stack.layout.port("order"), GET_ORDER, as_(stack, "bff"), headers=invented)
-    assert answer.grpc_status == UNAUTHENTICATED
+    assert answer.grpc_status == UNLOG_IND
 
 
 def test_what_listens_is_what_should(stack: Platform) -> None:
@@ -192,17 +192,24 @@ def test_secrets_and_sockets_are_their_owners_only(stack: Platform) -> None:
 
 @pytest.mark.parametrize("user", ["bff", "user", "order", "limiter"])
 async def test_a_service_sees_its_own_keys_in_valkey_and_no_others(stack: Platform, user: str) -> None:
-    prefixes = {"bff": "bff", "user": "user", "order": "order", "limiter": "limit"}
+    owners = {
+        "user": "user",
+        "session": "user",
+        "sessions": "user",
+        "throttle": "user",
+        "order": "order",
+        "limit": "limiter",
+    }
     async with stack.valkey(user) as client:
-        own = f"{prefixes[user]}:acl-test"
-        await client.set(own, "1", px=1000)
-        assert await client.get(own) == b"1"
-        for other in prefixes.values():
-            key = f"{other}:acl-test"
-            if key != own:
+        for prefix, owner in owners.items():
+            key = f"{prefix}:acl-test"
+            if owner == user:
+                await client.set(key, "1", px=1000)
+                assert await client.get(key) == b"1"
+            else:
                 with pytest.raises(NoPermissionError):
                     await client.set(key, "1")
-                if (user, other) == ("bff", "user"):
+                if user == "bff" and prefix in ("user", "session"):
                     await client.get(key)
                 else:
                     with pytest.raises(NoPermissionError):

@@ -21,7 +21,7 @@ _PARTS = (
     ("gRPC server", ("chassis/grpc/server.py", "chassis/grpc/policy.py", "chassis/grpc/rules.py")),
     ("logging", ("structlog/", "chassis/logging.py")),
     ("deadlines (asyncio.timeout)", ("asyncio/timeouts.py",)),
-    ("token and session check", ("bff/tokens.py", "bff/sessions.py", "bff/authentication.py")),
+    ("token and session check", ("chassis/tokens.py", "bff/sessions.py", "bff/authentication.py")),
     ("routing, requests, responses", ("starlette/", "chassis/http/")),
     ("shaping and handlers", ("bff/shapes.py", "bff/handlers", "order_service/", "chassis/cache.py")),
 )

@@ -13,7 +13,6 @@ import grpc
 import order_service.main
 import order_service.settings
 import uvicorn
-from chassis import valkey
 from chassis.config import load
 from chassis.database import Database
 from chassis.logging import configure
@@ -43,10 +42,9 @@ async def serve_bff(port: int, order_port: int, user_port: int) -> None:
     """The BFF on uvicorn; it calls the other services through its sidecar."""
     settings = load(bff.settings.Settings)
     configure("bff", environment=settings.environment, version=settings.version, level=settings.log_level)
-    url = settings.valkey_url.get_secret_value()
-    client = valkey.connect(url, max_connections=settings.valkey_connections)
+    client = PipelinedClient(settings.valkey_url.get_secret_value())
     user, order = (grpc.aio.insecure_channel(f"127.0.0.1:{p}") for p in (user_port, order_port))
-    application = bff.main.build(settings, client, PipelinedClient(url), user, order)
+    application = bff.main.build(settings, client, user, order)
     config = uvicorn.Config(application, port=port, lifespan="off", log_level="error", access_log=False, loop="uvloop")
     await uvicorn.Server(config).serve()
 

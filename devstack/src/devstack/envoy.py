@@ -13,12 +13,13 @@ from pathlib import PurePath
 from typing import Any
 
 import yaml
+from chassis.config import ACCESS_TOKEN_SECONDS
 from contracts.common.v1 import options_pb2
 from contracts.envoy.service.ratelimit.v3 import rls_pb2
 from contracts.errors import ERRORS
 from contracts.http.operations import OPERATIONS, RateLimit
 from contracts.order.v1 import catalog_pb2, order_pb2
-from contracts.user.v1 import user_pb2
+from contracts.user.v1 import session_pb2, user_pb2
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from devstack.layout import ROOT
@@ -169,7 +170,7 @@ def _contract_peers(*files: Any) -> tuple[PeerRule, ...]:
 
 SERVICES = (
     Service("limiter", "limiter", _contract_peers(rls_pb2)),
-    Service("user", "user_service", _contract_peers(user_pb2)),
+    Service("user", "user_service", _contract_peers(user_pb2, session_pb2)),
     Service("order", "order_service", _contract_peers(order_pb2, catalog_pb2)),
     Service("bff", "bff", (PeerRule("/", ("edge",)),), ("user", "order"), grpc=False),
 )  # fmt: skip
@@ -288,6 +289,7 @@ def _edge_values(process: Process, site: Site, options: Options) -> dict[str, An
         "max_body_bytes": MAX_BODY_BYTES,
         "token_issuer": site.token_issuer,
         "token_audience": site.token_audience,
+        "token_seconds": ACCESS_TOKEN_SECONDS,
         "jwks_cache_seconds": JWKS_CACHE_SECONDS,
         "rate_limit_scale": options.rate_limit_scale,
         "cors_origins": options.cors_origins,

@@ -1,7 +1,7 @@
 """The keys that sign access tokens: made on first start, rotated by `backend keys rotate`.
 
-    secrets/signing-keys/<time>.pem    private, the BFF's
-    jwks/jwks.json                     public, what services verify with
+    secrets/signing-keys/<time>.pem    private, the User service's
+    jwks/jwks.json                     public, what everybody verifies with
 
 A new key is published at once and signs only when every verifier has surely read it; an old one verifies until the
 last token that it signed has expired, and is removed then.
@@ -21,8 +21,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import msgspec
-from bff.tokens import SigningKey, SigningKeys, load_keys
+from chassis.config import ACCESS_TOKEN_SECONDS
 from cryptography.hazmat.primitives.asymmetric import ec
+from user_service.repository.signing_keys import SigningKey, SigningKeys, load_keys
 
 from devstack.envoy import JWKS_CACHE_SECONDS
 from devstack.layout import Layout
@@ -31,7 +32,7 @@ from devstack.secrets import private_pem, write_private
 # Every edge has fetched the key set once more, and once again for good measure.
 ACTIVATION_SECONDS = 2 * JWKS_CACHE_SECONDS
 # The life of a token, and a minute for clocks and requests under way.
-_RETIREMENT_SECONDS = 300 + 60
+_RETIREMENT_SECONDS = ACCESS_TOKEN_SECONDS + 60
 
 
 @dataclass(frozen=True, slots=True)

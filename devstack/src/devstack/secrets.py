@@ -28,6 +28,7 @@ class Secrets:
     limiter_valkey_password: str
     user_cursor_secret: str
     order_cursor_secret: str
+    refresh_token_secret: str
     admin_password: str
     support_password: str
     customer_password: str

@@ -21,11 +21,11 @@ _PROBE_SECONDS = 2.0
 
 # What a service may do in Valkey: data commands on its own keys; nothing that sees or changes the server.
 _VALKEY_COMMANDS = "-@all +@read +@write +@connection +@transaction +@scripting +time -@dangerous -@admin"
-# By service: whole access to one prefix, and read access to others'. The BFF reads the user records that the User
-# service caches: the session check of every request.
+# By service: whole access to its own prefixes, and read access to others'. The BFF reads sessions and user records, which
+# the User service writes: the session check of every request.
 _VALKEY_KEYS = {
-    "bff": "~bff:* %R~user:*",
-    "user": "~user:*",
+    "bff": "%R~session:* %R~user:*",
+    "user": "~user:* ~session:* ~sessions:* ~throttle:*",
     "order": "~order:*",
     "limiter": "~limit:*",
 }
@@ -118,11 +118,17 @@ def environment(service: str, layout: Layout, secrets: Secrets, options: Options
         }
     if service == "bff":
         return variables | {
-            "SIGNING_KEYS_DIR": str(keys.directory(layout)),
-            "SIGNING_KEY_ACTIVATION_SECONDS": str(keys.ACTIVATION_SECONDS),
+            "JWKS_FILE": str(keys.jwks_file(layout)),
+            "ALLOWED_ORIGINS": ",".join(options.cors_origins),
         }
     database = next(d for d in postgres.databases(secrets) if d.service == service)
     cursor_secret = secrets.user_cursor_secret if service == "user" else secrets.order_cursor_secret
+    if service == "user":
+        variables |= {
+            "SIGNING_KEYS_DIR": str(keys.directory(layout)),
+            "SIGNING_KEY_ACTIVATION_SECONDS": str(keys.ACTIVATION_SECONDS),
+            "REFRESH_TOKEN_SECRET": secrets.refresh_token_secret,
+        }
     return variables | {
         "DATABASE_URL": database.url(layout),
         "CURSOR_SECRET": cursor_secret,

@@ -55,7 +55,7 @@ class Keys:
         return {"k": self.private.public_key()}
 
 
-TOKENS = TokenVerifier(Keys(), issuer="me", audience="api")
+TOKENS = TokenVerifier(Keys(), issuer="me", audience="api", lifetime=300)
 USER, SESSION = str(uuid7()), str(uuid7())
 
 

@@ -14,6 +14,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 S = TypeVar("S", bound="Settings")
 
+# The default, which the edge's configuration is rendered with as well.
+ACCESS_TOKEN_SECONDS = 300
+
 _NO_ARGUMENTS: dict[str, Any] = {}
 
 
@@ -37,21 +40,23 @@ class Settings(BaseSettings):
 
 
 class TokenSettings(Settings):
-    """What everybody agrees on who issues or verifies access tokens."""
+    """What everybody agrees on who issues or verifies access tokens, and the keys that verify them."""
 
     token_issuer: Annotated[str, Field(description="`iss` of the access tokens", min_length=1)] = (
         "https://backend.local"
     )
     token_audience: Annotated[str, Field(description="`aud` of the access tokens", min_length=1)] = "backend-api"
-
-
-class DatabaseSettings(TokenSettings):
-    """What a service with a database is configured with as well."""
-
+    access_token_seconds: Annotated[
+        int, Field(description="Life of an access token; verifiers refuse one that lives longer", ge=1, le=3600)
+    ] = ACCESS_TOKEN_SECONDS
     jwks_file: Annotated[
         Path,
         Field(description="The public keys that verify access tokens (a JSON Web Key Set); read again when it changes"),
     ]
+
+
+class DatabaseSettings(TokenSettings):
+    """What a service with a database is configured with as well."""
 
     database_url: Annotated[SecretStr, Field(description="libpq URL of the service's own database and role")]
     database_pool_min: Annotated[int, Field(description="Connections kept open", ge=0, le=500)] = 2

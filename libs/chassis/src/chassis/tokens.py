@@ -1,7 +1,8 @@
 """Access tokens as everybody verifies them: JWT (RFC 7519), ES256, against a set of public keys that changes.
 
-The BFF alone signs (`bff.tokens`); the edge, the BFF and every service behind it verify, each for itself: a call
-that came around the edge, or from a BFF that was taken over, gains nothing without a token that a person was given.
+The User service alone signs (`user_service.service.access_tokens`); the edge, the BFF and every service verify, each for
+itself. A call that came around the edge gains nothing without a token that a person was given. A BFF that was taken over
+makes no tokens either; what it can do with those that pass through it is in docs/network.md.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import msgspec
 from contracts.http.models import JsonWebKeySet
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
-from chassis.config import DatabaseSettings
+from chassis.config import TokenSettings
 from chassis.errors import ServiceError
 
 ALGORITHM = "ES256"
@@ -28,6 +29,8 @@ _REMEMBERED = 8192
 _LOOK_SECONDS = 1.0
 # A token that was good when the request began is good until its end, and the longest takes this long.
 _LEEWAY_SECONDS = 10.0
+# How far the clocks of issuer and verifiers may be apart.
+SKEW_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,12 @@ class JwksFile:
         self.generation = 0
         self._looked = clock()
         self._stamp = self._read_stamp()
-        self._keys = self._read()
+        self._published, self._keys = self._read()
+
+    def published(self) -> JsonWebKeySet:
+        """The set itself, for others to verify with. Public members only, whatever else the file holds."""
+        self.current()
+        return self._published
 
     def current(self) -> Mapping[str, EllipticCurvePublicKey]:
         """All keys that verify now; the file is looked at once a second."""
@@ -76,7 +84,7 @@ class JwksFile:
             self._looked = now
             try:
                 if (stamp := self._read_stamp()) != self._stamp:
-                    self._keys = self._read()
+                    self._published, self._keys = self._read()
                     self._stamp = stamp
                     self.generation += 1
             except (OSError, ValueError):
@@ -87,7 +95,7 @@ class JwksFile:
         found = self._path.stat()
         return found.st_mtime_ns, found.st_ino
 
-    def _read(self) -> dict[str, EllipticCurvePublicKey]:
+    def _read(self) -> tuple[JsonWebKeySet, dict[str, EllipticCurvePublicKey]]:
         found = msgspec.json.decode(self._path.read_bytes(), type=JsonWebKeySet)
         keys = {}
         for jwk in found.keys:
@@ -95,10 +103,10 @@ class JwksFile:
             if not isinstance(key, EllipticCurvePublicKey):
                 raise ValueError(f"{self._path}: {jwk.kid} is not an elliptic curve key")  # noqa: TRY004 - of the file
             keys[jwk.kid] = key
-        return keys
+        return found, keys
 
 
-def token_verifier(settings: DatabaseSettings) -> TokenVerifier:
+def token_verifier(settings: TokenSettings) -> TokenVerifier:
     """The verifier of a service behind the BFF.
 
     Raises:
@@ -108,6 +116,7 @@ def token_verifier(settings: DatabaseSettings) -> TokenVerifier:
         JwksFile(settings.jwks_file),
         issuer=settings.token_issuer,
         audience=settings.token_audience,
+        lifetime=settings.access_token_seconds,
         leeway=_LEEWAY_SECONDS,
     )
 
@@ -118,6 +127,7 @@ class TokenVerifier:
     Args:
         keys: see `PublicKeys`.
         issuer, audience: the `iss` and `aud` claims.
+        lifetime: seconds that the issuer gives a token; one that says it lives longer is refused, whoever signed it.
         leeway: seconds for which an expired token is still good: behind the BFF, the rest of a request's life.
         now: Unix seconds.
     """
@@ -128,12 +138,14 @@ class TokenVerifier:
         *,
         issuer: str,
         audience: str,
+        lifetime: int,
         leeway: float = 0.0,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
+        self._lifetime = lifetime
         self._leeway = leeway
         self._now = now
         # A signature check costs as much as the rest of a hot read; a token is checked once. By hash, so that no
@@ -156,7 +168,7 @@ class TokenVerifier:
         if claims is None:
             try:
                 claims = self._check(token, keys)
-            except (jwt.InvalidTokenError, KeyError, ValueError, TypeError):
+            except (jwt.InvalidTokenError, KeyError, ValueError, TypeError, OverflowError):
                 raise ServiceError("UNAUTHENTICATED") from None
             if len(self._verified) >= _REMEMBERED:
                 del self._verified[next(iter(self._verified))]
@@ -177,4 +189,8 @@ class TokenVerifier:
         roles = claims["roles"]
         if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
             raise ValueError("roles must be a list of strings")
-        return Claims(str(UUID(claims["sub"])), str(UUID(claims["sid"])), tuple(roles), float(claims["exp"]))
+        # As integers: NaN, which JSON readers take for a number, is before no time and after none.
+        issued, expires = int(claims["iat"]), int(claims["exp"])
+        if issued > self._now() + SKEW_SECONDS or expires - issued > self._lifetime + SKEW_SECONDS:
+            raise ValueError("the token lives longer than its issuer lets it, or begins later")
+        return Claims(str(UUID(claims["sub"])), str(UUID(claims["sid"])), tuple(roles), float(expires))

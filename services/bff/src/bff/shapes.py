@@ -8,7 +8,7 @@ from typing import Any, cast
 from contracts.common.v1 import money_pb2
 from contracts.http import models
 from contracts.order.v1 import catalog_pb2, order_pb2
-from contracts.user.v1 import user_pb2
+from contracts.user.v1 import session_pb2, user_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 # Wire names are the enum's, without its prefix, in lower case.
@@ -41,6 +41,18 @@ def user(value: user_pb2.User) -> models.User:
         status=USER_STATUS[value.status],
         roles=cast("Any", list(value.roles)),
         created_at=moment(value.created_at),
+    )
+
+
+def session(value: session_pb2.Session, own: str) -> models.Session:
+    """A session; `own` is the id of the caller's."""
+    return models.Session(
+        id=value.id,
+        created_at=moment(value.created_at),
+        last_seen_at=moment(value.last_seen_at),
+        user_agent=value.user_agent,
+        address=value.address,
+        current=value.id == own,
     )
 
 

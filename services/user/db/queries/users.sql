@@ -1,6 +1,6 @@
 -- name: InsertUser :one
-INSERT INTO users (id, email, display_name, password_hash, roles, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, sqlc.arg(now), sqlc.arg(now))
+INSERT INTO users (id, email, display_name, password_hash, roles, credential_version, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, sqlc.arg(now), sqlc.arg(now))
 ON CONFLICT (lower(email)) DO NOTHING
 RETURNING *;
 
@@ -15,9 +15,21 @@ SELECT * FROM users WHERE id = $1 FOR UPDATE;
 
 -- name: UpdateUser :one
 UPDATE users
-SET display_name = $2, password_hash = $3, status = $4, roles = $5, version = $6, updated_at = $7
+SET display_name = $2, password_hash = $3, status = $4, roles = $5, version = $6, updated_at = $7,
+    credential_version = $8
 WHERE id = $1
 RETURNING *;
+
+-- name: RehashPassword :exec
+-- The same password under new parameters, unless it was changed meanwhile. No new version: nobody sees a difference.
+UPDATE users SET password_hash = sqlc.arg(new_hash) WHERE id = $1 AND password_hash = sqlc.arg(old_hash);
+
+-- name: SerializeAdministrators :exec
+-- Changes that may leave nobody who administers users are made one after the other (until the transaction ends).
+SELECT pg_advisory_xact_lock(8318443);
+
+-- name: OtherAdministratorExists :one
+SELECT EXISTS (SELECT 1 FROM users WHERE id <> $1 AND status = 'active' AND 'admin' = ANY(roles));
 
 -- name: ListUsers :many
 -- Newest first, after the keyset; the search is part of an address or a name, in any case.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from chassis.cache import VersionedCache
 from chassis.config import load
@@ -18,11 +18,21 @@ from chassis.lifecycle import Check, Composition, ServiceProcess, patiently
 from chassis.logging import configure
 from chassis.tokens import TokenVerifier, token_verifier
 from chassis.valkey import PipelinedClient
-from contracts.user.v1 import user_pb2
+from contracts.user.v1 import session_pb2, user_pb2
+from contracts.user.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
 from contracts.user.v1.user_pb2_grpc import add_UserServiceServicer_to_server
 
+from user_service.handlers.sessions import SessionHandlers
 from user_service.handlers.users import UserHandlers
+from user_service.repository.login_throttle import LoginThrottle
+from user_service.repository.sessions import SessionStore
+from user_service.repository.signing_keys import SigningKeys
+from user_service.service.access_tokens import AccessTokens
+from user_service.service.credentials import Credentials
+from user_service.service.devices import Devices
 from user_service.service.passwords import Passwords
+from user_service.service.refresh_tokens import RefreshTokens
+from user_service.service.sessions import Sessions
 from user_service.service.users import UserUseCases
 from user_service.settings import Settings
 
@@ -32,24 +42,72 @@ class Servicers:
     """Everything the service answers, and its use cases for the command line."""
 
     users: UserHandlers
+    sessions: SessionHandlers
     use_cases: UserUseCases
     tokens: TokenVerifier
 
     def add_to(self, server: object) -> None:
         """Register on a server: ours, or grpcio's own."""
-        service = user_pb2.DESCRIPTOR.services_by_name["UserService"]
-        with serve_contract(server, service, tokens=self.tokens) as contract:
+        services = (
+            user_pb2.DESCRIPTOR.services_by_name["UserService"],
+            session_pb2.DESCRIPTOR.services_by_name["SessionService"],
+        )
+        with serve_contract(server, *services, tokens=self.tokens) as contract:
             add_UserServiceServicer_to_server(self.users, contract)
+            add_SessionServiceServicer_to_server(self.sessions, contract)
 
 
 def build(settings: Settings, database: Database, client: PipelinedClient, passwords: Passwords) -> Servicers:
-    """Wire the service over an open database and Valkey client."""
+    """Wire the service over an open database and Valkey client.
+
+    Raises:
+        SigningKeyError: the signing keys are missing or unusable.
+    """
     cache = VersionedCache(client, "user:", settings.user_cache_seconds)
+    secret = settings.refresh_token_secret.get_secret_value()
+    sessions = Sessions(
+        database=database,
+        store=SessionStore(
+            client,
+            now=_now,
+            lifetime=timedelta(days=settings.session_days),
+            idle=timedelta(days=settings.session_idle_days),
+        ),
+        access_tokens=AccessTokens(
+            SigningKeys(settings.signing_keys_dir, settings.signing_key_activation_seconds),
+            issuer=settings.token_issuer,
+            audience=settings.token_audience,
+            lifetime=settings.access_token_seconds,
+            new_id=uuid7,
+        ),
+        refresh_tokens=RefreshTokens(secret),
+        grace=timedelta(seconds=settings.refresh_grace_seconds),
+        now=_now,
+        new_id=uuid7,
+    )
     use_cases = UserUseCases(
-        database=database, cache=cache, passwords=passwords, now=lambda: datetime.now(UTC), new_id=uuid7
+        database=database, cache=cache, passwords=passwords, sessions=sessions, now=_now, new_id=uuid7
+    )
+    credentials = Credentials(
+        database=database,
+        cache=cache,
+        passwords=passwords,
+        throttle=LoginThrottle(client),
+        devices=Devices(secret),
+        sessions=sessions,
+        now=_now,
     )
     cursors = CursorSigner(settings.cursor_secret.get_secret_value())
-    return Servicers(UserHandlers(use_cases, cache, cursors), use_cases, token_verifier(settings))
+    return Servicers(
+        UserHandlers(use_cases, credentials, cache, cursors),
+        SessionHandlers(sessions, credentials, use_cases),
+        use_cases,
+        token_verifier(settings),
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 @asynccontextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from chassis.config import DatabaseSettings
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 
 class Settings(DatabaseSettings):
@@ -20,3 +21,24 @@ class Settings(DatabaseSettings):
     user_cache_seconds: Annotated[
         float, Field(description="How long an unused user record stays cached", gt=0, le=86400)
     ] = 300.0
+    signing_keys_dir: Annotated[
+        Path,
+        Field(
+            description="Directory of ES256 private keys (PEM, named by time: 20261231T235959.pem); read again when it changes"
+        ),
+    ]
+    signing_key_activation_seconds: Annotated[
+        float, Field(description="Time from a key's making until it signs; more than any verifier caches keys", ge=0)
+    ] = 600.0
+    refresh_token_secret: Annotated[
+        SecretStr,
+        Field(description="Makes refresh and device tokens; shared by all replicas of the service", min_length=32),
+    ]
+    refresh_grace_seconds: Annotated[
+        float,
+        Field(description="How long a client may repeat its last exchange of a refresh token", ge=0, le=60),
+    ] = 10.0
+    session_days: Annotated[float, Field(description="Life of a session, however active", gt=0, le=400)] = 30.0
+    session_idle_days: Annotated[float, Field(description="Life of a session that is not refreshed", gt=0, le=400)] = (
+        14.0
+    )

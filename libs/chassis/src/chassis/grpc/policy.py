@@ -65,7 +65,7 @@ class ContractServer:
                 self._mismatches.append(f"{method.full_name} names no permission and is not marked anonymous")
             else:
                 guard = _Guard(method, self._tokens)
-                if guard.permission and self._tokens is None:
+                if not guard.anonymous and self._tokens is None:
                     self._mismatches.append(f"{method.full_name} needs a caller, and nothing verifies tokens")
                 guarded[method.name] = _guarded(method, handler, guard)
         generic = grpc.method_handlers_generic_handler(service_name, guarded)
@@ -110,6 +110,7 @@ class _Guard:
     def __init__(self, method: MethodDescriptor, tokens: TokenVerifier | None) -> None:
         access = method.GetOptions().Extensions[options_pb2.access]
         self._name = f"{method.containing_service.full_name}/{method.name}"
+        self.anonymous = bool(access.anonymous)
         self.permission = "" if access.anonymous else access.permission
         self._tokens = tokens
         self._validate = compile_rules(method.input_type)
@@ -151,10 +152,10 @@ class _Guard:
         return RequestContext.from_metadata(metadata, monotonic_deadline(context))
 
     def _admit(self, current: RequestContext, context: Any, request: Any) -> None:
-        if self.permission:
+        if not self.anonymous:
             caller = self._caller(current, context)
             request_context.authenticated(caller)
-            if not caller.may(self.permission):
+            if self.permission and not caller.may(self.permission):
                 raise ServiceError("PERMISSION_DENIED", facts={"permission": self.permission})
         if self._validate is not None:
             self._validate(request)

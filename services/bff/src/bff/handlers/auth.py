@@ -1,44 +1,44 @@
-"""Accounts and tokens."""
+"""Accounts and tokens: what clients present goes to the User service, what it grants goes back."""
 
 from __future__ import annotations
 
+from chassis import context
 from chassis.errors import ServiceError
 from chassis.grpc import client
 from chassis.http.answers import empty_answer, json_answer
 from chassis.http.application import Call
+from chassis.tokens import TokenVerifier
 from contracts.http import models, operations
-from contracts.user.v1 import user_pb2
+from contracts.user.v1 import session_pb2, user_pb2
+from contracts.user.v1.session_pb2_grpc import SessionServiceStub
 from contracts.user.v1.user_pb2_grpc import UserServiceStub
 from msgspec import UNSET
+from starlette.requests import Request
 from starlette.responses import Response
 
 from bff import shapes
-from bff.authentication import Principal, client_address, resolve_user
-from bff.sessions import SessionStore
-from bff.throttle import LoginThrottle
-from bff.tokens import AccessTokens
+from bff.authentication import Principal, bearer_token, calling, client_address
+from bff.origins import Origins
 
-COOKIE = "refresh_token"
-# The cookie goes where it is used and nowhere else.
+# Browsers take a cookie of this name from a secure page only (RFC 6265bis, section 4.1.3).
+REFRESH_COOKIE = "__Secure-refresh_token"
+DEVICE_COOKIE = "__Secure-device"
+# Cookies go where they are used and nowhere else.
 _COOKIE_PATH = "/v1/auth"
+# As long as browsers keep any (RFC 6265bis, section 5.5).
+_DEVICE_SECONDS = 400 * 24 * 3600
 
 
 class AuthHandlers:
     """register, login, refresh, logout."""
 
     def __init__(
-        self,
-        users: UserServiceStub,
-        sessions: SessionStore,
-        throttle: LoginThrottle,
-        tokens: AccessTokens,
-        cookie_seconds: int,
+        self, users: UserServiceStub, sessions: SessionServiceStub, tokens: TokenVerifier, origins: Origins
     ) -> None:
         self._users = users
         self._sessions = sessions
-        self._throttle = throttle
         self._tokens = tokens
-        self._cookie_seconds = cookie_seconds
+        self._origins = origins
 
     async def register(self, body: models.RegisterRequest) -> Response:
         """POST /v1/auth/register."""
@@ -50,51 +50,71 @@ class AuthHandlers:
         self, call: Call[Principal], body: models.LoginRequest, headers: operations.LoginHeaders
     ) -> Response:
         """POST /v1/auth/login."""
-        await self._throttle.begin(body.email)
-        credentials = user_pb2.AuthenticateRequest(email=body.email, password=body.password)
-        user = await client.call(self._users.Authenticate, credentials)
-        await self._throttle.succeeded(body.email)
-        agent, address = call.request.headers.get("user-agent", ""), client_address(call.request)
-        session, refresh_token = await self._sessions.start(user.id, agent, address)
-        return self._pair(user, session.id, refresh_token, web=headers.x_client == "web")
+        request = session_pb2.LogInRequest(email=body.email, password=body.password, client=_client(call.request))
+        grant = await client.call(self._sessions.LogIn, request)
+        return _answer(grant, web=headers.x_client == "web")
 
     async def refresh_tokens(
         self, call: Call[Principal], body: models.RefreshRequest, headers: operations.RefreshTokensHeaders
     ) -> Response:
-        """POST /v1/auth/refresh."""
-        presented = call.request.cookies.get(COOKIE, "") if body.refresh_token is UNSET else body.refresh_token
-        agent, address = call.request.headers.get("user-agent", ""), client_address(call.request)
-        session, refresh_token = await self._sessions.rotate(presented, agent, address)
-        user = await resolve_user(self._users, session.user_id)
-        if user.status != user_pb2.USER_STATUS_ACTIVE:
-            raise ServiceError("INVALID_REFRESH_TOKEN")
-        return self._pair(user, session.id, refresh_token, web=headers.x_client == "web")
+        """POST /v1/auth/refresh. What came as a cookie, which no script can read, goes as a cookie."""
+        by_cookie = body.refresh_token is UNSET
+        if by_cookie:
+            self._origins.check(call.request)
+        presented = call.request.cookies.get(REFRESH_COOKIE, "") if body.refresh_token is UNSET else body.refresh_token
+        request = session_pb2.RefreshRequest(refresh_token=presented, client=_client(call.request))
+        # Repeated by the same client, it is answered alike.
+        grant = await client.call(self._sessions.Refresh, request, retry=True)
+        return _answer(grant, web=by_cookie or headers.x_client == "web")
 
     async def logout(self, call: Call[Principal]) -> Response:
-        """POST /v1/auth/logout."""
-        if call.principal is not None:
-            await self._sessions.revoke(call.principal.user.id, call.principal.session.id)
+        """POST /v1/auth/logout: ends the session of the access token and that of the cookie, whichever there is."""
+        cookie = call.request.cookies.get(REFRESH_COOKIE)
+        if cookie is None:
+            await self._log_out(call.request)
+            return empty_answer()
+        self._origins.check(call.request)
+        request = session_pb2.EndSessionRequest(refresh_token=cookie)
+        await client.call(self._sessions.EndSession, request, retry=True)
+        try:
+            await self._log_out(call.request)
+        except ServiceError as error:
+            # No access token, or one that has expired: the cookie was enough.
+            if error.reason != "UNAUTHENTICATED":
+                raise
         response = empty_answer()
-        response.delete_cookie(COOKIE, path=_COOKIE_PATH, secure=True, httponly=True, samesite="strict")
+        response.delete_cookie(REFRESH_COOKIE, path=_COOKIE_PATH, secure=True, httponly=True, samesite="strict")
         return response
 
-    def _pair(self, user: user_pb2.User, session_id: str, refresh_token: str, *, web: bool) -> Response:
-        pair = models.TokenPair(
-            access_token=self._tokens.issue(user.id, session_id, list(user.roles)),
-            token_type="Bearer",  # noqa: S106 - the scheme's name
-            expires_in=self._tokens.lifetime,
-            refresh_token=UNSET if web else refresh_token,
-        )
-        # RFC 6749, section 5.1: tokens are never cached.
-        response = json_answer(pair, headers={"cache-control": "no-store"})
-        if web:
-            response.set_cookie(
-                COOKIE,
-                refresh_token,
-                max_age=self._cookie_seconds,
-                path=_COOKIE_PATH,
-                secure=True,
-                httponly=True,
-                samesite="strict",
-            )
-        return response
+    async def _log_out(self, request: Request) -> None:
+        token = bearer_token(request)
+        with context.serving(calling(self._tokens.verify(token), token)):
+            await client.call(self._sessions.LogOut, session_pb2.LogOutRequest())
+
+
+def _client(request: Request) -> session_pb2.Client:
+    return session_pb2.Client(
+        user_agent=request.headers.get("user-agent", "")[:300],
+        address=client_address(request)[:64],
+        device_token=request.cookies.get(DEVICE_COOKIE, "")[:128],
+    )
+
+
+def _answer(grant: session_pb2.Grant, *, web: bool) -> Response:
+    pair = models.TokenPair(
+        access_token=grant.access_token,
+        token_type="Bearer",  # noqa: S106 - the scheme's name
+        expires_in=grant.expires_in_seconds,
+        refresh_token=UNSET if web else grant.refresh_token,
+    )
+    # RFC 6749, section 5.1: tokens are never cached.
+    response = json_answer(pair, headers={"cache-control": "no-store"})
+    if web:
+        _set_cookie(response, REFRESH_COOKIE, grant.refresh_token, grant.refresh_expires_in_seconds)
+        if grant.device_token:
+            _set_cookie(response, DEVICE_COOKIE, grant.device_token, _DEVICE_SECONDS)
+    return response
+
+
+def _set_cookie(response: Response, name: str, value: str, seconds: int) -> None:
+    response.set_cookie(name, value, max_age=seconds, path=_COOKIE_PATH, secure=True, httponly=True, samesite="strict")

@@ -7,9 +7,8 @@ import hashlib
 from importlib.resources import files
 
 from chassis.http.answers import json_answer
+from chassis.tokens import JwksFile
 from starlette.responses import HTMLResponse, Response
-
-from bff.tokens import AccessTokens
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -33,8 +32,8 @@ _START = 'SwaggerUIBundle({url: "/openapi.yaml", dom_id: "#reference", deepLinki
 class MetaHandlers:
     """getJwks, getOpenapi, getDocs."""
 
-    def __init__(self, tokens: AccessTokens) -> None:
-        self._tokens = tokens
+    def __init__(self, keys: JwksFile) -> None:
+        self._keys = keys
         self._contract = (files("contracts.http") / "bff.v1.yaml").read_text()
         # Swagger UI from its wheel, inlined: one request, no other host, works offline.
         static = files("swagger_ui") / "static"
@@ -49,7 +48,7 @@ class MetaHandlers:
 
     async def get_jwks(self) -> Response:
         """GET /.well-known/jwks.json."""
-        return json_answer(self._tokens.jwks(), headers={"cache-control": "public, max-age=15"})
+        return json_answer(self._keys.published(), headers={"cache-control": "public, max-age=15"})
 
     async def get_openapi(self) -> Response:
         """GET /openapi.yaml."""

@@ -7,19 +7,19 @@ from chassis.grpc import client
 from chassis.http.answers import empty_answer, expected_version, json_answer
 from contracts.common.v1 import paging_pb2
 from contracts.http import models, operations
-from contracts.user.v1 import user_pb2
+from contracts.user.v1 import session_pb2, user_pb2
+from contracts.user.v1.session_pb2_grpc import SessionServiceStub
 from contracts.user.v1.user_pb2_grpc import UserServiceStub
 from msgspec import UNSET
 from starlette.responses import Response
 
 from bff import shapes
-from bff.sessions import SessionStore
 
 
 class UserHandlers:
     """listUsers, updateUser, revokeUserSessions."""
 
-    def __init__(self, users: UserServiceStub, sessions: SessionStore) -> None:
+    def __init__(self, users: UserServiceStub, sessions: SessionServiceStub) -> None:
         self._users = users
         self._sessions = sessions
 
@@ -35,7 +35,7 @@ class UserHandlers:
     async def update_user(
         self, user_id: str, body: models.UpdateUserRequest, headers: operations.UpdateUserHeaders
     ) -> Response:
-        """PATCH /v1/admin/users/{user_id}. A disabled user's sessions end, so that enabling revives none."""
+        """PATCH /v1/admin/users/{user_id}."""
         if body.roles is UNSET and body.status is UNSET:
             raise ServiceError("INVALID_ARGUMENT", violations=(FieldViolation("", "roles or status is required"),))
         request = user_pb2.UpdateUserRequest(
@@ -45,12 +45,10 @@ class UserHandlers:
             expected_version=expected_version(headers.if_match),
         )
         user = await client.call(self._users.UpdateUser, request)
-        if user.status == user_pb2.USER_STATUS_DISABLED:
-            await self._sessions.revoke_all(user.id)
         return json_answer(shapes.user(user), version=user.version)
 
     async def revoke_user_sessions(self, user_id: str) -> Response:
         """DELETE /v1/admin/users/{user_id}/sessions."""
-        await client.call(self._users.ResolveUser, user_pb2.ResolveUserRequest(id=user_id), retry=True)
-        await self._sessions.revoke_all(user_id)
+        request = session_pb2.RevokeUserSessionsRequest(user_id=user_id)
+        await client.call(self._sessions.RevokeUserSessions, request, retry=True)
         return empty_answer()

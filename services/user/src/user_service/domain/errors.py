@@ -39,3 +39,21 @@ class UnknownRoleError(DomainError):
     """A role that does not exist."""
 
     reason = "INVALID_ARGUMENT"
+
+
+class LastAdministratorError(DomainError):
+    """The change would leave nobody who administers users."""
+
+    reason = "LAST_ADMINISTRATOR"
+
+
+class SessionEndedError(DomainError):
+    """The session of this access token has ended."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class InvalidRefreshTokenError(DomainError):
+    """Unknown, of an ended session, or spent."""
+
+    reason = "INVALID_REFRESH_TOKEN"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -36,12 +37,23 @@ class User:
     status: UserStatus
     roles: tuple[Role, ...]
     version: int
+    # Replaced by everything that ends all sessions; never the same twice.
+    credential_version: int
     created_at: datetime
 
     @property
     def is_active(self) -> bool:
         """Whether the user may log in."""
         return self.status is UserStatus.ACTIVE
+
+    def with_sessions_ended(self) -> User:
+        """As changed by what ends all sessions: none that was granted before is valid after."""
+        return replace(self, credential_version=new_credential_version())
+
+    @property
+    def administers_users(self) -> bool:
+        """Whether the user can make others what they should be."""
+        return self.is_active and Role.ADMIN in self.roles
 
     def expect(self, version: int | None) -> None:
         """Check a conditional change.
@@ -51,6 +63,11 @@ class User:
         """
         if version is not None and version != self.version:
             raise StaleVersionError
+
+
+def new_credential_version() -> int:
+    """A value that no user has had. Random: what a transaction took that was rolled back may never come up again."""
+    return 1 + secrets.randbits(62)
 
 
 def parse_roles(names: list[str]) -> tuple[Role, ...]:

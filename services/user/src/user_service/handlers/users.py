@@ -13,6 +13,7 @@ from contracts.user.v1.user_pb2_grpc import UserServiceServicer
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from user_service.domain.user import User, UserStatus, parse_roles
+from user_service.service.credentials import Credentials
 from user_service.service.users import UserUseCases
 
 _TO_WIRE = {status: user_pb2.UserStatus.Value(f"USER_STATUS_{status.name}") for status in UserStatus}
@@ -22,8 +23,11 @@ _FROM_WIRE = {number: status for status, number in _TO_WIRE.items()}
 class UserHandlers(UserServiceServicer):
     """The servicer."""
 
-    def __init__(self, users: UserUseCases, cache: VersionedCache, cursors: CursorSigner) -> None:
+    def __init__(
+        self, users: UserUseCases, credentials: Credentials, cache: VersionedCache, cursors: CursorSigner
+    ) -> None:
         self._users = users
+        self._credentials = credentials
         self._cache = cache
         self._cursors = cursors
 
@@ -31,13 +35,9 @@ class UserHandlers(UserServiceServicer):
         """See the contract."""
         return _message(await self._users.register(request.email, request.password, request.display_name))
 
-    async def Authenticate(self, request: user_pb2.AuthenticateRequest, _context: Any) -> user_pb2.User:
-        """See the contract."""
-        return _message(await self._users.authenticate(request.email, request.password))
-
-    async def ResolveUser(self, request: user_pb2.ResolveUserRequest, _context: Any) -> user_pb2.User:
+    async def ResolveUser(self, _request: user_pb2.ResolveUserRequest, _context: Any) -> user_pb2.User:
         """See the contract. Fills the cache that the BFF's session check reads."""
-        answer = _message(await self._users.get(UUID(request.id)))
+        answer = _message(await self._users.get(UUID(context.caller().user_id)))
         await self._cache.offer(answer.id, answer.version, answer.SerializeToString())
         return answer
 
@@ -48,8 +48,11 @@ class UserHandlers(UserServiceServicer):
 
     async def ChangePassword(self, request: user_pb2.ChangePasswordRequest, _context: Any) -> user_pb2.User:
         """See the contract."""
-        user_id = UUID(context.caller().user_id)
-        return _message(await self._users.change_password(user_id, request.current_password, request.new_password))
+        caller = context.caller()
+        changed = await self._credentials.change_password(
+            UUID(caller.user_id), caller.session_id, request.current_password, request.new_password
+        )
+        return _message(changed)
 
     async def ListUsers(self, request: user_pb2.ListUsersRequest, _context: Any) -> user_pb2.ListUsersResponse:
         """See the contract."""
@@ -85,4 +88,5 @@ def _message(user: User) -> user_pb2.User:
         roles=[role.value for role in user.roles],
         version=user.version,
         created_at=created_at,
+        credential_version=user.credential_version,
     )

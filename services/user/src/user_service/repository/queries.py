@@ -41,66 +41,98 @@ class User:
     version: int
     created_at: datetime
     updated_at: datetime
+    credential_version: int
 
 
 INSERT_USER = """
-INSERT INTO users (id, email, display_name, password_hash, roles, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $6)
+INSERT INTO users (id, email, display_name, password_hash, roles, credential_version, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $7)
 ON CONFLICT (lower(email)) DO NOTHING
-RETURNING id, email, display_name, password_hash, status, roles, version, created_at, updated_at
+RETURNING id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version
 """
 
 
-async def insert_user(connection: Connection, *, id: UUID, email: str, display_name: str, password_hash: str, roles: list[str], now: datetime) -> User | None:
-    row = await connection.fetchrow(INSERT_USER, id, email, display_name, password_hash, roles, now)
-    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8])
+async def insert_user(connection: Connection, *, id: UUID, email: str, display_name: str, password_hash: str, roles: list[str], credential_version: int, now: datetime) -> User | None:
+    row = await connection.fetchrow(INSERT_USER, id, email, display_name, password_hash, roles, credential_version, now)
+    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9])
 
 
 GET_USER = """
-SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at FROM users WHERE id = $1
+SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version FROM users WHERE id = $1
 """
 
 
 async def get_user(connection: Connection, *, id: UUID) -> User | None:
     row = await connection.fetchrow(GET_USER, id)
-    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8])
+    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9])
 
 
 GET_USER_BY_EMAIL = """
-SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at FROM users WHERE lower(email) = lower($1)
+SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version FROM users WHERE lower(email) = lower($1)
 """
 
 
 async def get_user_by_email(connection: Connection, *, email: str) -> User | None:
     row = await connection.fetchrow(GET_USER_BY_EMAIL, email)
-    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8])
+    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9])
 
 
 LOCK_USER = """
-SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at FROM users WHERE id = $1 FOR UPDATE
+SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version FROM users WHERE id = $1 FOR UPDATE
 """
 
 
 async def lock_user(connection: Connection, *, id: UUID) -> User | None:
     row = await connection.fetchrow(LOCK_USER, id)
-    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8])
+    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9])
 
 
 UPDATE_USER = """
 UPDATE users
-SET display_name = $2, password_hash = $3, status = $4, roles = $5, version = $6, updated_at = $7
+SET display_name = $2, password_hash = $3, status = $4, roles = $5, version = $6, updated_at = $7,
+    credential_version = $8
 WHERE id = $1
-RETURNING id, email, display_name, password_hash, status, roles, version, created_at, updated_at
+RETURNING id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version
 """
 
 
-async def update_user(connection: Connection, *, id: UUID, display_name: str, password_hash: str, status: UserStatus, roles: list[str], version: int, updated_at: datetime) -> User | None:
-    row = await connection.fetchrow(UPDATE_USER, id, display_name, password_hash, status, roles, version, updated_at)
-    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8])
+async def update_user(connection: Connection, *, id: UUID, display_name: str, password_hash: str, status: UserStatus, roles: list[str], version: int, updated_at: datetime, credential_version: int) -> User | None:
+    row = await connection.fetchrow(UPDATE_USER, id, display_name, password_hash, status, roles, version, updated_at, credential_version)
+    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9])
+
+
+REHASH_PASSWORD = """
+UPDATE users SET password_hash = $2 WHERE id = $1 AND password_hash = $3
+"""
+
+
+async def rehash_password(connection: Connection, *, id: UUID, new_hash: str, old_hash: str) -> None:
+    """The same password under new parameters, unless it was changed meanwhile. No new version: nobody sees a difference."""
+    await connection.execute(REHASH_PASSWORD, id, new_hash, old_hash)
+
+
+SERIALIZE_ADMINISTRATORS = """
+SELECT pg_advisory_xact_lock(8318443)
+"""
+
+
+async def serialize_administrators(connection: Connection) -> None:
+    """Changes that may leave nobody who administers users are made one after the other (until the transaction ends)."""
+    await connection.execute(SERIALIZE_ADMINISTRATORS)
+
+
+OTHER_ADMINISTRATOR_EXISTS = """
+SELECT EXISTS (SELECT 1 FROM users WHERE id <> $1 AND status = 'active' AND 'admin' = ANY(roles))
+"""
+
+
+async def other_administrator_exists(connection: Connection, *, id: UUID) -> bool | None:
+    row = await connection.fetchrow(OTHER_ADMINISTRATOR_EXISTS, id)
+    return None if row is None else row[0]
 
 
 LIST_USERS = """
-SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at FROM users
+SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version FROM users
 WHERE ($1::uuid IS NULL OR id < $1)
   AND ($2::text IS NULL OR lower(email) LIKE $2
        OR lower(display_name) LIKE $2)
@@ -112,5 +144,5 @@ LIMIT $3
 async def list_users(connection: Connection, *, before_id: UUID | None, pattern: str | None, row_limit: int) -> list[User]:
     """Newest first, after the keyset; the search is part of an address or a name, in any case."""
     rows = await connection.fetch(LIST_USERS, before_id, pattern, row_limit)
-    return [User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8]) for row in rows]
+    return [User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9]) for row in rows]
 

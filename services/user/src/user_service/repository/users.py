@@ -24,6 +24,7 @@ async def insert(connection: Connection, user: User) -> User:
         display_name=user.display_name,
         password_hash=user.password_hash,
         roles=[role.value for role in user.roles],
+        credential_version=user.credential_version,
         now=user.created_at,
     )
     if row is None:
@@ -72,10 +73,22 @@ async def update(connection: Connection, user: User, now: datetime) -> User:
         roles=[role.value for role in user.roles],
         version=user.version,
         updated_at=now,
+        credential_version=user.credential_version,
     )
     if row is None:
         raise NotFoundError
     return _user(row)
+
+
+async def rehash(connection: Connection, user: User, new_hash: str) -> None:
+    """Store the same password under other parameters, unless it was changed meanwhile."""
+    await queries.rehash_password(connection, id=user.id, old_hash=user.password_hash, new_hash=new_hash)
+
+
+async def another_administers(connection: Connection, user_id: UUID) -> bool:
+    """Whether somebody else administers users; nobody changes that before the transaction ends."""
+    await queries.serialize_administrators(connection)
+    return bool(await queries.other_administrator_exists(connection, id=user_id))
 
 
 async def page(connection: Connection, search: str, before: UUID | None, limit: int) -> list[User]:
@@ -100,5 +113,6 @@ def _user(row: queries.User) -> User:
         status=UserStatus(row.status),
         roles=tuple(Role(name) for name in row.roles),
         version=row.version,
+        credential_version=row.credential_version,
         created_at=row.created_at,
     )

@@ -10,10 +10,11 @@ from uuid import UUID
 from chassis.cache import VersionedCache
 from chassis.database import Connection, Database
 
-from user_service.domain.errors import InvalidCredentialsError
-from user_service.domain.user import Role, User, UserStatus
+from user_service.domain.errors import LastAdministratorError
+from user_service.domain.user import Role, User, UserStatus, new_credential_version
 from user_service.repository import users
 from user_service.service.passwords import Passwords
+from user_service.service.sessions import Sessions
 
 
 class UserUseCases:
@@ -24,6 +25,7 @@ class UserUseCases:
         cache: user records for session checks; their floor is raised inside the transaction that changes them, so
             that taking a role away or disabling a user bites on the very next request.
         passwords: the hasher.
+        sessions: what ends with a user's credential version.
         now: the clock, UTC.
         new_id: makes time-ordered ids.
     """
@@ -34,12 +36,14 @@ class UserUseCases:
         database: Database,
         cache: VersionedCache,
         passwords: Passwords,
+        sessions: Sessions,
         now: Callable[[], datetime],
         new_id: Callable[[], UUID],
     ) -> None:
         self._database = database
         self._cache = cache
         self._passwords = passwords
+        self._sessions = sessions
         self._now = now
         self._new_id = new_id
 
@@ -59,23 +63,11 @@ class UserUseCases:
             status=UserStatus.ACTIVE,
             roles=roles,
             version=1,
+            credential_version=new_credential_version(),
             created_at=self._now(),
         )
         async with self._database.transaction() as connection:
             return await users.insert(connection, user)
-
-    async def authenticate(self, email: str, password: str) -> User:
-        """The user whose address and password these are.
-
-        Raises:
-            InvalidCredentialsError: for a wrong address, a wrong password and a disabled user, in the same time.
-        """
-        async with self._database.connection() as connection:
-            user = await users.by_email(connection, email)
-        matches = await self._passwords.verify(user.password_hash if user else None, password)
-        if user is None or not matches or not user.is_active:
-            raise InvalidCredentialsError
-        return user
 
     async def get(self, user_id: UUID) -> User:
         """One user.
@@ -102,25 +94,6 @@ class UserUseCases:
             user.expect(expected_version)
             return await self._store(connection, replace(user, display_name=display_name))
 
-    async def change_password(self, user_id: UUID, current: str, new: str) -> User:
-        """Set a new password.
-
-        Raises:
-            NotFoundError: there is no such user.
-            InvalidCredentialsError: the current password is wrong.
-        """
-        async with self._database.connection() as connection:
-            user = await users.get(connection, user_id)
-        if not await self._passwords.verify(user.password_hash, current):
-            raise InvalidCredentialsError
-        new_hash = await self._passwords.hash(new)
-        async with self._database.transaction() as connection:
-            locked = await users.lock(connection, user_id)
-            # Somebody else changed it while we were hashing: what we verified is no longer the password.
-            if locked.password_hash != user.password_hash:
-                raise InvalidCredentialsError
-            return await self._store(connection, replace(locked, password_hash=new_hash))
-
     async def administer(
         self,
         user_id: UUID,
@@ -128,16 +101,35 @@ class UserUseCases:
         status: UserStatus | None,
         expected_version: int | None,
     ) -> User:
-        """Change roles or status; None leaves it.
+        """Change roles or status; None leaves it. A change of the status ends all sessions of the user.
 
         Raises:
             NotFoundError, StaleVersionError: as named.
+            LastAdministratorError: nobody would be left who administers users.
         """
         async with self._database.transaction() as connection:
             user = await users.lock(connection, user_id)
             user.expect(expected_version)
             changed = replace(user, roles=user.roles if roles is None else roles, status=status or user.status)
-            return await self._store(connection, changed)
+            loses_administrator = user.administers_users and not changed.administers_users
+            if loses_administrator and not await users.another_administers(connection, user_id):
+                raise LastAdministratorError
+            if changed.status is not user.status:
+                changed = changed.with_sessions_ended()
+            stored = await self._store(connection, changed)
+        await self._sessions.remove_ended(stored)
+        return stored
+
+    async def end_sessions(self, user_id: UUID) -> None:
+        """End all sessions of a user, those that are being granted in this moment included.
+
+        Raises:
+            NotFoundError: there is no such user.
+        """
+        async with self._database.transaction() as connection:
+            user = await users.lock(connection, user_id)
+            stored = await self._store(connection, user.with_sessions_ended())
+        await self._sessions.remove_ended(stored)
 
     async def _store(self, connection: Connection, user: User) -> User:
         stored = await users.update(connection, replace(user, version=user.version + 1), self._now())

@@ -49,21 +49,25 @@ class Access(_message.Message):
 
     PERMISSION_FIELD_NUMBER: _builtins.int
     ANONYMOUS_FIELD_NUMBER: _builtins.int
+    AUTHENTICATED_FIELD_NUMBER: _builtins.int
     permission: _builtins.str
     """The caller's roles must grant this permission (api/permissions.yaml)."""
     anonymous: _builtins.bool
     """No user stands behind the call: registration, login, the public catalog."""
+    authenticated: _builtins.bool
+    """Any caller with an access token, whatever their roles: for what concerns the caller alone."""
     def __init__(
         self,
         *,
         permission: _builtins.str = ...,
         anonymous: _builtins.bool = ...,
+        authenticated: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["anonymous", b"anonymous", "permission", b"permission", "rule", b"rule"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["anonymous", b"anonymous", "authenticated", b"authenticated", "permission", b"permission", "rule", b"rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous", b"anonymous", "permission", b"permission", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous", b"anonymous", "authenticated", b"authenticated", "permission", b"permission", "rule", b"rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_rule: _TypeAlias = _typing.Literal["permission", "anonymous"]  # noqa: Y015
+    _WhichOneofReturnType_rule: _TypeAlias = _typing.Literal["permission", "anonymous", "authenticated"]  # noqa: Y015
     _WhichOneofArgType_rule: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_rule) -> _WhichOneofReturnType_rule | None: ...
 

@@ -51,11 +51,14 @@ class User(_message.Message):
     ROLES_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     email: _builtins.str
     display_name: _builtins.str
     status: Global___UserStatus.ValueType
     version: _builtins.int
+    credential_version: _builtins.int
+    """Replaced by everything that ends all sessions of the user: a session that was granted under another has ended."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -70,10 +73,11 @@ class User(_message.Message):
         roles: _abc.Iterable[_builtins.str] | None = ...,
         version: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        credential_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "display_name", b"display_name", "email", b"email", "id", b"id", "roles", b"roles", "status", b"status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "credential_version", b"credential_version", "display_name", b"display_name", "email", b"email", "id", b"id", "roles", b"roles", "status", b"status", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -105,41 +109,15 @@ class RegisterRequest(_message.Message):
 Global___RegisterRequest: _TypeAlias = RegisterRequest  # noqa: Y015
 
 @_typing.final
-class AuthenticateRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    EMAIL_FIELD_NUMBER: _builtins.int
-    PASSWORD_FIELD_NUMBER: _builtins.int
-    email: _builtins.str
-    password: _builtins.str
-    def __init__(
-        self,
-        *,
-        email: _builtins.str = ...,
-        password: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "password", b"password"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___AuthenticateRequest: _TypeAlias = AuthenticateRequest  # noqa: Y015
-
-@_typing.final
 class ResolveUserRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    ID_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
     def __init__(
         self,
-        *,
-        id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -270,7 +248,7 @@ class UpdateUserRequest(_message.Message):
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     status: Global___UserStatus.ValueType
-    """Unspecified: unchanged."""
+    """Unspecified: unchanged. Every change of it ends all sessions of the user."""
     expected_version: _builtins.int
     @_builtins.property
     def roles(self) -> Global___RoleList:

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class UserServiceStub:
-    """Identity and profile. Passwords never leave this service; tokens and sessions are the BFF's.
+    """Identity and profile. Passwords never leave this service. Sessions and tokens are in session.proto.
     """
 
     def __init__(self, channel):
@@ -38,11 +38,6 @@ class UserServiceStub:
         self.Register = channel.unary_unary(
                 '/user.v1.UserService/Register',
                 request_serializer=user_dot_v1_dot_user__pb2.RegisterRequest.SerializeToString,
-                response_deserializer=user_dot_v1_dot_user__pb2.User.FromString,
-                _registered_method=True)
-        self.Authenticate = channel.unary_unary(
-                '/user.v1.UserService/Authenticate',
-                request_serializer=user_dot_v1_dot_user__pb2.AuthenticateRequest.SerializeToString,
                 response_deserializer=user_dot_v1_dot_user__pb2.User.FromString,
                 _registered_method=True)
         self.ResolveUser = channel.unary_unary(
@@ -73,26 +68,19 @@ class UserServiceStub:
 
 
 class UserServiceServicer:
-    """Identity and profile. Passwords never leave this service; tokens and sessions are the BFF's.
+    """Identity and profile. Passwords never leave this service. Sessions and tokens are in session.proto.
     """
 
     def Register(self, request, context):
-        """ALREADY_EXISTS (EMAIL_TAKEN) when the address is registered, regardless of case.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def Authenticate(self, request, context):
-        """UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong address, a wrong password and a disabled user alike,
-        each in the time of one password hash.
+        """ALREADY_EXISTS (EMAIL_TAKEN) when the address is registered, in this or another spelling.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResolveUser(self, request, context):
-        """The BFF's session check, when the cached user record is missing.
+        """The caller's own record, for the BFF's session check when the cached one is missing. Nobody else's: whoever has no
+        token of a user learns nothing about them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +93,7 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ChangePassword(self, request, context):
-        """UNAUTHENTICATED (INVALID_CREDENTIALS) when the current password is wrong.
+        """UNAUTHENTICATED (INVALID_CREDENTIALS) when the current password is wrong. Ends all sessions but the caller's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,11 +117,6 @@ def add_UserServiceServicer_to_server(servicer, server):
             'Register': grpc.unary_unary_rpc_method_handler(
                     servicer.Register,
                     request_deserializer=user_dot_v1_dot_user__pb2.RegisterRequest.FromString,
-                    response_serializer=user_dot_v1_dot_user__pb2.User.SerializeToString,
-            ),
-            'Authenticate': grpc.unary_unary_rpc_method_handler(
-                    servicer.Authenticate,
-                    request_deserializer=user_dot_v1_dot_user__pb2.AuthenticateRequest.FromString,
                     response_serializer=user_dot_v1_dot_user__pb2.User.SerializeToString,
             ),
             'ResolveUser': grpc.unary_unary_rpc_method_handler(
@@ -170,7 +153,7 @@ def add_UserServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class UserService:
-    """Identity and profile. Passwords never leave this service; tokens and sessions are the BFF's.
+    """Identity and profile. Passwords never leave this service. Sessions and tokens are in session.proto.
     """
 
     @staticmethod
@@ -189,33 +172,6 @@ class UserService:
             target,
             '/user.v1.UserService/Register',
             user_dot_v1_dot_user__pb2.RegisterRequest.SerializeToString,
-            user_dot_v1_dot_user__pb2.User.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def Authenticate(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/user.v1.UserService/Authenticate',
-            user_dot_v1_dot_user__pb2.AuthenticateRequest.SerializeToString,
             user_dot_v1_dot_user__pb2.User.FromString,
             options,
             channel_credentials,

@@ -27,47 +27,43 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class UserServiceStub:
-    """Identity and profile. Passwords never leave this service; tokens and sessions are the BFF's."""
+    """Identity and profile. Passwords never leave this service. Sessions and tokens are in session.proto."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> UserServiceAsyncStub: ...
     Register: _grpc.UnaryUnaryMultiCallable[_user_pb2.RegisterRequest, _user_pb2.User]
-    """ALREADY_EXISTS (EMAIL_TAKEN) when the address is registered, regardless of case."""
-    Authenticate: _grpc.UnaryUnaryMultiCallable[_user_pb2.AuthenticateRequest, _user_pb2.User]
-    """UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong address, a wrong password and a disabled user alike,
-    each in the time of one password hash.
-    """
+    """ALREADY_EXISTS (EMAIL_TAKEN) when the address is registered, in this or another spelling."""
     ResolveUser: _grpc.UnaryUnaryMultiCallable[_user_pb2.ResolveUserRequest, _user_pb2.User]
-    """The BFF's session check, when the cached user record is missing."""
+    """The caller's own record, for the BFF's session check when the cached one is missing. Nobody else's: whoever has no
+    token of a user learns nothing about them.
+    """
     UpdateProfile: _grpc.UnaryUnaryMultiCallable[_user_pb2.UpdateProfileRequest, _user_pb2.User]
     ChangePassword: _grpc.UnaryUnaryMultiCallable[_user_pb2.ChangePasswordRequest, _user_pb2.User]
-    """UNAUTHENTICATED (INVALID_CREDENTIALS) when the current password is wrong."""
+    """UNAUTHENTICATED (INVALID_CREDENTIALS) when the current password is wrong. Ends all sessions but the caller's."""
     ListUsers: _grpc.UnaryUnaryMultiCallable[_user_pb2.ListUsersRequest, _user_pb2.ListUsersResponse]
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_user_pb2.UpdateUserRequest, _user_pb2.User]
 
 @_typing.type_check_only
 class UserServiceAsyncStub(UserServiceStub):
-    """Identity and profile. Passwords never leave this service; tokens and sessions are the BFF's."""
+    """Identity and profile. Passwords never leave this service. Sessions and tokens are in session.proto."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Register: _aio.UnaryUnaryMultiCallable[_user_pb2.RegisterRequest, _user_pb2.User]  # type: ignore[assignment]
-    """ALREADY_EXISTS (EMAIL_TAKEN) when the address is registered, regardless of case."""
-    Authenticate: _aio.UnaryUnaryMultiCallable[_user_pb2.AuthenticateRequest, _user_pb2.User]  # type: ignore[assignment]
-    """UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong address, a wrong password and a disabled user alike,
-    each in the time of one password hash.
-    """
+    """ALREADY_EXISTS (EMAIL_TAKEN) when the address is registered, in this or another spelling."""
     ResolveUser: _aio.UnaryUnaryMultiCallable[_user_pb2.ResolveUserRequest, _user_pb2.User]  # type: ignore[assignment]
-    """The BFF's session check, when the cached user record is missing."""
+    """The caller's own record, for the BFF's session check when the cached one is missing. Nobody else's: whoever has no
+    token of a user learns nothing about them.
+    """
     UpdateProfile: _aio.UnaryUnaryMultiCallable[_user_pb2.UpdateProfileRequest, _user_pb2.User]  # type: ignore[assignment]
     ChangePassword: _aio.UnaryUnaryMultiCallable[_user_pb2.ChangePasswordRequest, _user_pb2.User]  # type: ignore[assignment]
-    """UNAUTHENTICATED (INVALID_CREDENTIALS) when the current password is wrong."""
+    """UNAUTHENTICATED (INVALID_CREDENTIALS) when the current password is wrong. Ends all sessions but the caller's."""
     ListUsers: _aio.UnaryUnaryMultiCallable[_user_pb2.ListUsersRequest, _user_pb2.ListUsersResponse]  # type: ignore[assignment]
     UpdateUser: _aio.UnaryUnaryMultiCallable[_user_pb2.UpdateUserRequest, _user_pb2.User]  # type: ignore[assignment]
 
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Identity and profile. Passwords never leave this service; tokens and sessions are the BFF's."""
+    """Identity and profile. Passwords never leave this service. Sessions and tokens are in session.proto."""
 
     @_abc_1.abstractmethod
     def Register(
@@ -75,17 +71,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_pb2.RegisterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.User, _abc.Awaitable[_user_pb2.User]]:
-        """ALREADY_EXISTS (EMAIL_TAKEN) when the address is registered, regardless of case."""
-
-    @_abc_1.abstractmethod
-    def Authenticate(
-        self,
-        request: _user_pb2.AuthenticateRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_user_pb2.User, _abc.Awaitable[_user_pb2.User]]:
-        """UNAUTHENTICATED (INVALID_CREDENTIALS) for a wrong address, a wrong password and a disabled user alike,
-        each in the time of one password hash.
-        """
+        """ALREADY_EXISTS (EMAIL_TAKEN) when the address is registered, in this or another spelling."""
 
     @_abc_1.abstractmethod
     def ResolveUser(
@@ -93,7 +79,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_pb2.ResolveUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.User, _abc.Awaitable[_user_pb2.User]]:
-        """The BFF's session check, when the cached user record is missing."""
+        """The caller's own record, for the BFF's session check when the cached one is missing. Nobody else's: whoever has no
+        token of a user learns nothing about them.
+        """
 
     @_abc_1.abstractmethod
     def UpdateProfile(
@@ -108,7 +96,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_pb2.ChangePasswordRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.User, _abc.Awaitable[_user_pb2.User]]:
-        """UNAUTHENTICATED (INVALID_CREDENTIALS) when the current password is wrong."""
+        """UNAUTHENTICATED (INVALID_CREDENTIALS) when the current password is wrong. Ends all sessions but the caller's."""
 
     @_abc_1.abstractmethod
     def ListUsers(

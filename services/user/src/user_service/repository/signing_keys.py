@@ -1,4 +1,4 @@
-"""Issues access tokens; `chassis.tokens` verifies them."""
+"""The keys that sign access tokens, from files. This service alone has them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID
 
-import jwt
 import structlog
-from chassis.tokens import ALGORITHM, TokenVerifier
 from contracts.http import models
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -73,7 +70,7 @@ def _base64url(value: bytes) -> str:
 
 
 class SigningKeys:
-    """The keys of a directory, read again when it changes: all verify, and the newest that all verifiers know signs.
+    """The keys of a directory, read again when it changes: the newest that all verifiers know signs.
 
     Args:
         directory: see `load_keys`.
@@ -88,14 +85,9 @@ class SigningKeys:
         self._directory = directory
         self._activation = activation
         self._now = now
-        self.generation = 0
         self._looked = now()
         self._stamp = directory.stat().st_mtime_ns
-        self._set(load_keys(directory))
-
-    def _set(self, keys: tuple[SigningKey, ...]) -> None:
-        self._all = keys
-        self._public = {key.kid: key.private.public_key() for key in keys}
+        self._all = load_keys(directory)
 
     def all(self) -> tuple[SigningKey, ...]:
         """Every key, oldest first."""
@@ -104,71 +96,14 @@ class SigningKeys:
             self._looked = now
             try:
                 if (stamp := self._directory.stat().st_mtime_ns) != self._stamp:
-                    self._set(load_keys(self._directory))
+                    self._all = load_keys(self._directory)
                     self._stamp = stamp
-                    self.generation += 1
                     _log.info("signing keys changed", kids=[key.kid for key in self._all])
             except (OSError, ValueError, SigningKeyError) as error:
                 _log.error("signing keys could not be read again", error=str(error))
         return self._all
 
-    def current(self) -> Mapping[str, ec.EllipticCurvePublicKey]:
-        """The public halves by kid."""
-        self.all()
-        return self._public
-
     def signing(self) -> SigningKey:
         """The newest key that has been published for long enough; the oldest when none has."""
         known = [key for key in self.all() if key.created + self._activation <= self._now()]
         return known[-1] if known else self._all[0]
-
-    def jwks(self) -> models.JsonWebKeySet:
-        """What verifiers read (RFC 7517)."""
-        return models.JsonWebKeySet(keys=[key.jwk for key in self.all()])
-
-
-class AccessTokens(TokenVerifier):
-    """Issues and verifies access tokens.
-
-    Args:
-        keys: see `SigningKeys`.
-        issuer, audience: the `iss` and `aud` claims.
-        lifetime: seconds.
-        new_id: makes `jti`s.
-        now: Unix seconds.
-    """
-
-    def __init__(
-        self,
-        keys: SigningKeys,
-        *,
-        issuer: str,
-        audience: str,
-        lifetime: int,
-        new_id: Callable[[], UUID],
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        super().__init__(keys, issuer=issuer, audience=audience, now=now)
-        self._signing_keys = keys
-        self.lifetime = lifetime
-        self._new_id = new_id
-
-    def jwks(self) -> models.JsonWebKeySet:
-        """The public keys."""
-        return self._signing_keys.jwks()
-
-    def issue(self, user_id: str, session_id: str, roles: list[str]) -> str:
-        """A signed token for this session."""
-        now = int(self._now())
-        claims = {
-            "iss": self._issuer,
-            "aud": self._audience,
-            "sub": user_id,
-            "sid": session_id,
-            "roles": roles,
-            "iat": now,
-            "exp": now + self.lifetime,
-            "jti": str(self._new_id()),
-        }
-        key = self._signing_keys.signing()
-        return jwt.encode(claims, key.private, algorithm=ALGORITHM, headers={"kid": key.kid})

@@ -8,12 +8,13 @@ from pathlib import Path
 import jwt
 import msgspec
 import pytest
-from bff.tokens import AccessTokens, SigningKeyError, SigningKeys, load_keys
 from chassis.errors import ServiceError
 from chassis.ids import uuid7
 from chassis.tokens import JwksFile, TokenVerifier
 from cryptography.hazmat.primitives.asymmetric import ec
 from devstack.secrets import load_or_create, private_pem, write_private
+from user_service.repository.signing_keys import SigningKeyError, SigningKeys, load_keys
+from user_service.service.access_tokens import AccessTokens
 
 USER, SESSION = str(uuid7()), str(uuid7())
 
@@ -34,12 +35,35 @@ def make_key(directory: Path, created: float) -> None:
     write_private(directory / name, private_pem(ec.generate_private_key(ec.SECP256R1())))
 
 
-def tokens(directory: Path, clock: Clock, audience: str = "api") -> AccessTokens:
+class Issuer:
+    """Issues and verifies, as the User service and the others do: over the public file that `backend` writes."""
+
+    def __init__(self, directory: Path, clock: Clock, audience: str, lifetime: int) -> None:
+        self.directory, self.clock = directory, clock
+        self.keys = SigningKeys(directory, ACTIVATION, now=clock)
+        self.issuer = AccessTokens(
+            self.keys, issuer="me", audience=audience, lifetime=lifetime, new_id=uuid7, now=clock
+        )
+        self.publish()
+        self.verifier = TokenVerifier(
+            JwksFile(self.file, clock), issuer="me", audience=audience, lifetime=300, now=clock
+        )
+        self.issue, self.verify = self.issuer.issue, self.verifier.verify
+
+    @property
+    def file(self) -> Path:
+        return self.directory / "jwks.json"
+
+    def publish(self) -> None:
+        published = [msgspec.to_builtins(key.jwk) for key in load_keys(self.directory)]
+        write_private(self.file, msgspec.json.encode({"keys": published}))
+
+
+def tokens(directory: Path, clock: Clock, audience: str = "api", lifetime: int = 300) -> Issuer:
     directory.mkdir(exist_ok=True)
     if not any(directory.glob("*.pem")):
         make_key(directory, clock.now)
-    keys = SigningKeys(directory, ACTIVATION, now=clock)
-    return AccessTokens(keys, issuer="me", audience=audience, lifetime=300, new_id=uuid7, now=clock)
+    return Issuer(directory, clock, audience, lifetime)
 
 
 def test_a_token_is_valid_until_it_expires_also_from_the_cache(tmp_path: Path) -> None:
@@ -61,6 +85,36 @@ def test_another_audience_is_refused(tmp_path: Path) -> None:
         tokens(tmp_path, Clock()).verify(token)
 
 
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"exp": 10 * 365 * 86400}, "lives for ten years"),
+        ({"exp": 306}, "a little longer than the issuer gives"),
+        ({"iat": -20, "exp": 290}, "backdated"),
+        ({"iat": 86400, "exp": 86400 + 300}, "begins tomorrow"),
+        ({"iat": None}, "does not say since when"),
+        ({"exp": float("nan")}, "expires never"),
+        ({"exp": float("inf")}, "expires never"),
+    ],
+)
+def test_a_token_that_lives_longer_than_its_issuer_lets_it_is_refused(
+    tmp_path: Path, changed: dict[str, float | None], why: str
+) -> None:
+    clock = Clock()
+    made = tokens(tmp_path, clock)
+    claims = jwt.decode(made.issue(USER, SESSION, ["customer"]), options={"verify_signature": False})
+    key = made.keys.signing()
+
+    def signed(**replaced: float | None) -> str:
+        times = {name: None if v is None else int(clock.now) + v for name, v in replaced.items()}
+        body = {name: value for name, value in (claims | times).items() if value is not None}
+        return jwt.encode(body, key.private, algorithm="ES256", headers={"kid": key.kid})
+
+    assert made.verify(signed(exp=305)).user_id == USER
+    with pytest.raises(ServiceError):
+        made.verify(signed(**changed))
+
+
 def test_a_new_key_is_published_before_it_signs_and_the_old_one_still_verifies(tmp_path: Path) -> None:
     clock = Clock()
     made = tokens(tmp_path, clock)
@@ -72,15 +126,16 @@ def test_a_new_key_is_published_before_it_signs_and_the_old_one_still_verifies(t
     first = kid_of_a_new_token()
     clock.now += 100
     make_key(tmp_path, clock.now)
+    made.publish()
     clock.now += 2
     assert kid_of_a_new_token() == first
-    assert made.jwks().keys[0].kid == first
-    assert len(made.jwks().keys) == 2
+    assert [key.kid for key in made.keys.all()] == [first, made.keys.all()[1].kid]
     clock.now += ACTIVATION
-    assert kid_of_a_new_token() == made.jwks().keys[1].kid
+    assert kid_of_a_new_token() == made.keys.all()[1].kid
     assert made.verify(old).user_id == made.verify(made.issue(USER, SESSION, [])).user_id == USER
     # Taken away, it verifies no more, from the cache neither.
     min(tmp_path.glob("*.pem")).unlink()
+    made.publish()
     clock.now += 2
     with pytest.raises(ServiceError):
         made.verify(old)
@@ -109,8 +164,8 @@ class TestJwksFile:
         clock = Clock()
         made = tokens(tmp_path / "keys", clock)
         path = tmp_path / "jwks.json"
-        write_private(path, msgspec.json.encode(made.jwks()))
-        verifier = TokenVerifier(JwksFile(path, clock), issuer="me", audience="api", now=clock)
+        write_private(path, made.file.read_bytes())
+        verifier = TokenVerifier(JwksFile(path, clock), issuer="me", audience="api", lifetime=300, now=clock)
         token = made.issue(USER, SESSION, ["customer"])
         assert verifier.verify(token).roles == ("customer",)
         clock.now += 2

@@ -1,0 +1,18 @@
+"""Valkey away means that nobody can be let in: 503, never a guess."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from chassis.errors import ServiceError
+from redis.exceptions import RedisError
+
+
+@contextmanager
+def fail_closed() -> Iterator[None]:
+    """Every failure of Valkey inside the block is ServiceError UNAVAILABLE."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise ServiceError("UNAVAILABLE") from error

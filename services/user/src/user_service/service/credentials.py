@@ -1,0 +1,180 @@
+"""Logging in and changing the password: everything that looks at a password, behind the throttle."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from ipaddress import IPv6Address, ip_address
+from uuid import UUID
+
+import structlog
+from chassis.cache import VersionedCache
+from chassis.database import Database
+from chassis.errors import ServiceError
+from contracts.user.v1.session_pb2 import Client
+
+from user_service.domain.errors import InvalidCredentialsError, SessionEndedError
+from user_service.domain.user import User, new_credential_version
+from user_service.repository import users
+from user_service.repository.login_throttle import Attempt, LoginThrottle, Refused, too_many
+from user_service.service.devices import Devices
+from user_service.service.passwords import Passwords
+from user_service.service.sessions import Sessions, Tokens
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """What a login gives."""
+
+    tokens: Tokens
+    device_token: str
+
+
+class Credentials:
+    """Owns the use cases that need the password.
+
+    Args:
+        database: the user database.
+        cache: user records for session checks; see `UserUseCases`.
+        passwords: the hasher.
+        throttle: of guesses.
+        devices: who has logged in where.
+        sessions: grants them.
+        now: the clock, UTC.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        cache: VersionedCache,
+        passwords: Passwords,
+        throttle: LoginThrottle,
+        devices: Devices,
+        sessions: Sessions,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._cache = cache
+        self._passwords = passwords
+        self._throttle = throttle
+        self._devices = devices
+        self._sessions = sessions
+        self._now = now
+        self._settling: set[asyncio.Task[None]] = set()
+
+    async def log_in(self, email: str, password: str, client: Client) -> LoggedIn:
+        """A session for whoever knows the password.
+
+        Raises:
+            InvalidCredentialsError: wrong address, wrong password or disabled user.
+            ServiceError: TOO_MANY_ATTEMPTS while the next guess has to wait.
+        """
+        account = _hash("email", email.strip().lower())
+        async with self._attempt(await self._begin_login(account, email, client)):
+            user = await self._verified(email, password)
+        tokens = await self._sessions.grant(user, client)
+        return LoggedIn(tokens, self._devices.token(client.device_token, account))
+
+    async def change_password(self, user_id: UUID, session_id: str, current: str, new: str) -> User:
+        """Set a new password and end all sessions but the caller's.
+
+        Raises:
+            SessionEndedError: the caller's session has ended.
+            InvalidCredentialsError: the current password is wrong.
+            ServiceError: TOO_MANY_ATTEMPTS while the next guess has to wait.
+        """
+        await self._sessions.valid(str(user_id), session_id)
+        # Whoever guesses here has a session: counted by it, so that no stranger can hold its owner up.
+        begun = await self._throttle.begin(
+            _hash("user", str(user_id)), _hash("session", session_id), counts_for_account=False
+        )
+        async with self._attempt(begun):
+            async with self._database.connection() as connection:
+                user = await users.get(connection, user_id)
+            if not await self._passwords.verify(user.password_hash, current):
+                raise InvalidCredentialsError
+        new_hash = await self._passwords.hash(new)
+        async with self._database.transaction() as connection:
+            locked = await users.lock(connection, user_id)
+            # Somebody else changed it while we were hashing: what we verified is no longer the password.
+            if locked.credential_version != user.credential_version or not locked.is_active:
+                raise SessionEndedError
+            version = new_credential_version()
+            await self._sessions.keep(session_id, locked, version)
+            changed = replace(locked, password_hash=new_hash, credential_version=version, version=locked.version + 1)
+            stored = await users.update(connection, changed, self._now())
+            await self._cache.raise_floor({str(stored.id): stored.version})
+        await self._sessions.remove_ended(stored)
+        return stored
+
+    async def _begin_login(self, account: str, email: str, client: Client) -> Attempt | Refused:
+        device = self._devices.known(client.device_token, account)
+        if device is not None:
+            return await self._throttle.begin(account, _hash("device", device), counts_for_account=False)
+        origin = _hash("address", _network(client.address))
+        begun = await self._throttle.begin(account, origin, counts_for_account=True)
+        if isinstance(begun, Refused) and begun.by_account and await self._is_home(email, client.address):
+            return await self._throttle.begin(account, origin, counts_for_account=False)
+        return begun
+
+    async def _is_home(self, email: str, address: str) -> bool:
+        """Whether the account has a live session at this address: its owner's, whatever strangers do elsewhere."""
+        async with self._database.connection() as connection:
+            user = await users.by_email(connection, email)
+        return user is not None and await self._sessions.is_used_from(user, _network, address)
+
+    async def _verified(self, email: str, password: str) -> User:
+        async with self._database.connection() as connection:
+            user = await users.by_email(connection, email)
+        matches = await self._passwords.verify(user.password_hash if user else None, password)
+        if user is None or not matches or not user.is_active:
+            raise InvalidCredentialsError
+        return user
+
+    @asynccontextmanager
+    async def _attempt(self, begun: Attempt | Refused) -> AsyncIterator[None]:
+        """Settle an attempt by what the block says of the password: only "wrong" counts."""
+        if isinstance(begun, Refused):
+            raise too_many(begun)
+        try:
+            yield
+        except InvalidCredentialsError:
+            await self._throttle.wrong(begun)
+            raise
+        except BaseException:
+            # Also when the caller went away: in a task of its own, which nobody cancels.
+            task = asyncio.create_task(self._came_to_nothing(begun))
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+            raise
+        await self._throttle.right(begun)
+
+    async def _came_to_nothing(self, attempt: Attempt) -> None:
+        try:
+            await self._throttle.came_to_nothing(attempt)
+        except ServiceError as error:
+            # The place that the attempt holds is free again by itself.
+            _log.warning("an attempt could not be taken back", error=str(error))
+
+
+def _hash(kind: str, text: str) -> str:
+    # The kind is part of it: an address is never taken for an id, whatever it looks like.
+    return hashlib.sha256(f"{kind}\0{text}".encode()).hexdigest()[:32]
+
+
+def _network(address: str) -> str:
+    """The address that one client may have many of: an IPv6 /64 counts as one."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address):
+        return parsed.exploded[:19]
+    return str(parsed)

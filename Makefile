@@ -7,11 +7,11 @@ BIN := .venv/bin
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
-bootstrap:
+bootstrap: ## make or refresh .venv; everything else does so by itself
 	@python3 tools/bootstrap.py
 
-run: bootstrap ## start the whole platform with demo data, print its URLs, follow its logs until Ctrl-C
-	@$(BIN)/backend up
+run: ## start the whole platform with demo data, print its URLs, follow its logs until Ctrl-C
+	@./backend up
 
 test: bootstrap ## run every test against the real PostgreSQL, Valkey and Envoy
 	@$(BIN)/python -m pytest -n 2

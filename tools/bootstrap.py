@@ -1,7 +1,8 @@
-"""Create or refresh `.venv` from the hashed locks. Standard library only; run by `make`.
+"""Create or refresh `.venv` from the hashed locks. Standard library only; run by `make` and `./backend`.
 
-Does nothing when the environment already matches the locks. Python is embedded in Envoy, so the interpreter
-needs a shared libpython: one found on PATH is used, else uv is asked for one, else a message says what to install.
+Does nothing when the environment already matches the locks and its Python. Python is embedded in Envoy, so the
+interpreter needs a shared libpython: $PYTHON if it is set, else one found on PATH, else uv is asked for one, else a
+message says what to install. Progress goes to stderr: what `./backend` prints may be for a program.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import pip_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
-STAMP = VENV / "bootstrap.sha256"
+STAMP = VENV / "bootstrap.json"
 LOCKS = [ROOT / "bootstrap.lock", ROOT / "requirements.lock"]
 DISTRIBUTIONS = [
     "libs/contracts",
@@ -29,13 +34,21 @@ DISTRIBUTIONS = [
 ]
 SUPPORTED = [(3, minor) for minor in range(11, 15)]
 
-REMEDY = """\
-No Python 3.11 to 3.14 with a shared libpython was found, and uv could not bring one.
+NONE_FOUND = """\
+No Python 3.11 to 3.14 with a shared libpython was found, and uv could not bring one."""
+INSTALL = """\
 Python runs inside Envoy here, which needs libpython as a shared library. Install one:
   Debian, Ubuntu:  apt-get install python3 python3-venv libpython3-dev
   Fedora:          dnf install python3 python3-libs
   macOS:           brew install python@3.12
-then run make again (PYTHON=/path/to/python make … picks a particular one)."""
+then run this again (PYTHON=/path/to/python picks a particular one)."""
+NO_VENV = """\
+On Debian and Ubuntu the venv module is a package of its own: apt-get install python3-venv"""
+NO_PACKAGES = """\
+The cause is above. pip and uv fetch from the package index, or from what pip is configured for: index-url,
+extra-index-url, find-links, cert, proxy and trusted-host of `pip config list` count for both, and so do the system's
+certificates. Does `{python} -m pip download --no-deps uv` work? A certificate authority only for this:
+SSL_CERT_FILE=/path/to/bundle.pem. uv's own settings (UV_…, uv.toml) go before pip's."""
 
 PROBE = """
 import json, os, sys, sysconfig
@@ -45,52 +58,124 @@ directories = [v("LIBDIR") or "", os.path.join(v("LIBDIR") or "", v("MULTIARCH")
 framework = v("PYTHONFRAMEWORKPREFIX") or ""
 is_library = ".so" in name or ".dylib" in name
 shared = bool(framework) or (is_library and any(os.path.exists(os.path.join(d, name)) for d in directories))
-print(json.dumps({"version": list(sys.version_info[:2]), "shared": shared, "executable": sys.executable}))
+base = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+print(json.dumps([list(sys.version_info[:2]), shared, sys.executable, base]))
 """
 
 
-def usable(python: str) -> str | None:
-    """Return the real path of `python` when it is supported and has a shared libpython."""
+class BootstrapError(Exception):
+    """The environment cannot be prepared; the message says why and what to do."""
+
+
+class Interpreter(NamedTuple):
+    """A Python, as it describes itself."""
+
+    version: tuple[int, int]
+    # Whether it has a shared libpython.
+    shared: bool
+    executable: str
+    # The real path of the installation's own executable: the same through links and virtual environments.
+    base: str
+
+    @property
+    def fault(self) -> str:
+        """Why it cannot be used; empty when it can."""
+        if self.version not in SUPPORTED:
+            return f"is Python {self.version[0]}.{self.version[1]}; 3.11 to 3.14 are supported"
+        return "" if self.shared else "has no shared libpython"
+
+
+def probe(python: str) -> Interpreter | None:
+    """What this program is, or None when it is no Python that runs."""
     try:
-        found = json.loads(subprocess.run([python, "-c", PROBE], capture_output=True, check=True).stdout)
+        done = subprocess.run([python, "-c", PROBE], capture_output=True, check=True, stdin=subprocess.DEVNULL)
+        version, shared, executable, base = json.loads(done.stdout)
     except (OSError, subprocess.CalledProcessError, ValueError):
         return None
-    return found["executable"] if found["shared"] and tuple(found["version"]) in SUPPORTED else None
+    return Interpreter((version[0], version[1]), shared, executable, base)
 
 
-def find_interpreter() -> str | None:
-    """The interpreter named by $PYTHON, else the running one, else any on PATH."""
-    names = [os.environ.get("PYTHON", ""), sys.executable, "python3"]
-    names += [f"python{major}.{minor}" for major, minor in reversed(SUPPORTED)]
-    candidates = (shutil.which(name) for name in names if name)
-    return next(filter(None, map(usable, filter(None, candidates))), None)
+def chosen_interpreter(name: str) -> Interpreter:
+    """The interpreter named by $PYTHON.
+
+    Raises:
+        BootstrapError: it cannot be used.
+    """
+    path = shutil.which(name)
+    found = probe(path) if path else None
+    if found is None:
+        raise BootstrapError(
+            f"PYTHON={name}: " + (f"{path} is no working Python" if path else "there is no such program")
+        )
+    if found.fault:
+        raise BootstrapError(f"PYTHON={name} {found.fault}.\n{INSTALL}")
+    return found
+
+
+def find_interpreter() -> Interpreter | None:
+    """The running one, else any on PATH."""
+    names = [sys.executable, "python3", *(f"python{major}.{minor}" for major, minor in reversed(SUPPORTED))]
+    candidates = (probe(path) for path in map(shutil.which, filter(None, names)) if path)
+    return next((found for found in candidates if found is not None and not found.fault), None)
 
 
 def install_uv(python: str, target: Path) -> Path:
-    """Install the pinned uv into the virtual environment `target` and return its path."""
-    subprocess.run([python, "-m", "venv", "--clear", str(target)], check=True)
-    pip = [str(target / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--require-hashes", "-r", str(ROOT / "bootstrap.lock")], check=True)
+    """Install the pinned uv into the virtual environment `target` and return its path.
+
+    Raises:
+        BootstrapError: it cannot be made, or pip cannot install.
+    """
+    run([python, "-m", "venv", "--clear", str(target)], NO_VENV)
+    own = str(target / "bin" / "python")
+    pip = [own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    run([*pip, "--require-hashes", "-r", str(ROOT / "bootstrap.lock")], NO_PACKAGES.format(python=python))
     return target / "bin" / "uv"
 
 
-def managed_interpreter() -> str | None:
+def run(command: Sequence[str], remedy: str, environment: dict[str, str] | None = None) -> None:
+    """One step; its output goes to stderr.
+
+    Raises:
+        BootstrapError: it failed.
+    """
+    try:
+        subprocess.run(command, check=True, stdout=sys.stderr.fileno(), env=environment)
+    except subprocess.CalledProcessError as error:
+        raise BootstrapError(f"failed with status {error.returncode}: {' '.join(command)}\n{remedy}") from None
+
+
+def uv_environment(pip: dict[str, str]) -> dict[str, str]:
+    """The environment in which uv reaches what pip reaches."""
+    environment = dict(os.environ)
+    added = pip_settings.for_uv(
+        pip,
+        environment,
+        pip_settings.uv_toml(environment, ROOT),
+        system_certificates=pip_settings.has_system_certificates(),
+    )
+    return environment | added
+
+
+def managed_interpreter() -> Interpreter | None:
     """Ask uv for a Python with a shared libpython (its builds all have one)."""
     scratch = ROOT / ".venv-bootstrap"
     try:
         uv = install_uv(sys.executable, scratch)
-        subprocess.run([str(uv), "python", "install", "3.12"], check=True)
+        environment = uv_environment(pip_settings.read(str(scratch / "bin" / "python")))
+        run([str(uv), "python", "install", "3.12"], "", environment)
         found = subprocess.run(
             [str(uv), "python", "find", "--managed-python", "3.12"], capture_output=True, check=True, text=True
         )
-        return usable(found.stdout.strip())
-    except (OSError, subprocess.CalledProcessError):
+        return probe(found.stdout.strip())
+    except (OSError, subprocess.CalledProcessError, BootstrapError) as error:
+        print(error, file=sys.stderr)
         return None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def wanted_stamp() -> str:
+def wanted() -> str:
+    """What the environment is made from, as a digest."""
     digest = hashlib.sha256()
     for path in [*LOCKS, *(ROOT / d / "pyproject.toml" for d in DISTRIBUTIONS)]:
         digest.update(path.read_bytes())
@@ -99,30 +184,62 @@ def wanted_stamp() -> str:
     return digest.hexdigest()
 
 
-def main() -> int:
-    """Bring `.venv` up to date; 0 when it is."""
-    stamp = wanted_stamp()
-    if STAMP.exists() and STAMP.read_text() == stamp and (VENV / "bin" / "python").exists():
-        return 0
-    print("Preparing .venv from the hashed locks (once) …", flush=True)
-    python = find_interpreter() or managed_interpreter()
-    if python is None:
-        print(REMEDY, file=sys.stderr)
-        return 1
-    uv = install_uv(python, VENV)
-    pip = [str(uv), "pip", "install", "--quiet", "--python", str(VENV / "bin" / "python")]
-    subprocess.run([*pip, "--require-hashes", "-r", str(ROOT / "requirements.lock")], check=True)
+def is_current(chosen: Interpreter | None) -> bool:
+    """Whether the environment is what the locks say, on the Python that it was made with and that is asked for."""
+    try:
+        stamp = json.loads(STAMP.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    own = probe(str(VENV / "bin" / "python"))
+    if own is None or stamp != stamp_of(own):
+        return False
+    return chosen is None or chosen.base == own.base
+
+
+def stamp_of(python: Interpreter) -> dict[str, object]:
+    """What is kept in a finished environment. The version: a newer Python in the old one's place sees no packages."""
+    return {"locks": wanted(), "python": python.base, "version": list(python.version)}
+
+
+def prepare() -> None:
+    """Bring `.venv` up to date.
+
+    Raises:
+        BootstrapError: it cannot be.
+    """
+    name = os.environ.get("PYTHON", "")
+    chosen = chosen_interpreter(name) if name else None
+    if is_current(chosen):
+        return
+    print("Preparing .venv from the hashed locks (once) …", file=sys.stderr, flush=True)
+    python = chosen or find_interpreter() or managed_interpreter()
+    if python is None or python.fault:
+        raise BootstrapError(f"{NONE_FOUND}\n{INSTALL}")
+    uv = install_uv(python.executable, VENV)
+    own = str(VENV / "bin" / "python")
+    pip = pip_settings.read(own)
+    environment, remedy = uv_environment(pip), NO_PACKAGES.format(python=python.executable)
+    install = [str(uv), "pip", "install", "--quiet", "--python", own, *pip_settings.arguments(pip)]
+    run([*install, "--require-hashes", "-r", str(ROOT / "requirements.lock")], remedy, environment)
     editable = [argument for name in DISTRIBUTIONS for argument in ("--editable", str(ROOT / name))]
-    subprocess.run([*pip, "--no-deps", "--no-build-isolation", *editable], check=True)
-    STAMP.write_text(stamp)
+    run([*install, "--no-deps", "--no-build-isolation", *editable], remedy, environment)
+    made = probe(own)
+    if made is None:
+        raise BootstrapError(f"{own} does not run")
+    STAMP.write_text(json.dumps(stamp_of(made)), encoding="utf-8")
+
+
+def main() -> int:
+    """0 when `.venv` is up to date."""
+    try:
+        prepare()
+    except BootstrapError as failure:
+        print(f"The environment could not be prepared: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except subprocess.CalledProcessError as error:
-        sys.exit(
-            f"the environment could not be prepared: {error}\n"
-            "On Debian and Ubuntu the venv module is a package of its own: apt-get install python3-venv"
-        )
+    sys.exit(main())

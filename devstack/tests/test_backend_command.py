@@ -14,12 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
+from devstack.layout import ROOT
 
 from conftest import BACKEND, Platform, backend, free_port_offset
 
@@ -224,3 +226,32 @@ def test_reset_deletes_nothing_that_is_not_a_stack(tmp_path: Path) -> None:
 def test_an_offset_that_leaves_no_ports_is_refused(tmp_path: Path) -> None:
     refused = backend("up", "--data-dir", str(tmp_path), "--port-offset", "60000", check=False)
     assert refused.returncode == 2
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> Path:
+    """The launcher in a clone that is prepared, in a directory with a space in its name, called through a link."""
+    clone = tmp_path / "a clone"
+    (clone / "tools").mkdir(parents=True)
+    (clone / ".venv" / "bin").mkdir(parents=True)
+    (clone / "tools" / "bootstrap.py").write_text("")
+    (clone / ".venv" / "bin" / "backend").symlink_to(BACKEND)
+    shutil.copy(ROOT / "backend", clone / "backend")
+    link = tmp_path / "linked backend"
+    link.symlink_to(clone / "backend")
+    return link
+
+
+def test_the_launcher_works_from_anywhere_and_messages_name_it_as_it_was_typed(launcher: Path) -> None:
+    def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd="/", capture_output=True, text=True, check=False, env={**os.environ, **environment}, timeout=60
+        )
+
+    told = run(str(launcher), "keys", "--data-dir", str(launcher.parent / "nothing"))
+    assert told.returncode == 3
+    assert f"`{launcher} up`" in told.stdout
+    assert run(str(launcher), "--version").stdout == f"backend {version('backend-devstack')}\n"
+    assert "`./backend up`" in backend("keys", "--data-dir", str(launcher.parent / "nothing"), check=False).stdout
+    completed = run(str(launcher), _BACKEND_COMPLETE="complete_bash", COMP_WORDS="./backend lo", COMP_CWORD="1")
+    assert completed.stdout.split() == ["logs"]

@@ -12,27 +12,32 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
+from importlib.metadata import version
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from devstack import keys, state
-from devstack.certificates import Certificates
+from devstack import state
 from devstack.layout import DEFAULT_DATA_DIR, HIGHEST_OFFSET, Layout
 from devstack.logs import files, output, view
 from devstack.logs.events import Event
 from devstack.logs.selection import Selection, parse_level, parse_since
 from devstack.options import Options, parse_replicas, parse_without
 from devstack.state import StackState
+from devstack.typed import as_typed
+
+if TYPE_CHECKING:
+    # Imported by the commands that use it, as `keys` is: cryptography and the services' code take most of the time
+    # in which all other commands, and the shell's completion, have long answered.
+    from devstack.certificates import Certificates
 
 app = typer.Typer(
     help="The whole platform on one machine: PostgreSQL, Valkey, Envoy and the services.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 # Lines are printed as they are: a path or a log line broken in two can be neither searched nor copied.
@@ -44,6 +49,21 @@ DataDir = Annotated[
 ]
 _STOP_SECONDS = 60.0
 _POLL_SECONDS = 0.1
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"backend {version('backend-devstack')}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """The whole platform on one machine: PostgreSQL, Valkey, Envoy and the services."""
 
 
 @app.command()
@@ -97,7 +117,9 @@ def up(
         _start(layout, chosen)
     current = state.read(layout)
     if current is None or not current.ready:
-        console.print(current.error if current else "the supervisor wrote no state", style="red", markup=False)
+        console.print(
+            as_typed(current.error) if current else "the supervisor wrote no state", style="red", markup=False
+        )
         raise typer.Exit(1)
     _print_welcome(current)
     if detach:
@@ -198,7 +220,7 @@ def restart(name: str, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
             console.print(f"{name} restarted")
             return
         time.sleep(_POLL_SECONDS)
-    console.print(f"{name} did not come back; see `backend logs {name}`", style="red")
+    console.print(as_typed(f"{name} did not come back; see `backend logs {name}`"), style="red")
     raise typer.Exit(1)
 
 
@@ -235,6 +257,8 @@ def show_keys(context: typer.Context, data_dir: DataDir = DEFAULT_DATA_DIR) -> N
     """Which keys there are, and what each is for now."""
     if context.invoked_subcommand is not None:
         return
+    from devstack import keys
+
     for key in keys.states(_known(data_dir)):
         console.print(f"{key.state:<10} {key.kid}  made {key.created:%Y-%m-%d %H:%M:%S}Z")
 
@@ -242,6 +266,8 @@ def show_keys(context: typer.Context, data_dir: DataDir = DEFAULT_DATA_DIR) -> N
 @signing_keys.command("rotate")
 def rotate_keys(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """A new signing key, while everything serves; the old one verifies until its last token has expired."""
+    from devstack import keys
+
     begins = keys.rotate(_known(data_dir))
     console.print(f"the new key is published; it signs from {begins:%H:%M:%S}Z")
 
@@ -249,7 +275,9 @@ def rotate_keys(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 def _known(data_dir: Path) -> Layout:
     layout = Layout(data_dir.resolve())
     if not layout.pki.exists():
-        console.print("nothing here yet; certificates and keys are made on the first `backend up`", style="red")
+        console.print(
+            as_typed("nothing here yet; certificates and keys are made on the first `backend up`"), style="red"
+        )
         raise typer.Exit(3)
     return layout
 
@@ -259,6 +287,8 @@ app.add_typer(certs, name="certs")
 
 
 def _certificates(layout: Layout) -> Certificates:
+    from devstack.certificates import Certificates
+
     return Certificates(layout.pki, layout.certificates)
 
 
@@ -296,8 +326,7 @@ def print_trust(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     bundle = _certificates(layout).trust_bundle
     current = state.read(layout)
     url = current.endpoints["public_tls"] if current else layout.endpoints(())["public_tls"]
-    console.print(
-        f"""The root certificate is {bundle}
+    text = f"""The root certificate is {bundle}
 
   curl      curl --cacert '{bundle}' {url}/v1/products
   Python    httpx.Client(verify=ssl.create_default_context(cafile='{bundle}'))
@@ -306,9 +335,8 @@ def print_trust(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
   Debian    cp '{bundle}' /usr/local/share/ca-certificates/backend.crt && update-ca-certificates
   macOS     security add-trusted-cert -k ~/Library/Keychains/login.keychain-db '{bundle}'
 
-It changes with `backend certs rotate --ca` and `backend reset`. Remove it again when you no longer need it.""",
-        markup=False,
-    )
+It changes with `backend certs rotate --ca` and `backend reset`. Remove it again when you no longer need it."""
+    console.print(as_typed(text), markup=False)
 
 
 def _start(layout: Layout, options: Options) -> None:
@@ -385,9 +413,8 @@ def _print_welcome(current: StackState) -> None:
     console.print(
         f"\nThe platform is ready.\n\n  API            {public}\n  API over TLS   {current.endpoints['public_tls']}"
     )
-    console.print(
-        f"  API reference  {public}/docs\n\n  `backend certs trust` says how a browser or curl trusts the certificate."
-    )
+    trust = as_typed("`backend certs trust` says how a browser or curl trusts the certificate.")
+    console.print(f"  API reference  {public}/docs\n\n  {trust}")
     _print_accounts(current)
     console.print()
 

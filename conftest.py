@@ -201,7 +201,7 @@ class People:
                 models.CreateProductRequest(
                     sku=f"T-{uuid.uuid4().hex[:20].upper()}",
                     name=f"Test product {uuid.uuid4()}",
-                    price=models.Money(amount_minor=price, currency=currency),
+                    price=models.Price(amount_minor=price, currency=currency),
                     initial_stock=stock,
                 )
             )

@@ -36,7 +36,13 @@ def models(document: Path, spec: Spec) -> str:
         forbid = ", forbid_unknown_fields=True" if match[1] in closed else ""
         return f"class {match[1]}(Struct, frozen=True, kw_only=True{forbid}):"
 
-    return re.sub(r"^class (\w+)\(Struct\):", options, source, flags=re.MULTILINE)
+    source = re.sub(r"^class (\w+)\(Struct\):", options, source, flags=re.MULTILINE)
+    return re.sub(r"(pattern='[^'\n]*)\$'", r"\1\\\\Z'", source)
+
+
+def python_pattern(pattern: str) -> str:
+    """A contract's pattern as Python reads it: there `$` is the end, to Python it may be before a last line feed."""
+    return pattern.removesuffix("$") + r"\Z" if pattern.endswith("$") else pattern
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,10 @@ class Parameter:
             return "Annotated[datetime, Meta(tz=True)]"
         names = {"minimum": "ge", "maximum": "le", "minLength": "min_length", "maxLength": "max_length",
                  "pattern": "pattern"}  # fmt: skip
-        limits = ", ".join(f"{names[key]}={schema[key]!r}" for key in names if key in schema)
+        rules = {names[key]: schema[key] for key in names if key in schema}
+        if "pattern" in rules:
+            rules["pattern"] = python_pattern(rules["pattern"])
+        limits = ", ".join(f"{key}={value!r}" for key, value in rules.items())
         return f"Annotated[{base}, Meta({limits})]" if limits else base
 
     def plain_type(self) -> str:
@@ -91,6 +100,11 @@ class Operation:
     media_type: str
     timeout: float
     rate_limit: tuple[int, int, bool]
+
+    @property
+    def refuses_idempotency_key(self) -> bool:
+        """Whether the key would promise what nobody keeps: the method is not idempotent, and no key is declared."""
+        return self.method in ("POST", "PATCH") and not any(p.name == "Idempotency-Key" for p in self.of("header"))
 
     def of(self, place: str) -> list[Parameter]:
         """The parameters in one place."""
@@ -196,6 +210,8 @@ class Operation:
     # Seconds until it is given up.
     timeout: float
     rate_limit: RateLimit
+    # No method that is idempotent (RFC 9110, section 9.2.2), and no key declared: a key sent is refused.
+    refuses_idempotency_key: bool = False
     # The name of the model it answers with.
     answer: str | None = None
     body: type[Struct] | None = None
@@ -217,6 +233,8 @@ def operations(spec: Spec) -> str:
             f"media_type={operation.media_type!r}",
             f"timeout={operation.timeout!r}", f"rate_limit=RateLimit{operation.rate_limit!r}",
         ]  # fmt: skip
+        if operation.refuses_idempotency_key:
+            row.append("refuses_idempotency_key=True")
         if operation.answer:
             row.append(f"answer={operation.answer!r}")
         if operation.body:

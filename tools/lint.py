@@ -20,6 +20,7 @@ CHECKS: dict[str, list[str]] = {
     "generated code is current": [sys.executable, "tools/generate.py", "--check"],
     "buf": [str(BIN / "buf"), "lint", "api"],
     "openapi": [sys.executable, "tools/lint_openapi.py"],
+    "patterns": [sys.executable, "tools/lint_patterns.py"],
     "envoy": [sys.executable, "tools/lint_envoy.py"],
     "squawk": [
         str(BIN / "squawk"),

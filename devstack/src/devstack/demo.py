@@ -93,7 +93,7 @@ async def _products(admin: BackendClient) -> list[str]:
                 "'", ""
             ),
             name=f"{kind} {good.lower()}, {colour}",
-            price=models.Money(amount_minor=base + 100 * chance.randrange(-3, 12), currency="EUR"),
+            price=models.Price(amount_minor=base + 100 * chance.randrange(-3, 12), currency="EUR"),
             initial_stock=chance.choice((0, 3, 12, 40, 75, 120, 250)),
         )
         for good, (base, kinds) in _GOODS.items()

@@ -118,7 +118,7 @@ async def test_the_field_rules_are_enforced_with_a_pointer_each(stub: OrderServi
     with as_caller("customer"):
         error = await refused(client.call(stub.CreateOrder, request))
     assert error.reason == "INVALID_ARGUMENT"
-    assert [v.pointer for v in error.violations] == ["/idempotency_key", "/items/1/product_id", "/items/1/quantity"]
+    assert [v.where for v in error.violations] == ["/idempotency_key", "/items/1/product_id", "/items/1/quantity"]
     assert servicer.seen == []
 
 

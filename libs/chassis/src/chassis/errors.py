@@ -8,7 +8,7 @@ A domain raises its own exceptions, which only carry a `reason` of that table; t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 from contracts.errors import ERRORS, ErrorKind
@@ -21,12 +21,17 @@ DOMAIN = "backend.local"
 PROBLEM_TYPE_PREFIX = "urn:backend:problem:"
 
 
+# Where a violation is: a JSON pointer into the body (RFC 6901), a parameter of the query, a header.
+Place = Literal["pointer", "parameter", "header"]
+
+
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One field that breaks the contract, by JSON pointer (RFC 6901)."""
+    """One thing that breaks the contract: the pointer, parameter or header, and what is wrong with it."""
 
-    pointer: str
+    where: str
     detail: str
+    place: Place = "pointer"
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +55,7 @@ class ServiceError(Exception):
         return ERRORS[self.reason]
 
     def to_problem(self, request_id: str) -> dict[str, Any]:
-        """RFC 9457 members; `errors` lists the violations, and the facts are extension members."""
+        """RFC 9457 members; `errors` lists the violations, each by where it is, and `facts` are for machines."""
         kind = self.kind
         problem: dict[str, Any] = {
             "type": PROBLEM_TYPE_PREFIX + kind.slug,
@@ -61,7 +66,7 @@ class ServiceError(Exception):
         if self.detail:
             problem["detail"] = self.detail
         if self.violations:
-            problem["errors"] = [{"pointer": v.pointer, "detail": v.detail} for v in self.violations]
+            problem["errors"] = [{v.place: v.where, "detail": v.detail} for v in self.violations]
         if self.facts:
             problem["facts"] = self.facts
         return problem
@@ -75,7 +80,7 @@ class ServiceError(Exception):
             details.append(
                 BadRequest(
                     field_violations=[
-                        BadRequest.FieldViolation(field=v.pointer, description=v.detail) for v in self.violations
+                        BadRequest.FieldViolation(field=v.where, description=v.detail) for v in self.violations
                     ]
                 )
             )

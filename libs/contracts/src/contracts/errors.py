@@ -16,6 +16,8 @@ class ErrorKind:
 
 ERRORS: dict[str, ErrorKind] = {
     "MALFORMED_REQUEST": ErrorKind("MALFORMED_REQUEST", "malformed-request", 400, grpc.StatusCode.INVALID_ARGUMENT.value[0], 'The request is not well-formed', None),
+    "IDEMPOTENCY_KEY_REQUIRED": ErrorKind("IDEMPOTENCY_KEY_REQUIRED", "idempotency-key-required", 400, grpc.StatusCode.INVALID_ARGUMENT.value[0], 'This operation needs an Idempotency-Key', None),
+    "IDEMPOTENCY_KEY_REFUSED": ErrorKind("IDEMPOTENCY_KEY_REFUSED", "idempotency-key-refused", 400, grpc.StatusCode.INVALID_ARGUMENT.value[0], 'This operation takes no Idempotency-Key', None),
     "UNAUTHENTICATED": ErrorKind("UNAUTHENTICATED", "unauthenticated", 401, grpc.StatusCode.UNAUTHENTICATED.value[0], 'Authentication is required', None),
     "INVALID_CREDENTIALS": ErrorKind("INVALID_CREDENTIALS", "invalid-credentials", 401, grpc.StatusCode.UNAUTHENTICATED.value[0], 'The email address or the password is wrong', None),
     "INVALID_REFRESH_TOKEN": ErrorKind("INVALID_REFRESH_TOKEN", "invalid-refresh-token", 401, grpc.StatusCode.UNAUTHENTICATED.value[0], 'The refresh token is not valid', None),
@@ -36,6 +38,7 @@ ERRORS: dict[str, ErrorKind] = {
     "STALE_VERSION": ErrorKind("STALE_VERSION", "stale-version", 412, grpc.StatusCode.FAILED_PRECONDITION.value[0], 'The resource has changed since it was read', None),
     "TOO_LARGE": ErrorKind("TOO_LARGE", "too-large", 413, grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], 'The request body is too large', None),
     "UNSUPPORTED_MEDIA_TYPE": ErrorKind("UNSUPPORTED_MEDIA_TYPE", "unsupported-media-type", 415, grpc.StatusCode.INVALID_ARGUMENT.value[0], 'The request body must be application/json', None),
+    "UNSUPPORTED_CONTENT_CODING": ErrorKind("UNSUPPORTED_CONTENT_CODING", "unsupported-content-coding", 415, grpc.StatusCode.INVALID_ARGUMENT.value[0], 'The request body must not be compressed', None),
     "INVALID_ARGUMENT": ErrorKind("INVALID_ARGUMENT", "invalid-argument", 422, grpc.StatusCode.INVALID_ARGUMENT.value[0], 'A field is not valid', None),
     "UNKNOWN_PRODUCT": ErrorKind("UNKNOWN_PRODUCT", "unknown-product", 422, grpc.StatusCode.INVALID_ARGUMENT.value[0], 'A product does not exist', None),
     "MIXED_CURRENCIES": ErrorKind("MIXED_CURRENCIES", "mixed-currencies", 422, grpc.StatusCode.INVALID_ARGUMENT.value[0], 'The products of one order must share a currency', None),

@@ -60,6 +60,11 @@ def problem_answer(error: ServiceError, request_id: str, headers: Mapping[str, s
     sent = dict(headers or {})
     if status == 401:
         sent["www-authenticate"] = 'Bearer realm="backend"'
+    elif error.reason == "UNSUPPORTED_CONTENT_CODING":
+        # RFC 9110, section 15.5.16: what would have been understood.
+        sent["accept-encoding"] = "identity"
+    elif error.reason == "UNSUPPORTED_MEDIA_TYPE":
+        sent["accept"] = "application/json"
     retry_after = error.kind.retry_after if error.retry_after is None else error.retry_after
     if retry_after is not None:
         sent["retry-after"] = str(max(1, math.ceil(retry_after)))

@@ -29,6 +29,7 @@ from chassis.errors import ServiceError, as_service_error
 from chassis.grpc.policy import ContractMismatchError
 from chassis.http import parsing
 from chassis.http.answers import problem_answer
+from chassis.http.bodies import BodyReader
 from chassis.identity import Caller
 
 P = TypeVar("P")
@@ -157,6 +158,11 @@ class _Endpoint:
         # The handler gets what it asks for by name: call, body, query, headers, path parameters.
         self._wants = frozenset(inspect.signature(handler).parameters)
         self._path_parameters = tuple(_PATH_PARAMETER.findall(operation.path))
+        self._query = parsing.QueryReader(operation.query) if operation.query else None
+        self._headers = parsing.HeaderReader(operation.headers) if operation.headers else None
+        self._body = BodyReader(operation.body) if operation.body else None
+        # What anybody may read may be kept by anybody; everything else is somebody's own, its errors included.
+        self._cacheable = operation.anonymous and operation.method == "GET"
 
     async def __call__(self, request: Request) -> Response:
         started = time.perf_counter()
@@ -181,6 +187,8 @@ class _Endpoint:
             outcome = known.reason
             response = problem_answer(known, current.request_id)
         response.headers["x-request-id"] = current.request_id
+        if not self._cacheable:
+            response.headers["cache-control"] = "no-store"
         with context.serving(current):
             # Envoy's access log has every request; this line says why one failed.
             log = _log.debug if outcome == "OK" else _log.info
@@ -218,12 +226,15 @@ class _Endpoint:
             if not _UUID.fullmatch(value):
                 raise ServiceError("NOT_FOUND")
             wanted[name] = value.lower()
-        if operation.query is not None:
-            wanted["query"] = parsing.read_query(request, operation.query)
-        if operation.headers is not None:
-            wanted["headers"] = parsing.read_headers(request, operation.headers)
-        if operation.body is not None:
-            wanted["body"] = await parsing.read_body(request, operation.body, self._body_bytes)
+        if operation.refuses_idempotency_key and parsing.IDEMPOTENCY_KEY in request.headers:
+            # Taken in silence, it would promise what is not kept.
+            raise parsing.key_problem("IDEMPOTENCY_KEY_REFUSED", "is not taken by this operation")
+        if self._query is not None:
+            wanted["query"] = self._query.read(request)
+        if self._headers is not None:
+            wanted["headers"] = self._headers.read(request)
+        if self._body is not None:
+            wanted["body"] = self._body.read(await parsing.read_text(request, self._body_bytes))
         if "call" in self._wants:
             wanted["call"] = Call(request, principal)
         return wanted

@@ -1,38 +1,53 @@
-"""Reading a request by its contract: body, query, headers, and what the caller accepts."""
+"""Reading a request by its contract: body, query, headers, cookies, and what the caller accepts.
+
+Whatever is read here is a client's: each reading takes a time that grows with the text's length and no faster.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, inspect
 from starlette.requests import ClientDisconnect, Request
 
-from chassis.errors import FieldViolation, ServiceError
+from chassis.errors import FieldViolation, Place, ServiceError
+from chassis.http.conformance import Conformance, fields_of, is_date_time
 
 S = TypeVar("S", bound=Struct)
 
-# msgspec ends a message with the path of the offender: "… - at `$.items[0].quantity`".
-_LOCATION = re.compile(r"(.*) - at `(key in )?\$(.*)`$", re.DOTALL)
-_STEP = re.compile(r"\.([^.\[\]]+)|\[([^\]]*)\]")
-_FIELD = re.compile(r"`([^`]+)`")
+IDEMPOTENCY_KEY = "idempotency-key"
+# No number of a contract is longer; Python's int() takes a time that grows faster than the count of digits.
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
+# RFC 9110, section 12.4.2.
+_WEIGHT = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 
-async def read_body(request: Request, model: type[S], limit: int) -> S:
-    """The JSON body as `model`.
+async def read_text(request: Request, limit: int) -> bytearray:
+    """The body of a JSON request, of at most `limit` bytes.
 
     Raises:
-        ServiceError: UNSUPPORTED_MEDIA_TYPE, TOO_LARGE, MALFORMED_REQUEST (not JSON) or INVALID_ARGUMENT (not the
-            model), the last with a JSON pointer.
+        ServiceError: UNSUPPORTED_MEDIA_TYPE, UNSUPPORTED_CONTENT_CODING, TOO_LARGE, or MALFORMED_REQUEST (cut off).
     """
-    media_type, _, parameters = request.headers.get("content-type", "").partition(";")
-    if media_type.strip().lower() != "application/json":
-        raise ServiceError("UNSUPPORTED_MEDIA_TYPE")
-    if "charset" in parameters.lower() and "utf-8" not in parameters.lower():
-        raise ServiceError("UNSUPPORTED_MEDIA_TYPE", "JSON is UTF-8 (RFC 8259, section 8.1)")
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    media_type = coding = declared = ""
+    for name, value in request.scope["headers"]:
+        if name == b"content-type":
+            media_type = value.decode("latin-1").lower()
+        elif name == b"content-length":
+            declared = value.decode("latin-1")
+        elif name == b"content-encoding":
+            coding += value.decode("latin-1").strip().lower().removeprefix("identity")
+    if media_type != "application/json":
+        media_type, _, parameters = media_type.partition(";")
+        if media_type.strip() != "application/json":
+            raise ServiceError("UNSUPPORTED_MEDIA_TYPE")
+        if "charset" in parameters and "utf-8" not in parameters:
+            raise ServiceError("UNSUPPORTED_MEDIA_TYPE", "JSON is UTF-8 (RFC 8259, section 8.1)")
+    if coding:
+        raise ServiceError("UNSUPPORTED_CONTENT_CODING")
+    if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
         raise ServiceError("TOO_LARGE", f"at most {limit} bytes")
     body = bytearray()
     try:
@@ -42,66 +57,103 @@ async def read_body(request: Request, model: type[S], limit: int) -> S:
                 raise ServiceError("TOO_LARGE", f"at most {limit} bytes")
     except ClientDisconnect as error:
         raise ServiceError("MALFORMED_REQUEST", "the body ended early") from error
-    try:
-        return msgspec.json.decode(body, type=model)
-    except msgspec.ValidationError as error:
-        # The decoder stops at the first offence; what follows it may not even be JSON.
-        _require_json(body)
-        raise invalid(error) from None
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        _require_json(body)
-        raise
+    return body
 
 
-def _require_json(body: bytearray) -> None:
-    try:
-        msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise ServiceError("MALFORMED_REQUEST", f"the body is not JSON: {error}") from None
-    except RecursionError:
-        raise ServiceError("MALFORMED_REQUEST", "the body is nested too deeply") from None
+class _Parameters(Generic[S]):
+    """Makes `model` of named texts; compiled once for each operation."""
+
+    def __init__(self, model: type[S], place: Place, shown: Callable[[str], str]) -> None:
+        self._model = model
+        self._place = place
+        self._shown = shown
+        self._conformance = Conformance(model)
+        self._readings = {f.encode_name: read for f in fields_of(model) if (read := _reading(f.type))}
+
+    def of(self, values: dict[str, Any]) -> S:
+        """The model.
+
+        Raises:
+            ServiceError: INVALID_ARGUMENT, whose violations name the parameters.
+        """
+        for name, read in self._readings.items():
+            if name in values:
+                values[name] = read(values[name])
+        try:
+            return msgspec.convert(values, self._model)
+        except msgspec.ValidationError:
+            _, violations = self._conformance.of(values)
+            # A pointer to a member of the model is a slash and its name, which is the contract's.
+            named = (FieldViolation(self._shown(v.where[1:]), v.detail, self._place) for v in violations)
+            raise ServiceError("INVALID_ARGUMENT", violations=tuple(named)) from None
 
 
-def read_query(request: Request, model: type[S]) -> S:
-    """The query parameters as `model`; unknown ones are ignored, of repeated ones the last counts.
+def _reading(rule: inspect.Type) -> Callable[[str], Any] | None:
+    """What makes a value of a text, for what is no text itself; what it cannot read, the model refuses."""
+    if isinstance(rule, inspect.Metadata):
+        return _reading(rule.type)
+    if isinstance(rule, inspect.IntType):
+        return lambda text: int(text) if _INTEGER.fullmatch(text) else text
+    if isinstance(rule, inspect.BoolType):
+        return lambda text: {"true": True, "false": False}.get(text, text)
+    if isinstance(rule, inspect.DateTimeType):
+        # msgspec alone would take a number for a time, and a space for the T.
+        return lambda text: text if is_date_time(text) else None
+    return None
 
-    Raises:
-        ServiceError: INVALID_ARGUMENT, whose pointer is the parameter's name.
+
+class QueryReader(Generic[S]):
+    """Reads the query; unknown parameters are ignored, of repeated ones the last counts."""
+
+    def __init__(self, model: type[S]) -> None:
+        self._parameters = _Parameters(model, "parameter", str)
+
+    def read(self, request: Request) -> S:
+        """The query as the model; raises ServiceError INVALID_ARGUMENT."""
+        return self._parameters.of(dict(request.query_params))
+
+
+class HeaderReader(Generic[S]):
+    """Reads the headers that a model names; lines of one name are one list (RFC 9110, section 5.3)."""
+
+    def __init__(self, model: type[S]) -> None:
+        self._parameters = _Parameters(model, "header", header_name)
+        self._names = {name.encode(): name for name in model.__struct_encode_fields__}
+        self._needs_key = any(f.required and f.encode_name == IDEMPOTENCY_KEY for f in fields_of(model))
+
+    def read(self, request: Request) -> S:
+        """The headers as the model; raises ServiceError INVALID_ARGUMENT, or IDEMPOTENCY_KEY_REQUIRED."""
+        values: dict[str, Any] = {}
+        for raw, value in request.scope["headers"]:
+            if (name := self._names.get(raw)) is not None:
+                text = value.decode("latin-1")
+                values[name] = f"{values[name]}, {text}" if name in values else text
+        if self._needs_key and IDEMPOTENCY_KEY not in values:
+            raise key_problem("IDEMPOTENCY_KEY_REQUIRED", "is required")
+        return self._parameters.of(values)
+
+
+def key_problem(reason: str, detail: str) -> ServiceError:
+    """What is wrong with the Idempotency-Key (draft-ietf-httpapi-idempotency-key-header, section 2.7)."""
+    return ServiceError(reason, violations=(FieldViolation(header_name(IDEMPOTENCY_KEY), detail, "header"),))
+
+
+def header_name(name: str) -> str:
+    """A header's name as people write it: `if-match` is `If-Match`."""
+    return "-".join(part.capitalize() for part in name.split("-"))
+
+
+def read_cookie(request: Request, name: str) -> str:
+    """A cookie's value as it stands (RFC 6265, section 5.4), or nothing.
+
+    Starlette's own reading takes off quotes with the standard library's, whose time is quadratic (CVE-2024-7592).
     """
-    return _convert(dict(request.query_params), model)
-
-
-def read_headers(request: Request, model: type[S]) -> S:
-    """The headers that `model` names.
-
-    Raises:
-        ServiceError: INVALID_ARGUMENT, whose pointer is the header's name.
-    """
-    names = model.__struct_encode_fields__
-    return _convert({name: request.headers[name] for name in names if name in request.headers}, model)
-
-
-def _convert(values: dict[str, Any], model: type[S]) -> S:
-    try:
-        return msgspec.convert(values, model, strict=False)
-    except msgspec.ValidationError as error:
-        raise invalid(error) from None
-
-
-def invalid(error: msgspec.ValidationError) -> ServiceError:
-    """A decoder's complaint as INVALID_ARGUMENT with a JSON pointer (RFC 6901)."""
-    message, path = str(error), ""
-    if match := _LOCATION.match(message):
-        message, path = match[1], match[3]
-    pointer = "".join(f"/{_escape(step[1] or step[2])}" for step in _STEP.finditer(path))
-    # A missing or unknown field is reported at the object that should or should not have it.
-    if message.startswith("Object ") and (name := _FIELD.search(message)):
-        pointer += f"/{_escape(name[1])}"
-    return ServiceError("INVALID_ARGUMENT", violations=(FieldViolation(pointer, message),))
-
-
-def _escape(step: str) -> str:
-    return step.replace("~", "~0").replace("/", "~1")
+    for header in request.headers.getlist("cookie"):
+        for pair in header.split(";"):
+            key, _, value = pair.partition("=")
+            if key.strip() == name:
+                return value.strip()
+    return ""
 
 
 def accepts(request: Request, media_type: str) -> bool:
@@ -110,16 +162,16 @@ def accepts(request: Request, media_type: str) -> bool:
     if not header or header == "*/*":
         return True
     kind = media_type.partition("/")[0]
+    specificities = {media_type: 2, f"{kind}/*": 1, "*/*": 0}
     best: tuple[int, float] = (-1, 0.0)
     for item in header.split(","):
         name, *parameters = (part.strip().lower() for part in item.split(";"))
-        specificity = {media_type: 2, f"{kind}/*": 1, "*/*": 0}.get(name, -1)
+        specificity = specificities.get(name, -1)
+        if specificity < 0:
+            continue
         quality = 1.0
         for parameter in parameters:
             if parameter.startswith("q="):
-                try:
-                    quality = float(parameter[2:])
-                except ValueError:
-                    quality = 0.0
+                quality = float(parameter[2:]) if _WEIGHT.fullmatch(parameter[2:]) else 0.0
         best = max(best, (specificity, quality))
     return best[0] >= 0 and best[1] > 0

@@ -11,8 +11,24 @@ FactsAdditionalProperty: TypeAlias = Annotated[str, Meta(max_length=2000)]
 
 
 class FieldError(Struct, frozen=True, kw_only=True):
-    pointer: Annotated[str, Meta(description='JSON pointer (RFC 6901)', max_length=500)]
     detail: Annotated[str, Meta(max_length=500)]
+    pointer: (
+        Annotated[
+            str,
+            Meta(description='In the body, a JSON pointer (RFC 6901)', max_length=500),
+        ]
+        | UnsetType
+    ) = UNSET
+    parameter: (
+        Annotated[
+            str, Meta(description='The name of a query parameter', max_length=100)
+        ]
+        | UnsetType
+    ) = UNSET
+    header: (
+        Annotated[str, Meta(description='The name of a header', max_length=100)]
+        | UnsetType
+    ) = UNSET
 
 
 class Money(Struct, frozen=True, kw_only=True):
@@ -21,7 +37,17 @@ class Money(Struct, frozen=True, kw_only=True):
     ]
     currency: Annotated[
         str,
-        Meta(description='ISO 4217', max_length=3, min_length=3, pattern='^[A-Z]{3}$'),
+        Meta(description='ISO 4217', max_length=3, min_length=3, pattern='^[A-Z]{3}\\Z'),
+    ]
+
+
+class Price(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    amount_minor: Annotated[
+        int, Meta(description="In the currency's minor unit", ge=0, le=1000000000000)
+    ]
+    currency: Annotated[
+        str,
+        Meta(description='ISO 4217', max_length=3, min_length=3, pattern='^[A-Z]{3}\\Z'),
     ]
 
 
@@ -45,18 +71,18 @@ class RegisterRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Meta(
             max_length=254,
             min_length=3,
-            pattern='^[^@\\s\\x00-\\x1f\\x7f]+@[^@\\s\\x00-\\x1f\\x7f]+$',
+            pattern='^[^@\\s\\x00-\\x1f\\x7f]+@[^@\\s\\x00-\\x1f\\x7f]+\\Z',
         ),
     ]
-    password: Annotated[str, Meta(max_length=128, min_length=10, pattern='^[^\\x00]*$')]
+    password: Annotated[str, Meta(max_length=128, min_length=10, pattern='^[^\\x00]*\\Z')]
     display_name: Annotated[
-        str, Meta(max_length=100, min_length=1, pattern='^[^\\x00]*$')
+        str, Meta(max_length=100, min_length=1, pattern='^[^\\x00]*\\Z')
     ]
 
 
 class LoginRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    email: Annotated[str, Meta(max_length=254, min_length=1, pattern='^[^\\x00]*$')]
-    password: Annotated[str, Meta(max_length=128, min_length=1, pattern='^[^\\x00]*$')]
+    email: Annotated[str, Meta(max_length=254, min_length=1, pattern='^[^\\x00]*\\Z')]
+    password: Annotated[str, Meta(max_length=128, min_length=1, pattern='^[^\\x00]*\\Z')]
 
 
 class RefreshRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,16 +103,16 @@ class TokenPair(Struct, frozen=True, kw_only=True):
 
 class UpdateMeRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     display_name: Annotated[
-        str, Meta(max_length=100, min_length=1, pattern='^[^\\x00]*$')
+        str, Meta(max_length=100, min_length=1, pattern='^[^\\x00]*\\Z')
     ]
 
 
 class ChangePasswordRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     current_password: Annotated[
-        str, Meta(max_length=128, min_length=1, pattern='^[^\\x00]*$')
+        str, Meta(max_length=128, min_length=1, pattern='^[^\\x00]*\\Z')
     ]
     new_password: Annotated[
-        str, Meta(max_length=128, min_length=10, pattern='^[^\\x00]*$')
+        str, Meta(max_length=128, min_length=10, pattern='^[^\\x00]*\\Z')
     ]
 
 
@@ -129,24 +155,24 @@ class ProductPage(Struct, frozen=True, kw_only=True):
 
 class CreateProductRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sku: Annotated[
-        str, Meta(max_length=40, min_length=2, pattern='^[A-Z0-9][A-Z0-9-]{1,39}$')
+        str, Meta(max_length=40, min_length=2, pattern='^[A-Z0-9][A-Z0-9-]{1,39}\\Z')
     ]
-    name: Annotated[str, Meta(max_length=200, min_length=1, pattern='^[^\\x00]*$')]
-    price: Money
+    name: Annotated[str, Meta(max_length=200, min_length=1, pattern='^[^\\x00]*\\Z')]
+    price: Price
     initial_stock: Annotated[int, Meta(ge=0, le=1000000000)]
 
 
 class UpdateProductRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: (
-        Annotated[str, Meta(max_length=200, min_length=1, pattern='^[^\\x00]*$')]
+        Annotated[str, Meta(max_length=200, min_length=1, pattern='^[^\\x00]*\\Z')]
         | UnsetType
     ) = UNSET
-    price: Money | UnsetType = UNSET
+    price: Price | UnsetType = UNSET
 
 
 class StockAdjustment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     delta: Annotated[int, Meta(ge=-1000000000, le=1000000000)]
-    reason: Annotated[str, Meta(max_length=200, min_length=1, pattern='^[^\\x00]*$')]
+    reason: Annotated[str, Meta(max_length=200, min_length=1, pattern='^[^\\x00]*\\Z')]
 
 
 class OrderItem(Struct, frozen=True, kw_only=True):
@@ -175,7 +201,7 @@ class OrderPage(Struct, frozen=True, kw_only=True):
 
 class OrderLine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     product_id: Annotated[
-        str, Meta(pattern='^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')
+        str, Meta(pattern='^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\\Z')
     ]
     quantity: Annotated[int, Meta(ge=1, le=1000)]
 
@@ -191,23 +217,23 @@ class PaymentRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             description='The sandbox knows tok_approved, tok_declined, tok_timeout and tok_error',
             max_length=64,
             min_length=5,
-            pattern='^tok_[a-z0-9_]{1,60}$',
+            pattern='^tok_[a-z0-9_]{1,60}\\Z',
         ),
     ]
 
 
 class CancellationRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    reason: Annotated[str, Meta(max_length=200, min_length=1, pattern='^[^\\x00]*$')]
+    reason: Annotated[str, Meta(max_length=200, min_length=1, pattern='^[^\\x00]*\\Z')]
 
 
 class RefundRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    reason: Annotated[str, Meta(max_length=200, min_length=1, pattern='^[^\\x00]*$')]
+    reason: Annotated[str, Meta(max_length=200, min_length=1, pattern='^[^\\x00]*\\Z')]
 
 
 class ShipmentRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    carrier: Annotated[str, Meta(max_length=100, min_length=1, pattern='^[^\\x00]*$')]
+    carrier: Annotated[str, Meta(max_length=100, min_length=1, pattern='^[^\\x00]*\\Z')]
     tracking_number: Annotated[
-        str, Meta(max_length=100, min_length=1, pattern='^[^\\x00]*$')
+        str, Meta(max_length=100, min_length=1, pattern='^[^\\x00]*\\Z')
     ]
 
 

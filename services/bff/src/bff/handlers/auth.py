@@ -7,6 +7,7 @@ from chassis.errors import ServiceError
 from chassis.grpc import client
 from chassis.http.answers import empty_answer, json_answer
 from chassis.http.application import Call
+from chassis.http.parsing import read_cookie
 from chassis.tokens import TokenVerifier
 from contracts.http import models, operations
 from contracts.user.v1 import session_pb2, user_pb2
@@ -61,7 +62,7 @@ class AuthHandlers:
         by_cookie = body.refresh_token is UNSET
         if by_cookie:
             self._origins.check(call.request)
-        presented = call.request.cookies.get(REFRESH_COOKIE, "") if body.refresh_token is UNSET else body.refresh_token
+        presented = read_cookie(call.request, REFRESH_COOKIE) if body.refresh_token is UNSET else body.refresh_token
         request = session_pb2.RefreshRequest(refresh_token=presented, client=_client(call.request))
         # Repeated by the same client, it is answered alike.
         grant = await client.call(self._sessions.Refresh, request, retry=True)

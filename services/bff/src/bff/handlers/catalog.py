@@ -68,5 +68,5 @@ class CatalogHandlers:
         return json_answer(shapes.product(product), version=product.version)
 
 
-def _money(value: models.Money) -> money_pb2.Money:
+def _money(value: models.Price) -> money_pb2.Money:
     return money_pb2.Money(amount_minor=value.amount_minor, currency=value.currency)

@@ -144,6 +144,6 @@ def _timestamp(name: str, value: datetime | UnsetType) -> Timestamp | None:
         message.FromDatetime(value)
     except (ValueError, OverflowError):
         # The first and last days of the calendar, in a zone that puts them outside of it.
-        violation = FieldViolation(f"/{name}", "is out of range")
+        violation = FieldViolation(name, "is out of range", "parameter")
         raise ServiceError("INVALID_ARGUMENT", violations=(violation,)) from None
     return message

@@ -217,15 +217,16 @@ class TestIdempotency:
             "/v1/orders", json=body, headers=[(k.encode(), v.encode("latin-1")) for k, v in headers.items()]
         )
         assert response.status_code == 422
-        assert response.json()["errors"][0]["pointer"] == "/idempotency-key"
+        assert response.json()["errors"][0]["header"] == "Idempotency-Key"
 
     async def test_the_key_is_required(self, people: People) -> None:
         client, _ = await people.newcomer()
         body = {"items": [{"product_id": str(uuid.uuid4()), "quantity": 1}]}
         headers = {"authorization": f"Bearer {client.access_token}"}
         response = await people.http.post("/v1/orders", json=body, headers=headers)
-        assert response.status_code == 422
-        assert response.json()["errors"][0]["pointer"] == "/idempotency-key"
+        assert response.status_code == 400
+        assert response.json()["type"] == "urn:backend:problem:idempotency-key-required"
+        assert response.json()["errors"] == [{"header": "Idempotency-Key", "detail": "is required"}]
 
 
 class TestStock:

@@ -143,8 +143,8 @@ def header_name(name: str) -> str:
     return "-".join(part.capitalize() for part in name.split("-"))
 
 
-def read_cookie(request: Request, name: str) -> str:
-    """A cookie's value as it stands (RFC 6265, section 5.4), or nothing.
+def read_cookie(request: Request, name: str) -> str | None:
+    """A cookie's value as it stands (RFC 6265, section 5.4), or None.
 
     Starlette's own reading takes off quotes with the standard library's, whose time is quadratic (CVE-2024-7592).
     """
@@ -153,7 +153,7 @@ def read_cookie(request: Request, name: str) -> str:
             key, _, value = pair.partition("=")
             if key.strip() == name:
                 return value.strip()
-    return ""
+    return None
 
 
 def accepts(request: Request, media_type: str) -> bool:

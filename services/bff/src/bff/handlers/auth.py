@@ -62,7 +62,9 @@ class AuthHandlers:
         by_cookie = body.refresh_token is UNSET
         if by_cookie:
             self._origins.check(call.request)
-        presented = read_cookie(call.request, REFRESH_COOKIE) if body.refresh_token is UNSET else body.refresh_token
+        presented = (
+            read_cookie(call.request, REFRESH_COOKIE) or "" if body.refresh_token is UNSET else body.refresh_token
+        )
         request = session_pb2.RefreshRequest(refresh_token=presented, client=_client(call.request))
         # Repeated by the same client, it is answered alike.
         grant = await client.call(self._sessions.Refresh, request, retry=True)
@@ -70,7 +72,7 @@ class AuthHandlers:
 
     async def logout(self, call: Call[Principal]) -> Response:
         """POST /v1/auth/logout: ends the session of the access token and that of the cookie, whichever there is."""
-        cookie = call.request.cookies.get(REFRESH_COOKIE)
+        cookie = read_cookie(call.request, REFRESH_COOKIE)
         if cookie is None:
             await self._log_out(call.request)
             return empty_answer()
@@ -97,7 +99,7 @@ def _client(request: Request) -> session_pb2.Client:
     return session_pb2.Client(
         user_agent=request.headers.get("user-agent", "")[:300],
         address=client_address(request)[:64],
-        device_token=request.cookies.get(DEVICE_COOKIE, "")[:128],
+        device_token=(read_cookie(request, DEVICE_COOKIE) or "")[:128],
     )
 
 

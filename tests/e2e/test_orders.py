@@ -71,9 +71,80 @@ async def test_a_refund_gives_the_stock_back(people: People) -> None:
     product = await people.product(stock=5)
     order = await paid_order(people, client, product)
     assert await available(people, product) == 4
-    refunded = await support.refund_order(order.id, models.RefundRequest(reason="broken"))
+    refunded = await support.refund_order(order.id, models.RefundRequest(reason="broken"), idempotency_key=new_key())
     assert refunded.data.status == "refunded"
     assert await available(people, product) == 5
+
+
+@pytest.mark.parametrize(
+    ("delivered", "restock", "back"), [(False, None, 0), (True, None, 0), (True, True, 1), (False, True, 1)]
+)
+async def test_what_was_shipped_is_refunded_and_goes_back_into_stock_only_when_told(
+    people: People, delivered: bool, restock: bool | None, back: int
+) -> None:
+    client, _ = await people.newcomer()
+    support = await people.role("support")
+    product = await people.product(stock=5)
+    order = await paid_order(people, client, product)
+    await support.ship_order(order.id, SHIPMENT)
+    if delivered:
+        await support.deliver_order(order.id)
+    body = models.RefundRequest(reason="lost") if restock is None else models.RefundRequest("lost", restock)
+    key = new_key()
+    refunded = await support.refund_order(order.id, body, idempotency_key=key)
+    assert (refunded.status, refunded.data.status) == (200, "refunded")
+    assert await available(people, product) == 4 + back
+    again = await support.refund_order(order.id, body, idempotency_key=key)
+    assert (again.status, again.data, again.headers["idempotency-replayed"]) == (200, refunded.data, "true")
+    refund = (await support.get_refund(order.id)).data
+    assert (refund.status, refund.restock, refund.attempts) == ("succeeded", bool(restock), 1)
+    assert (await client.get_my_overview()).data.spent == []
+
+
+async def test_a_refund_that_the_provider_does_not_make_is_under_way_until_it_does(people: People) -> None:
+    client, _ = await people.newcomer()
+    support = await people.role("support")
+    order = await people.order(client, (await people.product(), 1))
+    token = models.PaymentRequest(payment_token="tok_refund_error")
+    await client.pay_order(order.id, token, idempotency_key=new_key())
+    key = new_key()
+    body = models.RefundRequest(reason="no")
+    accepted = await support.refund_order(order.id, body, idempotency_key=key)
+    assert (accepted.status, accepted.data.status) == (202, "refunding")
+    assert (await client.get_order(order.id)).data.status == "refunding"
+    assert [o.id for o in (await support.list_all_orders(status="refunding")).data.items].count(order.id) == 1
+    refund = (await support.get_refund(order.id)).data
+    assert (refund.status, refund.attempts, bool(refund.last_error)) == ("pending", 1, True)
+    for call in (
+        support.ship_order(order.id, SHIPMENT),
+        support.refund_order(order.id, body, idempotency_key=new_key()),
+        client.cancel_order(order.id, models.CancellationRequest(reason="no")),
+    ):
+        error = await refused(call)
+        assert (error.status, error.problem and error.problem.type) == (409, "urn:backend:problem:illegal-transition")
+    database = await people.platform.database("orderdb")
+    await database.execute("UPDATE refunds SET next_attempt_at = now() WHERE order_id = $1", uuid.UUID(order.id))
+    await database.close()
+    async with asyncio.timeout(10):
+        while (await client.get_order(order.id)).data.status != "refunded":
+            await asyncio.sleep(0.1)
+    answer = await support.refund_order(order.id, body, idempotency_key=key)
+    assert (answer.status, answer.data.status) == (200, "refunded")
+    history = (await support.get_order_history(order.id)).data.items
+    assert [t.to_status for t in history] == ["pending_payment", "paid", "refunding", "refunded"]
+
+
+async def test_a_refund_that_the_provider_refuses_is_seen_and_asked_for_again(people: People) -> None:
+    client, _ = await people.newcomer()
+    support = await people.role("support")
+    order = await people.order(client, (await people.product(), 1))
+    token = models.PaymentRequest(payment_token="tok_refund_refused")
+    await client.pay_order(order.id, token, idempotency_key=new_key())
+    body, key = models.RefundRequest(reason="no"), new_key()
+    assert (await support.refund_order(order.id, body, idempotency_key=key)).status == 202
+    refund = (await support.get_refund(order.id)).data
+    assert (refund.status, isinstance(refund.next_attempt_at, datetime)) == ("refused", True)
+    assert (await support.refund_order(order.id, body, idempotency_key=key)).data.status == "refunding"
 
 
 async def test_a_cancellation_gives_the_stock_back(people: People) -> None:
@@ -366,7 +437,7 @@ async def test_a_stale_if_match_changes_nothing(people: People) -> None:
         client.cancel_order(order.id, models.CancellationRequest(reason="no"), if_match='"1"'),
         support.ship_order(order.id, SHIPMENT, if_match='"1"'),
         support.deliver_order(order.id, if_match='"1"'),
-        support.refund_order(order.id, models.RefundRequest(reason="no"), if_match='"1"'),
+        support.refund_order(order.id, models.RefundRequest(reason="no"), idempotency_key=new_key(), if_match='"1"'),
     ):
         assert (await refused(call)).status == 412
     assert (await client.get_order(order.id)).data == order
@@ -387,12 +458,11 @@ async def test_the_state_machine_refuses_everything_else(people: People) -> None
     illegal = [
         support.ship_order(pending.id, SHIPMENT),
         support.deliver_order(pending.id),
-        support.refund_order(pending.id, refund),
+        support.refund_order(pending.id, refund, idempotency_key=new_key()),
         client.cancel_order(paid.id, reason),
         support.deliver_order(paid.id),
         client.pay_order(paid.id, APPROVED, idempotency_key=new_key()),
         support.ship_order(shipped.id, SHIPMENT),
-        support.refund_order(shipped.id, refund),
         client.pay_order(cancelled.id, APPROVED, idempotency_key=new_key()),
         client.cancel_order(cancelled.id, reason),
     ]

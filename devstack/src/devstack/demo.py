@@ -147,7 +147,9 @@ async def _orders(
         await support.deliver_order(delivered)
     refunded = await place("refunded")
     async with _already_done_is_fine():
-        await support.refund_order(refunded, models.RefundRequest(reason="Arrived broken"))
+        await support.refund_order(
+            refunded, models.RefundRequest(reason="Arrived broken"), idempotency_key="demo-refund"
+        )
     cancelled = await place("cancelled", paid=False)
     async with _already_done_is_fine():
         await customer.cancel_order(cancelled, models.CancellationRequest(reason="Changed my mind"))

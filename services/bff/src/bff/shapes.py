@@ -16,6 +16,9 @@ ORDER_STATUS: dict[int, Any] = {
     number: name.removeprefix("ORDER_STATUS_").lower() for name, number in order_pb2.OrderStatus.items()
 }
 ORDER_STATUS_NUMBER = {name: cast("order_pb2.OrderStatus.ValueType", n) for n, name in ORDER_STATUS.items()}
+REFUND_STATUS: dict[int, Any] = {
+    number: name.removeprefix("REFUND_STATUS_").lower() for name, number in order_pb2.RefundStatus.items()
+}
 USER_STATUS: dict[int, Any] = {
     number: name.removeprefix("USER_STATUS_").lower() for name, number in user_pb2.UserStatus.items()
 }
@@ -84,6 +87,22 @@ def order(value: order_pb2.Order) -> models.Order:
         total=money(value.total),
         version=value.version,
         created_at=moment(value.created_at),
+        updated_at=moment(value.updated_at),
+    )
+
+
+def refund(value: order_pb2.Refund) -> models.Refund:
+    """How a refund stands."""
+    return models.Refund(
+        order_id=value.order_id,
+        status=REFUND_STATUS[value.status],
+        restock=value.restock,
+        reason=value.reason,
+        actor_id=value.actor_id,
+        attempts=value.attempts,
+        last_error=value.last_error or None,
+        next_attempt_at=moment(value.next_attempt_at) if value.HasField("next_attempt_at") else None,
+        requested_at=moment(value.requested_at),
         updated_at=moment(value.updated_at),
     )
 

@@ -24,8 +24,22 @@ FROM orders JOIN order_items ON order_items.order_id = orders.id
 WHERE orders.id = $1
 ORDER BY order_items.line_no;
 
+-- name: GetOrderVersion :many
+-- An order as a version left it, one row for each line: only status, version and time of change ever change, and the
+-- history has them all.
+SELECT sqlc.embed(orders), sqlc.embed(order_items), order_transitions.to_status, order_transitions.occurred_at
+FROM orders
+JOIN order_items ON order_items.order_id = orders.id
+JOIN order_transitions ON order_transitions.order_id = orders.id AND order_transitions.version = sqlc.arg(version)
+WHERE orders.id = sqlc.arg(id)
+ORDER BY order_items.line_no;
+
 -- name: LockOrder :one
 SELECT * FROM orders WHERE id = $1 FOR UPDATE;
+
+-- name: LockOrderIfFree :one
+-- Null as well when somebody else has locked it: what is in somebody's hands need not be waited for.
+SELECT * FROM orders WHERE id = $1 FOR UPDATE SKIP LOCKED;
 
 -- name: UpdateOrderStatus :exec
 UPDATE orders SET status = $2, version = $3, updated_at = $4 WHERE id = $1;
@@ -46,17 +60,18 @@ SELECT * FROM order_items WHERE order_id = ANY(sqlc.arg(order_ids)::uuid[]) ORDE
 
 -- name: SumSpending :many
 SELECT currency, sum(total_minor)::bigint AS total_minor FROM orders
-WHERE user_id = $1 AND status IN ('paid', 'shipped', 'delivered')
+WHERE user_id = $1 AND status IN ('paid', 'shipped', 'delivered', 'refunding')
 GROUP BY currency ORDER BY currency;
 
 -- name: ListTransitions :many
 SELECT * FROM order_transitions WHERE order_id = $1 ORDER BY version;
 
--- name: LockExpiredOrders :many
--- Rows another replica is already expiring are skipped, not waited for. Orders being paid have to be left out by a
--- second statement: this one's snapshot may be older than the payment.
-SELECT * FROM orders
+-- name: ListExpiredOrders :many
+-- Unpaid orders whose time is up, after the keyset (expires_at, id); not those being paid right now.
+SELECT id, expires_at FROM orders
 WHERE status = 'pending_payment' AND expires_at <= sqlc.arg(now)
-ORDER BY expires_at
-LIMIT sqlc.arg(row_limit)
-FOR UPDATE SKIP LOCKED;
+  AND (sqlc.narg(after_expires_at)::timestamptz IS NULL
+       OR (expires_at, id) > (sqlc.narg(after_expires_at)::timestamptz, sqlc.narg(after_id)::uuid))
+  AND NOT EXISTS (SELECT FROM payments WHERE payments.order_id = orders.id AND payments.status = 'processing')
+ORDER BY expires_at, id
+LIMIT sqlc.arg(row_limit);

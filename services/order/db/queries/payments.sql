@@ -14,10 +14,21 @@ SELECT * FROM payments WHERE order_id = $1 AND status = 'approved';
 -- name: FinishPayment :exec
 UPDATE payments SET status = $2, updated_at = $3 WHERE id = $1;
 
--- name: ListStuckPayments :many
--- Attempts whose process died, or whose provider never answered, before an outcome was recorded.
-SELECT * FROM payments WHERE status = 'processing' AND created_at <= sqlc.arg(created_before)
-ORDER BY created_at LIMIT sqlc.arg(row_limit);
+-- name: ClaimStuckPayments :many
+-- Attempts whose process died, or whose provider never answered, before an outcome was recorded. Put off before the
+-- provider is asked: one that cannot be settled holds up no other.
+UPDATE payments
+SET checks = checks + 1,
+    next_check_at = sqlc.arg(now)::timestamptz + least(interval '15 seconds' * 2 ^ least(checks, 12), interval '1 hour')
+WHERE id IN (
+    SELECT stuck.id FROM payments AS stuck
+    WHERE stuck.status = 'processing' AND stuck.created_at <= sqlc.arg(created_before)
+      AND (stuck.next_check_at IS NULL OR stuck.next_check_at <= sqlc.arg(now)::timestamptz)
+    ORDER BY stuck.created_at
+    LIMIT sqlc.arg(row_limit)
+    FOR UPDATE SKIP LOCKED
+)
+RETURNING *;
 
 -- name: ClaimKey :one
 -- Lock and look in one round trip. The lock is held until the transaction ends; not locked: another transaction runs
@@ -32,6 +43,9 @@ INSERT INTO idempotency_keys (user_id, key, request_hash, response, created_at)
 VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (user_id, key) DO NOTHING;
 
+-- name: GetIdempotentResponse :one
+SELECT response FROM idempotency_keys WHERE user_id = $1 AND key = $2;
+
 -- name: SetIdempotentResponse :exec
 UPDATE idempotency_keys SET response = $3 WHERE user_id = $1 AND key = $2;
 
@@ -39,16 +53,17 @@ UPDATE idempotency_keys SET response = $3 WHERE user_id = $1 AND key = $2;
 DELETE FROM idempotency_keys WHERE created_at < sqlc.arg(created_before);
 
 -- name: InsertSandboxCharge :one
-INSERT INTO payment_sandbox_charges (reference, amount_minor, currency, approved)
-VALUES ($1, $2, $3, $4)
+INSERT INTO payment_sandbox_charges (reference, amount_minor, currency, approved, payment_token)
+VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (reference) DO UPDATE SET reference = EXCLUDED.reference
 RETURNING *;
 
 -- name: GetSandboxCharge :one
 SELECT * FROM payment_sandbox_charges WHERE reference = $1;
 
--- name: RefundSandboxCharge :execrows
-UPDATE payment_sandbox_charges SET refunded = true WHERE reference = $1 AND approved;
+-- name: TrySandboxRefund :one
+-- One more call to refund a charge; null when there is none to refund.
+UPDATE payment_sandbox_charges SET refund_tries = refund_tries + 1 WHERE reference = $1 AND approved RETURNING *;
 
--- name: ListOrdersBeingPaid :many
-SELECT order_id FROM payments WHERE order_id = ANY(sqlc.arg(order_ids)::uuid[]) AND status = 'processing';
+-- name: RefundSandboxCharge :exec
+UPDATE payment_sandbox_charges SET refunded = true WHERE reference = $1 AND approved;

@@ -26,10 +26,12 @@ from order_service.gateways.payment_sandbox import PaymentSandbox
 from order_service.handlers.catalog import CatalogHandlers
 from order_service.handlers.orders import OrderHandlers
 from order_service.service.catalog import CatalogUseCases
-from order_service.service.orders import Caches, OrderUseCases
+from order_service.service.orders import OrderUseCases
 from order_service.service.payments import PaymentUseCases
+from order_service.service.refunds import RefundUseCases
 from order_service.service.replay import ReplayCache
 from order_service.service.sweep import Sweep
+from order_service.service.transitions import Caches, Transitions
 from order_service.settings import Settings
 
 
@@ -65,34 +67,36 @@ def build(settings: Settings, database: Database, client: PipelinedClient) -> Se
         orders=VersionedCache(client, "order:order:", settings.order_cache_seconds),
         products=VersionedCache(client, "order:product:", settings.order_cache_seconds),
     )
+    transitions = Transitions(caches, now)
     replays = ReplayCache(client, retention.total_seconds())
     gateway = PaymentSandbox(database, settings.payment_timeout_seconds)
     orders = OrderUseCases(
         database=database,
-        caches=caches,
+        transitions=transitions,
         replays=replays,
-        gateway=gateway,
         now=now,
         new_id=uuid7,
         payment_window=timedelta(seconds=settings.payment_window_seconds),
     )
     payments = PaymentUseCases(
         database=database,
-        caches=caches,
+        transitions=transitions,
         replays=replays,
         gateway=gateway,
         now=now,
         new_id=uuid7,
         answer_time=timedelta(seconds=settings.payment_timeout_seconds),
     )
+    refunds = RefundUseCases(database=database, transitions=transitions, gateway=gateway, now=now)
     catalog = CatalogUseCases(database=database, cache=caches.products, now=now, new_id=uuid7)
     cursors = CursorSigner(settings.cursor_secret.get_secret_value())
     return Servicers(
-        orders=OrderHandlers(orders, payments, caches, cursors),
+        orders=OrderHandlers(orders, payments, refunds, caches, cursors),
         catalog=CatalogHandlers(catalog, caches.products, cursors),
         sweep=Sweep(
             orders=orders,
             payments=payments,
+            refunds=refunds,
             database=database,
             now=now,
             interval=settings.sweep_interval_seconds,

@@ -9,7 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import msgspec
+import order_races
 import pytest
 from chassis.cache import VersionedCache
 from chassis.database import Database
@@ -17,19 +20,23 @@ from chassis.ids import uuid7
 from chassis.valkey import PipelinedClient
 from order_service.domain.errors import (
     IdempotencyKeyReusedError,
+    IllegalTransitionError,
     NotFoundError,
     PaymentDeclinedError,
     RequestInProgressError,
 )
 from order_service.domain.money import Money
-from order_service.domain.order import OrderStatus
+from order_service.domain.order import Order, OrderStatus
 from order_service.domain.product import Product
 from order_service.gateways.payment import Outcome as Charge
+from order_service.gateways.payment import PaymentGateway, RefundOutcome
 from order_service.gateways.payment_sandbox import PaymentSandbox
-from order_service.repository import idempotency, orders, products
-from order_service.service.orders import Actor, Caches, OrderUseCases
-from order_service.service.payments import PaymentUseCases
+from order_service.repository import idempotency, orders, payments, products
+from order_service.service.orders import EXPIRY_BATCH, Actor, OrderUseCases
+from order_service.service.payments import STUCK_BATCH, PaymentUseCases
+from order_service.service.refunds import DUE_BATCH, RefundUseCases
 from order_service.service.replay import Keyed, ReplayCache
+from order_service.service.transitions import Caches, Transitions
 
 from conftest import Platform
 from devstack import postgres, services
@@ -73,12 +80,14 @@ async def replicas(platform: Platform, database: Database) -> AsyncIterator[tupl
             made.append(
                 OrderUseCases(
                     database=database,
-                    caches=Caches(
-                        VersionedCache(client, "order:order:", 60),
-                        VersionedCache(client, "order:product:", 60),
+                    transitions=Transitions(
+                        Caches(
+                            VersionedCache(client, "order:order:", 60),
+                            VersionedCache(client, "order:product:", 60),
+                        ),
+                        clock,
                     ),
                     replays=ReplayCache(client, 60),
-                    gateway=PaymentSandbox(database, 1),
                     now=clock,
                     new_id=uuid7,
                     payment_window=timedelta(minutes=15),
@@ -175,10 +184,15 @@ async def test_pages_follow_each_other_without_gap_or_repetition(database: Datab
 
 async def test_the_sandbox_charges_a_reference_once_whatever_is_asked_again(database: Database) -> None:
     sandbox, reference = PaymentSandbox(database, 1), uuid7()
-    assert await sandbox.find(reference) is None
     assert await sandbox.charge(reference, Money(1, "EUR"), "tok_declined") is Charge.DECLINED
     assert await sandbox.charge(reference, Money(1, "EUR"), "tok_approved") is Charge.DECLINED
-    assert await sandbox.find(reference) is Charge.DECLINED
+    assert await sandbox.resolve(reference) is Charge.DECLINED
+
+
+async def test_a_charge_that_was_resolved_before_it_arrived_takes_no_money(database: Database) -> None:
+    sandbox, reference = PaymentSandbox(database, 1), uuid7()
+    assert await sandbox.resolve(reference) is None
+    assert await sandbox.charge(reference, Money(1, "EUR"), "tok_approved") is Charge.DECLINED
 
 
 async def test_the_service_role_has_rows_and_no_schema(database: Database) -> None:
@@ -213,11 +227,11 @@ class SlowWay:
             await self.meanwhile()
         return outcome
 
-    async def find(self, reference: uuid.UUID) -> Charge | None:
-        return await self._sandbox.find(reference)
+    async def resolve(self, reference: uuid.UUID) -> Charge | None:
+        return await self._sandbox.resolve(reference)
 
-    async def refund(self, reference: uuid.UUID) -> None:
-        await self._sandbox.refund(reference)
+    async def refund(self, reference: uuid.UUID) -> RefundOutcome:
+        return await self._sandbox.refund(reference)
 
 
 @pytest.mark.parametrize("token", ["tok_approved", "tok_declined"])
@@ -226,9 +240,9 @@ async def test_an_outcome_that_somebody_else_recorded_is_answered_from_the_key(
 ) -> None:
     clock, (one, _) = replicas
     gateway = SlowWay(PaymentSandbox(database, 1))
-    payments = PaymentUseCases(
+    paying = PaymentUseCases(
         database=database,
-        caches=one._caches,
+        transitions=one._transitions,
         replays=one._replays,
         gateway=gateway,
         now=clock,
@@ -238,13 +252,235 @@ async def test_an_outcome_that_somebody_else_recorded_is_answered_from_the_key(
     user, product = uuid7(), await new_product(database, stock=1)
     order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
     request = Keyed(user, "key-payment", b"p" * 32)
-    gateway.meanwhile = lambda: payments.settle_stuck(timedelta(seconds=-60))
-    with pytest.raises(RequestInProgressError):
-        await payments.pay(request, order.id, token, None)
-    gateway.meanwhile = None
+    gateway.meanwhile = lambda: paying.settle_stuck(timedelta(seconds=-60))
     if token == "tok_declined":
-        with pytest.raises(PaymentDeclinedError):
-            await payments.pay(request, order.id, token, None)
+        for _ in range(2):
+            with pytest.raises(PaymentDeclinedError):
+                await paying.pay(request, order.id, token, None)
     else:
-        paid, replayed = await payments.pay(request, order.id, token, None)
-        assert (paid.status, replayed) == (OrderStatus.PAID, True)
+        paid, _ = await paying.pay(request, order.id, token, None)
+        again, replayed = await paying.pay(request, order.id, token, None)
+        assert (paid.status, again, replayed) == (OrderStatus.PAID, paid, True)
+
+
+async def test_a_payment_that_waited_for_the_same_payment_answers_as_it_did(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    """Two requests with one key, a few milliseconds apart: the second waits for the order, which is then paid."""
+    clock, (one, two) = replicas
+    gateway = SlowWay(PaymentSandbox(database, 1))
+    first, second = (
+        PaymentUseCases(
+            database=database,
+            transitions=replica._transitions,
+            replays=replica._replays,
+            gateway=gateway,
+            now=clock,
+            new_id=uuid7,
+            answer_time=timedelta(seconds=1),
+        )
+        for replica in (one, two)
+    )
+    user, product = uuid7(), await new_product(database, stock=1)
+    order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
+    request = Keyed(user, "key-payment", b"p" * 32)
+    waiting: list[asyncio.Task[tuple[Order, bool]]] = []
+
+    async def while_the_order_is_locked() -> None:
+        waiting.append(asyncio.create_task(second.pay(request, order.id, "tok_approved", None)))
+        async with database.connection() as connection:
+            while not await connection.fetch("SELECT FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+
+    apply = one._transitions.apply
+
+    async def slowly(*args: Any, **options: Any) -> Order:
+        changed = await apply(*args, **options)
+        await while_the_order_is_locked()
+        return changed
+
+    one._transitions.apply = slowly  # type: ignore[method-assign]
+    paid, replayed = await first.pay(request, order.id, "tok_approved", None)
+    assert (paid.status, replayed) == (OrderStatus.PAID, False)
+    assert await waiting[0] == (paid, True)
+
+
+def refunds_of(database: Database, one: OrderUseCases, clock: Clock, gateway: PaymentGateway) -> RefundUseCases:
+    return RefundUseCases(database=database, transitions=one._transitions, gateway=gateway, now=clock)
+
+
+def payments_of(database: Database, one: OrderUseCases, clock: Clock, gateway: PaymentGateway) -> PaymentUseCases:
+    return PaymentUseCases(
+        database=database,
+        transitions=one._transitions,
+        replays=one._replays,
+        gateway=gateway,
+        now=clock,
+        new_id=uuid7,
+        answer_time=timedelta(seconds=1),
+    )
+
+
+class Broken:
+    """A provider of whom some references cannot be asked."""
+
+    def __init__(self, sandbox: PaymentSandbox) -> None:
+        self._sandbox = sandbox
+        self.poison: set[uuid.UUID] = set()
+
+    async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> Charge:
+        return await self._sandbox.charge(reference, amount, payment_token)
+
+    async def resolve(self, reference: uuid.UUID) -> Charge | None:
+        if reference in self.poison:
+            raise ZeroDivisionError
+        return await self._sandbox.resolve(reference)
+
+    async def refund(self, reference: uuid.UUID) -> RefundOutcome:
+        if reference in self.poison:
+            raise ZeroDivisionError
+        return await self._sandbox.refund(reference)
+
+
+async def test_open_payments_of_older_orders_keep_no_other_order_from_expiring(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    clock, (one, _) = replicas
+    product, older = await new_product(database, stock=200), []
+    for number in range(EXPIRY_BATCH + 5):
+        order, _ = await one.create(Keyed(uuid7(), f"key-{number:08}", b"h" * 32), [(product.id, 1)])
+        older.append(order.id)
+        async with database.transaction() as connection:
+            attempt = payments.Attempt(uuid7(), order.id, order.user_id, f"pay-{number:08}", "tok_approved")
+            await payments.begin(connection, attempt, clock.now)
+    clock.now += timedelta(seconds=1)
+    late, _ = await one.create(Keyed(uuid7(), "key-late", b"h" * 32), [(product.id, 1)])
+    clock.now += timedelta(minutes=16)
+    assert await one.expire() == 1
+    assert (await one.get(late.id, Actor(uuid7(), sees_any=True))).status is OrderStatus.EXPIRED
+    assert (await one.get(older[0], Actor(uuid7(), sees_any=True))).status is OrderStatus.PENDING_PAYMENT
+
+
+async def test_an_order_that_cannot_be_expired_keeps_no_other_from_it(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    clock, (one, _) = replicas
+    product, placed = await new_product(database, stock=200), []
+    for number in range(EXPIRY_BATCH + 5):
+        order, _ = await one.create(Keyed(uuid7(), f"key-{number:08}", b"h" * 32), [(product.id, 1)])
+        placed.append(order)
+    # A row that is in the way of the next one of its history.
+    async with database.connection() as connection:
+        for order in placed[:-1]:
+            await connection.execute(
+                "INSERT INTO order_transitions (order_id, version, to_status, reason, occurred_at) "
+                "VALUES ($1, 2, 'expired', 'poison', now())",
+                order.id,
+            )
+    clock.now += timedelta(minutes=16)
+    assert await one.expire() == 1
+    assert (await one.get(placed[-1].id, Actor(uuid7(), sees_any=True))).status is OrderStatus.EXPIRED
+
+
+async def test_payments_and_refunds_that_cannot_be_finished_keep_no_other_from_it(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    clock, (one, _) = replicas
+    gateway = Broken(PaymentSandbox(database, 1))
+    paying, refunding = payments_of(database, one, clock, gateway), refunds_of(database, one, clock, gateway)
+    product, last = await new_product(database, stock=200), None
+    count = max(STUCK_BATCH, DUE_BATCH) + 5
+    for number in range(count):
+        order, _ = await one.create(Keyed(uuid7(), f"key-{number:08}", b"h" * 32), [(product.id, 1)])
+        last = payments.Attempt(uuid7(), order.id, order.user_id, f"pay-{number:08}", "tok_approved")
+        async with database.transaction() as connection:
+            await payments.begin(connection, last, clock.now)
+        await gateway.charge(last.id, order.total, "tok_approved")
+        if number < count - 1:
+            gateway.poison.add(last.id)
+    clock.now += timedelta(minutes=1)
+    assert last is not None
+    assert await paying.settle_stuck(timedelta(seconds=30)) == 1
+    anybody = Actor(uuid7(), sees_any=True)
+    assert (await one.get(last.order_id, anybody)).status is OrderStatus.PAID
+    poison, gateway.poison = gateway.poison, set()
+    clock.now += timedelta(minutes=5)
+    assert await paying.settle_stuck(timedelta(seconds=30)) == count - 1
+    async with database.connection() as connection:
+        for order in await orders.page(connection, orders.OrderFilter(), None, 100):
+            gateway.poison = {row["id"] for row in await connection.fetch("SELECT id FROM payments")}
+            with pytest.raises(ZeroDivisionError):
+                await refunding.refund(
+                    Keyed(anybody.user_id, f"refund-{order.id}", b"r" * 32), order.id, "no", None, None
+                )
+    gateway.poison = poison
+    clock.now += timedelta(minutes=1)
+    assert await refunding.finish_due() == 1
+    assert (await one.get(last.order_id, anybody)).status is OrderStatus.REFUNDED
+
+
+async def test_a_refund_whose_process_died_is_finished_by_the_sweep_and_answered_under_its_key(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    clock, (one, _) = replicas
+    gateway = Broken(PaymentSandbox(database, 1))
+    paying, refunding = payments_of(database, one, clock, gateway), refunds_of(database, one, clock, gateway)
+    user, support, product = uuid7(), uuid7(), await new_product(database, stock=1)
+    order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
+    await paying.pay(Keyed(user, "key-payment", b"p" * 32), order.id, "tok_approved", None)
+    async with database.connection() as connection:
+        gateway.poison = {row["id"] for row in await connection.fetch("SELECT id FROM payments")}
+    request = Keyed(support, "key-refund", b"r" * 32)
+    with pytest.raises(ZeroDivisionError):
+        await refunding.refund(request, order.id, "no", None, None)
+    assert (await one.get(order.id, Actor(user))).status is OrderStatus.REFUNDING
+    with pytest.raises(IllegalTransitionError):
+        await one.ship(order.id, Actor(support), "DHL", "JD", None)
+    assert await refunding.finish_due() == 0
+    gateway.poison = set()
+    clock.now += timedelta(minutes=1)
+    assert await refunding.finish_due() == 1
+    refunded, replayed = await refunding.refund(request, order.id, "no", None, None)
+    assert (refunded.status, replayed) == (OrderStatus.REFUNDED, True)
+    async with database.connection() as connection:
+        assert (await products.get(connection, product.id)).available == 1
+
+
+async def test_a_replay_is_the_first_answer_whatever_happened_since_and_keeps_few_bytes(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    _, (one, _) = replicas
+    user = uuid7()
+    bought = [await new_product(database, 1, "x" * 200) for _ in range(50)]
+    request = Keyed(user, "key-large-order", b"o" * 32)
+    order, _ = await one.create(request, [(product.id, 1) for product in bought])
+    await one.cancel(order.id, Actor(user), "no", None)
+    assert await one.create(request, []) == (order, True)
+    async with database.connection() as connection:
+        (row,) = await connection.fetch("SELECT response FROM idempotency_keys")
+    assert len(row["response"]) < 64
+
+
+async def test_answers_stored_before_this_version_are_read(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    _, (one, _) = replicas
+    user, product = uuid7(), await new_product(database, stock=1)
+    order, _ = await one.create(Keyed(user, "key-then", b"o" * 32), [(product.id, 1)])
+    # As they were written: a list of one, the order with its members by name, or nil for a declined payment.
+    then, declined = msgspec.msgpack.encode([order]), msgspec.msgpack.encode([None])
+    async with database.transaction() as connection:
+        await idempotency.record(connection, user, "key-older", b"o" * 32, then, NOW)
+        await idempotency.record(connection, user, "key-declined", b"o" * 32, declined, NOW)
+    assert await one.create(Keyed(user, "key-older", b"o" * 32), []) == (order, True)
+    with pytest.raises(PaymentDeclinedError):
+        await one.create(Keyed(user, "key-declined", b"o" * 32), [])
+
+
+async def test_races_of_every_pair_of_transitions_leave_everything_in_agreement(platform: Platform) -> None:
+    """A small part of `tools/order_races.py`."""
+    async with order_races.arena(platform.layout, platform.secrets) as where:
+        report = await order_races.run(where, rounds=2, seed=8)
+    assert report.violations == []
+    assert report.rounds == 2 * len(order_races.PAIRS)
+    assert {"shipped", "delivered", "cancelled", "expired", "refunded"} <= set(report.ends)

@@ -87,7 +87,8 @@ def order(status: OrderStatus = OrderStatus.PENDING_PAYMENT) -> Order:
 class TestStateMachine:
     ALLOWED = {
         ("pending_payment", "paid"), ("pending_payment", "cancelled"), ("pending_payment", "expired"),
-        ("paid", "shipped"), ("paid", "refunded"), ("shipped", "delivered"), ("delivered", "refunded"),
+        ("paid", "shipped"), ("paid", "refunding"), ("shipped", "delivered"), ("shipped", "refunding"),
+        ("delivered", "refunding"), ("refunding", "refunded"),
     }  # fmt: skip
 
     @pytest.mark.parametrize("start", OrderStatus)

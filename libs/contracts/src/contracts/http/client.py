@@ -123,7 +123,7 @@ class BackendClient:
         """One product."""
         return await self._send('GET', f"/v1/products/{product_id}", models.Product, headers={'If-None-Match': if_none_match})
 
-    async def list_orders(self, *, limit: int | None = None, cursor: str | None = None, status: Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunded'] | None = None, created_from: datetime | None = None, created_before: datetime | None = None) -> Answer[models.OrderPage]:
+    async def list_orders(self, *, limit: int | None = None, cursor: str | None = None, status: Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunding', 'refunded'] | None = None, created_from: datetime | None = None, created_before: datetime | None = None) -> Answer[models.OrderPage]:
         """The caller's orders, newest first."""
         return await self._send('GET', "/v1/orders", models.OrderPage, query={'limit': limit, 'cursor': cursor, 'status': status, 'created_from': created_from, 'created_before': created_before})
 
@@ -143,7 +143,7 @@ class BackendClient:
         """Cancel an unpaid order and give its stock back."""
         return await self._send('POST', f"/v1/orders/{order_id}/cancellation", models.Order, body=body, headers={'If-Match': if_match})
 
-    async def list_all_orders(self, *, limit: int | None = None, cursor: str | None = None, status: Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunded'] | None = None, created_from: datetime | None = None, created_before: datetime | None = None, user_id: str | None = None) -> Answer[models.OrderPage]:
+    async def list_all_orders(self, *, limit: int | None = None, cursor: str | None = None, status: Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunding', 'refunded'] | None = None, created_from: datetime | None = None, created_before: datetime | None = None, user_id: str | None = None) -> Answer[models.OrderPage]:
         """Everybody's orders, newest first."""
         return await self._send('GET', "/v1/admin/orders", models.OrderPage, query={'limit': limit, 'cursor': cursor, 'status': status, 'created_from': created_from, 'created_before': created_before, 'user_id': user_id})
 
@@ -155,9 +155,13 @@ class BackendClient:
         """Record that a shipped order arrived."""
         return await self._send('POST', f"/v1/admin/orders/{order_id}/delivery", models.Order, headers={'If-Match': if_match})
 
-    async def refund_order(self, order_id: str, body: models.RefundRequest, *, if_match: str | None = None) -> Answer[models.Order]:
-        """Refund a paid or delivered order."""
-        return await self._send('POST', f"/v1/admin/orders/{order_id}/refund", models.Order, body=body, headers={'If-Match': if_match})
+    async def get_refund(self, order_id: str) -> Answer[models.Refund]:
+        """How the refund of an order stands."""
+        return await self._send('GET', f"/v1/admin/orders/{order_id}/refund", models.Refund)
+
+    async def refund_order(self, order_id: str, body: models.RefundRequest, *, idempotency_key: str, if_match: str | None = None) -> Answer[models.Order]:
+        """Refund a paid, shipped or delivered order."""
+        return await self._send('POST', f"/v1/admin/orders/{order_id}/refund", models.Order, body=body, headers={'Idempotency-Key': idempotency_key, 'If-Match': if_match})
 
     async def get_order_history(self, order_id: str) -> Answer[models.OrderHistory]:
         """Every transition of one order, oldest first."""

@@ -186,7 +186,12 @@ class OrderItem(Struct, frozen=True, kw_only=True):
 class Order(Struct, frozen=True, kw_only=True):
     id: str
     user_id: str
-    status: Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunded']
+    status: Annotated[
+        Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunding', 'refunded'],
+        Meta(
+            description='`refunding`: the money is on its way back and nothing else may happen to the order'
+        ),
+    ]
     items: Annotated[list[OrderItem], Meta(max_length=50)]
     total: Money
     version: Annotated[int, Meta(ge=1)]
@@ -214,7 +219,7 @@ class PaymentRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     payment_token: Annotated[
         str,
         Meta(
-            description='The sandbox knows tok_approved, tok_declined, tok_timeout and tok_error',
+            description='The sandbox knows tok_approved, tok_declined, tok_timeout, tok_error, tok_refund_timeout, tok_refund_error and tok_refund_refused',
             max_length=64,
             min_length=5,
             pattern='^tok_[a-z0-9_]{1,60}\\Z',
@@ -228,6 +233,33 @@ class CancellationRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 class RefundRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(max_length=200, min_length=1, pattern='^[^\\x00]*\\Z')]
+    restock: (
+        Annotated[
+            bool,
+            Meta(
+                description='Whether the pieces go back into stock. Where absent, only those that were never shipped do'
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class Refund(Struct, frozen=True, kw_only=True):
+    order_id: str
+    status: Annotated[
+        Literal['pending', 'refused', 'succeeded'],
+        Meta(
+            description='`pending`: the provider has not given the money back yet; `refused`: it said no the last time. Both are tried again'
+        ),
+    ]
+    restock: Annotated[bool, Meta(description='Whether the pieces go back into stock')]
+    reason: Annotated[str, Meta(max_length=200)]
+    actor_id: Annotated[str, Meta(description='Who asked for it')]
+    attempts: Annotated[int, Meta(description='How often the provider was asked', ge=1)]
+    last_error: Annotated[str, Meta(description='Why the last attempt did not give the money back', max_length=400)] | None
+    next_attempt_at: Annotated[datetime, Meta(description='Null once it has succeeded')] | None
+    requested_at: datetime
+    updated_at: datetime
 
 
 class ShipmentRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -239,8 +271,13 @@ class ShipmentRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 class OrderTransition(Struct, frozen=True, kw_only=True):
     version: Annotated[int, Meta(ge=1)]
-    from_status: Annotated[Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunded'], Meta(description="Null for the order's creation")] | None
-    to_status: Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunded']
+    from_status: Annotated[Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunding', 'refunded'], Meta(description="Null for the order's creation")] | None
+    to_status: Annotated[
+        Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunding', 'refunded'],
+        Meta(
+            description='`refunding`: the money is on its way back and nothing else may happen to the order'
+        ),
+    ]
     actor_id: Annotated[str, Meta(description='Null when the system did it')] | None
     reason: Annotated[str, Meta(max_length=400)]
     occurred_at: datetime
@@ -264,7 +301,12 @@ class OverviewProfile(Struct, frozen=True, kw_only=True):
 
 class OverviewOrder(Struct, frozen=True, kw_only=True):
     id: str
-    status: Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunded']
+    status: Annotated[
+        Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunding', 'refunded'],
+        Meta(
+            description='`refunding`: the money is on its way back and nothing else may happen to the order'
+        ),
+    ]
     total: Money
     created_at: (
         Annotated[datetime, Meta(description='Not in the compact shape')] | UnsetType

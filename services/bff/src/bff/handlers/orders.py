@@ -100,9 +100,20 @@ class OrderHandlers:
         self, order_id: str, body: models.RefundRequest, headers: operations.RefundOrderHeaders
     ) -> Response:
         """POST /v1/admin/orders/{order_id}/refund."""
-        version = expected_version(headers.if_match)
-        request = order_pb2.RefundOrderRequest(order_id=order_id, reason=body.reason, expected_version=version)
-        return _order(await client.call(self._orders.RefundOrder, request))
+        request = order_pb2.RefundOrderRequest(
+            order_id=order_id,
+            reason=body.reason,
+            idempotency_key=headers.idempotency_key,
+            restock=None if body.restock is UNSET else body.restock,
+            expected_version=expected_version(headers.if_match),
+        )
+        result = await client.call(self._orders.RefundOrder, request, retry=True)
+        return _keyed(result, status=202 if result.order.status == order_pb2.ORDER_STATUS_REFUNDING else 200)
+
+    async def get_refund(self, order_id: str) -> Response:
+        """GET /v1/admin/orders/{order_id}/refund."""
+        request = order_pb2.GetRefundRequest(order_id=order_id)
+        return json_answer(shapes.refund(await client.call(self._orders.GetRefund, request, retry=True)))
 
     async def get_order_history(self, order_id: str) -> Response:
         """GET /v1/admin/orders/{order_id}/history."""

@@ -21,19 +21,22 @@ class OrderStatus(StrEnum):
     DELIVERED = "delivered"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+    # The money is on its way back: nothing else may happen to the order until it is there.
+    REFUNDING = "refunding"
     REFUNDED = "refunded"
 
 
 # The whole state machine; a status that is no key here is final.
 TRANSITIONS: Mapping[OrderStatus, frozenset[OrderStatus]] = {
     OrderStatus.PENDING_PAYMENT: frozenset({OrderStatus.PAID, OrderStatus.CANCELLED, OrderStatus.EXPIRED}),
-    OrderStatus.PAID: frozenset({OrderStatus.SHIPPED, OrderStatus.REFUNDED}),
-    OrderStatus.SHIPPED: frozenset({OrderStatus.DELIVERED}),
-    OrderStatus.DELIVERED: frozenset({OrderStatus.REFUNDED}),
+    OrderStatus.PAID: frozenset({OrderStatus.SHIPPED, OrderStatus.REFUNDING}),
+    OrderStatus.SHIPPED: frozenset({OrderStatus.DELIVERED, OrderStatus.REFUNDING}),
+    OrderStatus.DELIVERED: frozenset({OrderStatus.REFUNDING}),
+    OrderStatus.REFUNDING: frozenset({OrderStatus.REFUNDED}),
 }
 
-# The statuses that give the reserved stock back.
-RELEASES_STOCK = frozenset({OrderStatus.CANCELLED, OrderStatus.EXPIRED, OrderStatus.REFUNDED})
+# The statuses that give the reserved stock back; of a refunded order its refund says whether it does.
+RELEASES_STOCK = frozenset({OrderStatus.CANCELLED, OrderStatus.EXPIRED})
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,13 @@ class Outcome(StrEnum):
     DECLINED = "declined"
 
 
+class RefundOutcome(StrEnum):
+    """What the provider decided about giving money back."""
+
+    SUCCEEDED = "succeeded"
+    REFUSED = "refused"
+
+
 class PaymentGateway(Protocol):
     """A payment provider. `reference` is ours, unique for each attempt, and makes every call idempotent."""
 
@@ -28,18 +35,21 @@ class PaymentGateway(Protocol):
         """
         ...
 
-    async def find(self, reference: UUID) -> Outcome | None:
-        """What the charge with this reference came to; None when the provider has never seen it.
+    async def resolve(self, reference: UUID) -> Outcome | None:
+        """What the charge with this reference came to.
+
+        None when nothing was charged; then nothing will be: a charge that is still under way is declined.
 
         Raises:
             PaymentProviderError: the provider cannot say.
         """
         ...
 
-    async def refund(self, reference: UUID) -> None:
-        """Give an approved charge back; again is harmless.
+    async def refund(self, reference: UUID) -> RefundOutcome:
+        """Give an approved charge back, all of it, once; or answer again that it has been given back.
 
         Raises:
-            PaymentProviderError: the provider failed or does not know such a charge.
+            PaymentTimeoutError: no answer in time; the money may or may not have been given back.
+            PaymentProviderError: the provider failed; nothing was given back.
         """
         ...

@@ -1,11 +1,15 @@
 """The built-in payment provider: a sandbox that behaves as test tokens of real providers do.
 
-    tok_approved   approves
-    tok_declined   declines
-    tok_timeout    approves, but answers only when it is asked again: the first call runs into the timeout
-    tok_error      fails without charging
+    tok_approved         approves
+    tok_declined         declines
+    tok_timeout          approves, but answers only when it is asked again: the first call runs into the timeout
+    tok_error            fails without charging
+    tok_refund_timeout   approves; a refund is made at once and answered only when it is asked for again
+    tok_refund_error     approves; the first call to refund fails
+    tok_refund_refused   approves; a refund is refused, however often it is asked for
 
 Any other token is declined. Its state is in the database, so every replica and every restart sees the same charges.
+No real provider ships with this project: one is another `PaymentGateway`, chosen by PAYMENT_PROVIDER.
 """
 
 from __future__ import annotations
@@ -17,8 +21,10 @@ from chassis.database import Database
 
 from order_service.domain.errors import PaymentProviderError, PaymentTimeoutError
 from order_service.domain.money import Money
-from order_service.gateways.payment import Outcome
+from order_service.gateways.payment import Outcome, RefundOutcome
 from order_service.repository import queries
+
+_APPROVED = frozenset({"tok_approved", "tok_timeout", "tok_refund_timeout", "tok_refund_error", "tok_refund_refused"})
 
 
 class PaymentSandbox:
@@ -37,17 +43,60 @@ class PaymentSandbox:
         """See `PaymentGateway.charge`."""
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._answer(reference, amount, payment_token)
+                return await self._charge(reference, amount, payment_token)
         except TimeoutError as error:
             raise PaymentTimeoutError from error
 
-    async def _answer(self, reference: UUID, amount: Money, payment_token: str) -> Outcome:
-        known = await self.find(reference)
+    async def _charge(self, reference: UUID, amount: Money, payment_token: str) -> Outcome:
+        known = await self._find(reference)
         if known is not None:
             return known
         if payment_token == "tok_error":
             raise PaymentProviderError
-        approved = payment_token in ("tok_approved", "tok_timeout")
+        outcome = await self._keep(reference, amount, payment_token, approved=payment_token in _APPROVED)
+        if payment_token == "tok_timeout":
+            await asyncio.Event().wait()
+        return outcome
+
+    async def resolve(self, reference: UUID) -> Outcome | None:
+        """See `PaymentGateway.resolve`."""
+        known = await self._find(reference)
+        if known is not None:
+            return known
+        # A charge that nobody has seen yet is declined from here on; one that was a moment faster counts.
+        outcome = await self._keep(reference, Money(0, ""), "", approved=False)
+        return outcome if outcome is Outcome.APPROVED else None
+
+    async def refund(self, reference: UUID) -> RefundOutcome:
+        """See `PaymentGateway.refund`."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._refund(reference)
+        except TimeoutError as error:
+            raise PaymentTimeoutError from error
+
+    async def _refund(self, reference: UUID) -> RefundOutcome:
+        async with self._database.connection() as connection:
+            charge = await queries.try_sandbox_refund(connection, reference=reference)
+            if charge is None:
+                raise PaymentProviderError("the provider does not know this charge")
+            first = charge.refund_tries == 1
+            if charge.payment_token == "tok_refund_refused":
+                return RefundOutcome.REFUSED
+            if charge.payment_token == "tok_refund_error" and first:
+                raise PaymentProviderError
+            await queries.refund_sandbox_charge(connection, reference=reference)
+        if charge.payment_token == "tok_refund_timeout" and first:
+            await asyncio.Event().wait()
+        return RefundOutcome.SUCCEEDED
+
+    async def _find(self, reference: UUID) -> Outcome | None:
+        async with self._database.connection() as connection:
+            charge = await queries.get_sandbox_charge(connection, reference=reference)
+        return None if charge is None else _outcome(charge)
+
+    async def _keep(self, reference: UUID, amount: Money, payment_token: str, *, approved: bool) -> Outcome:
+        """Keep a charge; what is stored counts, for a simultaneous call with the same reference may have been first."""
         async with self._database.connection() as connection:
             charge = await queries.insert_sandbox_charge(
                 connection,
@@ -55,22 +104,10 @@ class PaymentSandbox:
                 amount_minor=amount.amount_minor,
                 currency=amount.currency,
                 approved=approved,
+                payment_token=payment_token,
             )
-        if payment_token == "tok_timeout":
-            await asyncio.Event().wait()
-        # What is stored counts: a simultaneous call with the same reference may have been first.
-        return Outcome.APPROVED if charge is not None and charge.approved else Outcome.DECLINED
+        return Outcome.DECLINED if charge is None else _outcome(charge)
 
-    async def find(self, reference: UUID) -> Outcome | None:
-        """See `PaymentGateway.find`."""
-        async with self._database.connection() as connection:
-            charge = await queries.get_sandbox_charge(connection, reference=reference)
-        if charge is None:
-            return None
-        return Outcome.APPROVED if charge.approved else Outcome.DECLINED
 
-    async def refund(self, reference: UUID) -> None:
-        """See `PaymentGateway.refund`."""
-        async with self._database.connection() as connection:
-            if not await queries.refund_sandbox_charge(connection, reference=reference):
-                raise PaymentProviderError("the provider does not know this charge")
+def _outcome(charge: queries.PaymentSandboxCharge) -> Outcome:
+    return Outcome.APPROVED if charge.approved else Outcome.DECLINED

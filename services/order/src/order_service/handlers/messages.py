@@ -13,9 +13,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from order_service.domain.money import Money
 from order_service.domain.order import Order, OrderStatus, Transition
 from order_service.domain.product import Product
+from order_service.domain.refund import Refund, RefundStatus
 from order_service.repository.orders import OrderFilter
 
 _TO_WIRE = {status: order_pb2.OrderStatus.Value(f"ORDER_STATUS_{status.name}") for status in OrderStatus}
+_REFUND_TO_WIRE = {status: order_pb2.RefundStatus.Value(f"REFUND_STATUS_{status.name}") for status in RefundStatus}
 _FROM_WIRE = {number: status for status, number in _TO_WIRE.items()}
 
 
@@ -63,6 +65,22 @@ def transition(value: Transition) -> order_pb2.OrderTransition:
         actor_id="" if value.actor_id is None else str(value.actor_id),
         reason=value.reason,
         occurred_at=timestamp(value.occurred_at),
+    )
+
+
+def refund(value: Refund) -> order_pb2.Refund:
+    """A refund message."""
+    return order_pb2.Refund(
+        order_id=str(value.order_id),
+        status=_REFUND_TO_WIRE[value.status],
+        restock=value.restock,
+        reason=value.reason,
+        actor_id=str(value.actor_id),
+        attempts=value.attempts,
+        last_error=value.last_error,
+        next_attempt_at=None if value.status is RefundStatus.SUCCEEDED else timestamp(value.next_attempt_at),
+        requested_at=timestamp(value.requested_at),
+        updated_at=timestamp(value.updated_at),
     )
 
 

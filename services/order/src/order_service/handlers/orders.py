@@ -16,17 +16,27 @@ from order_service.domain.errors import NotFoundError
 from order_service.domain.order import Order
 from order_service.handlers import messages
 from order_service.repository.orders import OrderFilter
-from order_service.service.orders import Actor, Caches, OrderUseCases
+from order_service.service.orders import Actor, OrderUseCases
 from order_service.service.payments import PaymentUseCases
+from order_service.service.refunds import RefundUseCases
 from order_service.service.replay import Keyed
+from order_service.service.transitions import Caches
 
 
 class OrderHandlers(OrderServiceServicer):
     """The servicer."""
 
-    def __init__(self, orders: OrderUseCases, payments: PaymentUseCases, caches: Caches, cursors: CursorSigner) -> None:
+    def __init__(
+        self,
+        orders: OrderUseCases,
+        payments: PaymentUseCases,
+        refunds: RefundUseCases,
+        caches: Caches,
+        cursors: CursorSigner,
+    ) -> None:
         self._orders = orders
         self._payments = payments
+        self._refunds = refunds
         self._cache = caches.orders
         self._cursors = cursors
 
@@ -96,10 +106,20 @@ class OrderHandlers(OrderServiceServicer):
         expected = messages.version(request)
         return messages.order(await self._orders.deliver(UUID(request.order_id), _actor(), expected))
 
-    async def RefundOrder(self, request: order_pb2.RefundOrderRequest, _context: Any) -> order_pb2.Order:
+    async def RefundOrder(self, request: order_pb2.RefundOrderRequest, _context: Any) -> order_pb2.OrderResult:
         """See the contract."""
-        expected = messages.version(request)
-        return messages.order(await self._orders.refund(UUID(request.order_id), _actor(), request.reason, expected))
+        order, replayed = await self._refunds.refund(
+            _keyed("refund", request, request.idempotency_key),
+            UUID(request.order_id),
+            request.reason,
+            request.restock if request.HasField("restock") else None,
+            messages.version(request),
+        )
+        return order_pb2.OrderResult(order=messages.order(order), replayed=replayed)
+
+    async def GetRefund(self, request: order_pb2.GetRefundRequest, _context: Any) -> order_pb2.Refund:
+        """See the contract."""
+        return messages.refund(await self._refunds.get(UUID(request.order_id)))
 
     async def GetOrderHistory(
         self, request: order_pb2.GetOrderHistoryRequest, _context: Any

@@ -49,6 +49,11 @@ async def record(
         raise RequestInProgressError
 
 
+async def response(connection: Connection, user_id: UUID, key: str) -> bytes:
+    """The stored response of a key as of now; empty while there is none."""
+    return await queries.get_idempotent_response(connection, user_id=user_id, key=key) or b""
+
+
 async def finish(connection: Connection, user_id: UUID, key: str, response: bytes) -> None:
     """Give a key that was recorded without an outcome the response that every later use of it answers."""
     await queries.set_idempotent_response(connection, user_id=user_id, key=key, response=response)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -54,6 +54,19 @@ async def get(connection: Connection, order_id: UUID) -> Order:
     return rows.order(found[0].order, [row.order_item for row in found])
 
 
+async def get_version(connection: Connection, order_id: UUID, version: int) -> Order:
+    """One order as its `version` left it.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    found = await queries.get_order_version(connection, id=order_id, version=version)
+    if not found:
+        raise NotFoundError
+    then = replace(found[0].order, status=found[0].to_status, version=version, updated_at=found[0].occurred_at)
+    return rows.order(then, [row.order_item for row in found])
+
+
 async def lock(connection: Connection, order_id: UUID) -> Order:
     """One order, its row locked until the transaction ends.
 
@@ -63,6 +76,14 @@ async def lock(connection: Connection, order_id: UUID) -> Order:
     row = await queries.lock_order(connection, id=order_id)
     if row is None:
         raise NotFoundError
+    return rows.order(row, await queries.list_items_of_orders(connection, order_ids=[order_id]))
+
+
+async def lock_if_free(connection: Connection, order_id: UUID) -> Order | None:
+    """One order, locked; None when somebody else holds it or there is none."""
+    row = await queries.lock_order_if_free(connection, id=order_id)
+    if row is None:
+        return None
     return rows.order(row, await queries.list_items_of_orders(connection, order_ids=[order_id]))
 
 
@@ -92,11 +113,18 @@ async def page(connection: Connection, where: OrderFilter, before: UUID | None, 
     return await _with_lines(connection, found)
 
 
-async def lock_expired(connection: Connection, now: datetime, limit: int) -> list[Order]:
-    """Unpaid orders whose time is up, locked; those being paid or handled by another replica are left out."""
-    found = await queries.lock_expired_orders(connection, now=now, row_limit=limit)
-    paying = set(await queries.list_orders_being_paid(connection, order_ids=[row.id for row in found]))
-    return await _with_lines(connection, [row for row in found if row.id not in paying])
+async def expired(
+    connection: Connection, now: datetime, after: tuple[datetime, UUID] | None, limit: int
+) -> list[tuple[datetime, UUID]]:
+    """Unpaid orders whose time is up and that nobody pays right now, after the keyset (time, id)."""
+    found = await queries.list_expired_orders(
+        connection,
+        now=now,
+        after_expires_at=after[0] if after else None,
+        after_id=after[1] if after else None,
+        row_limit=limit,
+    )
+    return [(row.expires_at, row.id) for row in found]
 
 
 async def spending(connection: Connection, user_id: UUID) -> list[Money]:

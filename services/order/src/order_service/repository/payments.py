@@ -55,9 +55,9 @@ async def finish(connection: Connection, payment_id: UUID, status: PaymentStatus
     return True
 
 
-async def stuck(connection: Connection, created_before: datetime, limit: int) -> list[Attempt]:
-    """Attempts without an outcome that began before `created_before`."""
-    found = await queries.list_stuck_payments(connection, created_before=created_before, row_limit=limit)
+async def claim_stuck(connection: Connection, now: datetime, created_before: datetime, limit: int) -> list[Attempt]:
+    """Attempts without an outcome that began before `created_before`; each is due again later, ever less often."""
+    found = await queries.claim_stuck_payments(connection, now=now, created_before=created_before, row_limit=limit)
     return [_attempt(row) for row in found]
 
 

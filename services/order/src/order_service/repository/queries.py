@@ -32,6 +32,7 @@ class OrderStatus(StrEnum):
     DELIVERED = "delivered"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+    REFUNDING = "refunding"
     REFUNDED = "refunded"
 
 
@@ -40,6 +41,12 @@ class PaymentStatus(StrEnum):
     APPROVED = "approved"
     DECLINED = "declined"
     FAILED = "failed"
+
+
+class RefundStatus(StrEnum):
+    PENDING = "pending"
+    REFUSED = "refused"
+    SUCCEEDED = "succeeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,8 @@ class Payment:
     status: PaymentStatus
     created_at: datetime
     updated_at: datetime
+    checks: int
+    next_check_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +136,24 @@ class PaymentSandboxCharge:
     currency: str
     approved: bool
     refunded: bool
+    payment_token: str
+    refund_tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    order_id: UUID
+    payment_id: UUID | None
+    restock: bool
+    reason: str
+    actor_id: UUID
+    idempotency_key: str
+    status: RefundStatus
+    attempts: int
+    last_error: str
+    next_attempt_at: datetime
+    requested_at: datetime
+    updated_at: datetime
 
 
 INSERT_PRODUCT = """
@@ -279,6 +306,30 @@ async def get_order(connection: Connection, *, id: UUID) -> list[GetOrderRow]:
     return [GetOrderRow(Order(row[0], row[1], OrderStatus(row[2]), row[3], row[4], row[5], row[6], row[7], row[8]), OrderItem(row[9], row[10], row[11], row[12], row[13], row[14])) for row in rows]
 
 
+GET_ORDER_VERSION = """
+SELECT orders.id, orders.user_id, orders.status, orders.currency, orders.total_minor, orders.version, orders.expires_at, orders.created_at, orders.updated_at, order_items.order_id, order_items.line_no, order_items.product_id, order_items.name, order_items.unit_price_minor, order_items.quantity, order_transitions.to_status, order_transitions.occurred_at
+FROM orders
+JOIN order_items ON order_items.order_id = orders.id
+JOIN order_transitions ON order_transitions.order_id = orders.id AND order_transitions.version = $1
+WHERE orders.id = $2
+ORDER BY order_items.line_no
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class GetOrderVersionRow:
+    order: Order
+    order_item: OrderItem
+    to_status: OrderStatus
+    occurred_at: datetime
+
+
+async def get_order_version(connection: Connection, *, version: int, id: UUID) -> list[GetOrderVersionRow]:
+    """An order as a version left it, one row for each line: only status, version and time of change ever change, and the history has them all."""
+    rows = await connection.fetch(GET_ORDER_VERSION, version, id)
+    return [GetOrderVersionRow(Order(row[0], row[1], OrderStatus(row[2]), row[3], row[4], row[5], row[6], row[7], row[8]), OrderItem(row[9], row[10], row[11], row[12], row[13], row[14]), OrderStatus(row[15]), row[16]) for row in rows]
+
+
 LOCK_ORDER = """
 SELECT id, user_id, status, currency, total_minor, version, expires_at, created_at, updated_at FROM orders WHERE id = $1 FOR UPDATE
 """
@@ -286,6 +337,17 @@ SELECT id, user_id, status, currency, total_minor, version, expires_at, created_
 
 async def lock_order(connection: Connection, *, id: UUID) -> Order | None:
     row = await connection.fetchrow(LOCK_ORDER, id)
+    return None if row is None else Order(row[0], row[1], OrderStatus(row[2]), row[3], row[4], row[5], row[6], row[7], row[8])
+
+
+LOCK_ORDER_IF_FREE = """
+SELECT id, user_id, status, currency, total_minor, version, expires_at, created_at, updated_at FROM orders WHERE id = $1 FOR UPDATE SKIP LOCKED
+"""
+
+
+async def lock_order_if_free(connection: Connection, *, id: UUID) -> Order | None:
+    """Null as well when somebody else has locked it: what is in somebody's hands need not be waited for."""
+    row = await connection.fetchrow(LOCK_ORDER_IF_FREE, id)
     return None if row is None else Order(row[0], row[1], OrderStatus(row[2]), row[3], row[4], row[5], row[6], row[7], row[8])
 
 
@@ -328,7 +390,7 @@ async def list_items_of_orders(connection: Connection, *, order_ids: list[UUID])
 
 SUM_SPENDING = """
 SELECT currency, sum(total_minor)::bigint AS total_minor FROM orders
-WHERE user_id = $1 AND status IN ('paid', 'shipped', 'delivered')
+WHERE user_id = $1 AND status IN ('paid', 'shipped', 'delivered', 'refunding')
 GROUP BY currency ORDER BY currency
 """
 
@@ -354,19 +416,27 @@ async def list_transitions(connection: Connection, *, order_id: UUID) -> list[Or
     return [OrderTransition(row[0], row[1], None if row[2] is None else OrderStatus(row[2]), OrderStatus(row[3]), row[4], row[5], row[6]) for row in rows]
 
 
-LOCK_EXPIRED_ORDERS = """
-SELECT id, user_id, status, currency, total_minor, version, expires_at, created_at, updated_at FROM orders
+LIST_EXPIRED_ORDERS = """
+SELECT id, expires_at FROM orders
 WHERE status = 'pending_payment' AND expires_at <= $1
-ORDER BY expires_at
-LIMIT $2
-FOR UPDATE SKIP LOCKED
+  AND ($2::timestamptz IS NULL
+       OR (expires_at, id) > ($2::timestamptz, $3::uuid))
+  AND NOT EXISTS (SELECT FROM payments WHERE payments.order_id = orders.id AND payments.status = 'processing')
+ORDER BY expires_at, id
+LIMIT $4
 """
 
 
-async def lock_expired_orders(connection: Connection, *, now: datetime, row_limit: int) -> list[Order]:
-    """Rows another replica is already expiring are skipped, not waited for. Orders being paid have to be left out by a second statement: this one's snapshot may be older than the payment."""
-    rows = await connection.fetch(LOCK_EXPIRED_ORDERS, now, row_limit)
-    return [Order(row[0], row[1], OrderStatus(row[2]), row[3], row[4], row[5], row[6], row[7], row[8]) for row in rows]
+@dataclass(frozen=True, slots=True)
+class ListExpiredOrdersRow:
+    id: UUID
+    expires_at: datetime
+
+
+async def list_expired_orders(connection: Connection, *, now: datetime, after_expires_at: datetime | None, after_id: UUID | None, row_limit: int) -> list[ListExpiredOrdersRow]:
+    """Unpaid orders whose time is up, after the keyset (expires_at, id); not those being paid right now."""
+    rows = await connection.fetch(LIST_EXPIRED_ORDERS, now, after_expires_at, after_id, row_limit)
+    return [ListExpiredOrdersRow(row[0], row[1]) for row in rows]
 
 
 INSERT_PAYMENT = """
@@ -380,33 +450,33 @@ async def insert_payment(connection: Connection, *, id: UUID, order_id: UUID, us
 
 
 GET_PROCESSING_PAYMENT = """
-SELECT id, order_id, user_id, idempotency_key, payment_token, status, created_at, updated_at FROM payments WHERE order_id = $1 AND status = 'processing'
+SELECT id, order_id, user_id, idempotency_key, payment_token, status, created_at, updated_at, checks, next_check_at FROM payments WHERE order_id = $1 AND status = 'processing'
 """
 
 
 async def get_processing_payment(connection: Connection, *, order_id: UUID) -> Payment | None:
     row = await connection.fetchrow(GET_PROCESSING_PAYMENT, order_id)
-    return None if row is None else Payment(row[0], row[1], row[2], row[3], row[4], PaymentStatus(row[5]), row[6], row[7])
+    return None if row is None else Payment(row[0], row[1], row[2], row[3], row[4], PaymentStatus(row[5]), row[6], row[7], row[8], row[9])
 
 
 LOCK_PAYMENT = """
-SELECT id, order_id, user_id, idempotency_key, payment_token, status, created_at, updated_at FROM payments WHERE id = $1 FOR UPDATE
+SELECT id, order_id, user_id, idempotency_key, payment_token, status, created_at, updated_at, checks, next_check_at FROM payments WHERE id = $1 FOR UPDATE
 """
 
 
 async def lock_payment(connection: Connection, *, id: UUID) -> Payment | None:
     row = await connection.fetchrow(LOCK_PAYMENT, id)
-    return None if row is None else Payment(row[0], row[1], row[2], row[3], row[4], PaymentStatus(row[5]), row[6], row[7])
+    return None if row is None else Payment(row[0], row[1], row[2], row[3], row[4], PaymentStatus(row[5]), row[6], row[7], row[8], row[9])
 
 
 GET_APPROVED_PAYMENT = """
-SELECT id, order_id, user_id, idempotency_key, payment_token, status, created_at, updated_at FROM payments WHERE order_id = $1 AND status = 'approved'
+SELECT id, order_id, user_id, idempotency_key, payment_token, status, created_at, updated_at, checks, next_check_at FROM payments WHERE order_id = $1 AND status = 'approved'
 """
 
 
 async def get_approved_payment(connection: Connection, *, order_id: UUID) -> Payment | None:
     row = await connection.fetchrow(GET_APPROVED_PAYMENT, order_id)
-    return None if row is None else Payment(row[0], row[1], row[2], row[3], row[4], PaymentStatus(row[5]), row[6], row[7])
+    return None if row is None else Payment(row[0], row[1], row[2], row[3], row[4], PaymentStatus(row[5]), row[6], row[7], row[8], row[9])
 
 
 FINISH_PAYMENT = """
@@ -418,16 +488,26 @@ async def finish_payment(connection: Connection, *, id: UUID, status: PaymentSta
     await connection.execute(FINISH_PAYMENT, id, status, updated_at)
 
 
-LIST_STUCK_PAYMENTS = """
-SELECT id, order_id, user_id, idempotency_key, payment_token, status, created_at, updated_at FROM payments WHERE status = 'processing' AND created_at <= $1
-ORDER BY created_at LIMIT $2
+CLAIM_STUCK_PAYMENTS = """
+UPDATE payments
+SET checks = checks + 1,
+    next_check_at = $1::timestamptz + least(interval '15 seconds' * 2 ^ least(checks, 12), interval '1 hour')
+WHERE id IN (
+    SELECT stuck.id FROM payments AS stuck
+    WHERE stuck.status = 'processing' AND stuck.created_at <= $2
+      AND (stuck.next_check_at IS NULL OR stuck.next_check_at <= $1::timestamptz)
+    ORDER BY stuck.created_at
+    LIMIT $3
+    FOR UPDATE SKIP LOCKED
+)
+RETURNING id, order_id, user_id, idempotency_key, payment_token, status, created_at, updated_at, checks, next_check_at
 """
 
 
-async def list_stuck_payments(connection: Connection, *, created_before: datetime, row_limit: int) -> list[Payment]:
-    """Attempts whose process died, or whose provider never answered, before an outcome was recorded."""
-    rows = await connection.fetch(LIST_STUCK_PAYMENTS, created_before, row_limit)
-    return [Payment(row[0], row[1], row[2], row[3], row[4], PaymentStatus(row[5]), row[6], row[7]) for row in rows]
+async def claim_stuck_payments(connection: Connection, *, now: datetime, created_before: datetime, row_limit: int) -> list[Payment]:
+    """Attempts whose process died, or whose provider never answered, before an outcome was recorded. Put off before the provider is asked: one that cannot be settled holds up no other."""
+    rows = await connection.fetch(CLAIM_STUCK_PAYMENTS, now, created_before, row_limit)
+    return [Payment(row[0], row[1], row[2], row[3], row[4], PaymentStatus(row[5]), row[6], row[7], row[8], row[9]) for row in rows]
 
 
 CLAIM_KEY = """
@@ -461,6 +541,16 @@ async def insert_idempotency_key(connection: Connection, *, user_id: UUID, key: 
     return await connection.execute(INSERT_IDEMPOTENCY_KEY, user_id, key, request_hash, response, created_at)
 
 
+GET_IDEMPOTENT_RESPONSE = """
+SELECT response FROM idempotency_keys WHERE user_id = $1 AND key = $2
+"""
+
+
+async def get_idempotent_response(connection: Connection, *, user_id: UUID, key: str) -> bytes | None:
+    row = await connection.fetchrow(GET_IDEMPOTENT_RESPONSE, user_id, key)
+    return None if row is None else row[0]
+
+
 SET_IDEMPOTENT_RESPONSE = """
 UPDATE idempotency_keys SET response = $3 WHERE user_id = $1 AND key = $2
 """
@@ -480,26 +570,37 @@ async def delete_old_idempotency_keys(connection: Connection, *, created_before:
 
 
 INSERT_SANDBOX_CHARGE = """
-INSERT INTO payment_sandbox_charges (reference, amount_minor, currency, approved)
-VALUES ($1, $2, $3, $4)
+INSERT INTO payment_sandbox_charges (reference, amount_minor, currency, approved, payment_token)
+VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (reference) DO UPDATE SET reference = EXCLUDED.reference
-RETURNING reference, amount_minor, currency, approved, refunded
+RETURNING reference, amount_minor, currency, approved, refunded, payment_token, refund_tries
 """
 
 
-async def insert_sandbox_charge(connection: Connection, *, reference: UUID, amount_minor: int, currency: str, approved: bool) -> PaymentSandboxCharge | None:
-    row = await connection.fetchrow(INSERT_SANDBOX_CHARGE, reference, amount_minor, currency, approved)
-    return None if row is None else PaymentSandboxCharge(row[0], row[1], row[2], row[3], row[4])
+async def insert_sandbox_charge(connection: Connection, *, reference: UUID, amount_minor: int, currency: str, approved: bool, payment_token: str) -> PaymentSandboxCharge | None:
+    row = await connection.fetchrow(INSERT_SANDBOX_CHARGE, reference, amount_minor, currency, approved, payment_token)
+    return None if row is None else PaymentSandboxCharge(row[0], row[1], row[2], row[3], row[4], row[5], row[6])
 
 
 GET_SANDBOX_CHARGE = """
-SELECT reference, amount_minor, currency, approved, refunded FROM payment_sandbox_charges WHERE reference = $1
+SELECT reference, amount_minor, currency, approved, refunded, payment_token, refund_tries FROM payment_sandbox_charges WHERE reference = $1
 """
 
 
 async def get_sandbox_charge(connection: Connection, *, reference: UUID) -> PaymentSandboxCharge | None:
     row = await connection.fetchrow(GET_SANDBOX_CHARGE, reference)
-    return None if row is None else PaymentSandboxCharge(row[0], row[1], row[2], row[3], row[4])
+    return None if row is None else PaymentSandboxCharge(row[0], row[1], row[2], row[3], row[4], row[5], row[6])
+
+
+TRY_SANDBOX_REFUND = """
+UPDATE payment_sandbox_charges SET refund_tries = refund_tries + 1 WHERE reference = $1 AND approved RETURNING reference, amount_minor, currency, approved, refunded, payment_token, refund_tries
+"""
+
+
+async def try_sandbox_refund(connection: Connection, *, reference: UUID) -> PaymentSandboxCharge | None:
+    """One more call to refund a charge; null when there is none to refund."""
+    row = await connection.fetchrow(TRY_SANDBOX_REFUND, reference)
+    return None if row is None else PaymentSandboxCharge(row[0], row[1], row[2], row[3], row[4], row[5], row[6])
 
 
 REFUND_SANDBOX_CHARGE = """
@@ -507,16 +608,60 @@ UPDATE payment_sandbox_charges SET refunded = true WHERE reference = $1 AND appr
 """
 
 
-async def refund_sandbox_charge(connection: Connection, *, reference: UUID) -> int:
-    return await connection.execute(REFUND_SANDBOX_CHARGE, reference)
+async def refund_sandbox_charge(connection: Connection, *, reference: UUID) -> None:
+    await connection.execute(REFUND_SANDBOX_CHARGE, reference)
 
 
-LIST_ORDERS_BEING_PAID = """
-SELECT order_id FROM payments WHERE order_id = ANY($1::uuid[]) AND status = 'processing'
+INSERT_REFUND = """
+INSERT INTO refunds (
+    order_id, payment_id, restock, reason, actor_id, idempotency_key, status, attempts, last_error, next_attempt_at,
+    requested_at, updated_at
+)
+VALUES ($1, $2, $3, $4, $5, $6, 'pending', 1, '', $7, $8, $8)
 """
 
 
-async def list_orders_being_paid(connection: Connection, *, order_ids: list[UUID]) -> list[UUID]:
-    rows = await connection.fetch(LIST_ORDERS_BEING_PAID, order_ids)
-    return [row[0] for row in rows]
+async def insert_refund(connection: Connection, *, order_id: UUID, payment_id: UUID | None, restock: bool, reason: str, actor_id: UUID, idempotency_key: str, next_attempt_at: datetime, now: datetime) -> None:
+    await connection.execute(INSERT_REFUND, order_id, payment_id, restock, reason, actor_id, idempotency_key, next_attempt_at, now)
+
+
+GET_REFUND = """
+SELECT order_id, payment_id, restock, reason, actor_id, idempotency_key, status, attempts, last_error, next_attempt_at, requested_at, updated_at FROM refunds WHERE order_id = $1
+"""
+
+
+async def get_refund(connection: Connection, *, order_id: UUID) -> Refund | None:
+    row = await connection.fetchrow(GET_REFUND, order_id)
+    return None if row is None else Refund(row[0], row[1], row[2], row[3], row[4], row[5], RefundStatus(row[6]), row[7], row[8], row[9], row[10], row[11])
+
+
+CLAIM_DUE_REFUNDS = """
+UPDATE refunds
+SET attempts = attempts + 1, updated_at = $1,
+    next_attempt_at = $1::timestamptz + least(interval '30 seconds' * 2 ^ least(attempts, 12), interval '1 hour')
+WHERE order_id IN (
+    SELECT due.order_id FROM refunds AS due
+    WHERE due.status <> 'succeeded' AND due.next_attempt_at <= $1::timestamptz
+    ORDER BY due.next_attempt_at
+    LIMIT $2
+    FOR UPDATE SKIP LOCKED
+)
+RETURNING order_id, payment_id, restock, reason, actor_id, idempotency_key, status, attempts, last_error, next_attempt_at, requested_at, updated_at
+"""
+
+
+async def claim_due_refunds(connection: Connection, *, now: datetime, row_limit: int) -> list[Refund]:
+    """Counted and put off before they are tried: one that fails, or kills its process, holds up no other."""
+    rows = await connection.fetch(CLAIM_DUE_REFUNDS, now, row_limit)
+    return [Refund(row[0], row[1], row[2], row[3], row[4], row[5], RefundStatus(row[6]), row[7], row[8], row[9], row[10], row[11]) for row in rows]
+
+
+SET_REFUND_STATUS = """
+UPDATE refunds SET status = $2, last_error = $3, updated_at = $4 WHERE order_id = $1 AND status <> 'succeeded'
+"""
+
+
+async def set_refund_status(connection: Connection, *, order_id: UUID, status: RefundStatus, last_error: str, updated_at: datetime) -> None:
+    """What succeeded stays so."""
+    await connection.execute(SET_REFUND_STATUS, order_id, status, last_error, updated_at)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from order_service.domain.money import Money
 from order_service.domain.order import Order, OrderLine, OrderStatus, Transition
 from order_service.domain.product import Product
+from order_service.domain.refund import Refund, RefundStatus
 from order_service.repository import queries
 
 
@@ -44,4 +45,22 @@ def transition(row: queries.OrderTransition) -> Transition:
         row.actor_id,
         row.reason,
         row.occurred_at,
+    )
+
+
+def refund(row: queries.Refund) -> Refund:
+    """A refund."""
+    return Refund(
+        order_id=row.order_id,
+        payment_id=row.payment_id,
+        restock=row.restock,
+        reason=row.reason,
+        actor_id=row.actor_id,
+        idempotency_key=row.idempotency_key,
+        status=RefundStatus(row.status),
+        attempts=row.attempts,
+        last_error=row.last_error,
+        next_attempt_at=row.next_attempt_at,
+        requested_at=row.requested_at,
+        updated_at=row.updated_at,
     )

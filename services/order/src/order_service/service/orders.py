@@ -1,4 +1,4 @@
-"""Use cases of orders: place, read, list, and every transition that is not a payment."""
+"""Use cases of orders: place, read, list, and every transition that moves no money."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from chassis.cache import VersionedCache
-from chassis.database import Connection, Database
+import structlog
+from chassis.database import Database
 
 from order_service.domain.errors import NotFoundError, PaymentInProgressError
 from order_service.domain.money import Money
-from order_service.domain.order import RELEASES_STOCK, Order, OrderStatus, Transition, step
+from order_service.domain.order import Order, OrderStatus, Transition
 from order_service.domain.product import demand, reserve
-from order_service.gateways.payment import PaymentGateway
 from order_service.repository import idempotency, orders, payments, products
 from order_service.repository.orders import OrderFilter
-from order_service.service.replay import Keyed, Outcome, ReplayCache, decode, encode
+from order_service.service.replay import Keyed, ReplayCache, decode, encode, ended_with, first_answer
+from order_service.service.transitions import Transitions
 
 EXPIRY_BATCH = 50
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +33,13 @@ class Actor:
     cancels_any: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Caches:
-    """The hot records; floors are raised inside the transaction that changes them."""
-
-    orders: VersionedCache
-    products: VersionedCache
-
-
 class OrderUseCases:
     """Owns the transactions around orders.
 
     Args:
         database: the order database.
-        caches: hot orders and products.
+        transitions: makes the steps.
         replays: the fast path of idempotency.
-        gateway: the payment provider, for refunds.
         now: the clock, UTC.
         new_id: makes time-ordered ids.
         payment_window: how long an unpaid order holds its stock.
@@ -56,17 +49,15 @@ class OrderUseCases:
         self,
         *,
         database: Database,
-        caches: Caches,
+        transitions: Transitions,
         replays: ReplayCache,
-        gateway: PaymentGateway,
         now: Callable[[], datetime],
         new_id: Callable[[], UUID],
         payment_window: timedelta,
     ) -> None:
         self._database = database
-        self._caches = caches
+        self._transitions = transitions
         self._replays = replays
-        self._gateway = gateway
         self._now = now
         self._new_id = new_id
         self._payment_window = payment_window
@@ -82,12 +73,13 @@ class OrderUseCases:
             IdempotencyKeyReusedError, RequestInProgressError: see repository.idempotency.
         """
         if (known := await self._replays.get(request)) is not None:
-            return known.order_or_raise(), True
+            async with self._database.connection() as connection:
+                return await first_answer(connection, known), True
         now = self._now()
         async with self._database.transaction() as connection:
             stored = await idempotency.claim(connection, request.user_id, request.key, request.request_hash)
             if stored:
-                return decode(stored).order_or_raise(), True
+                return await first_answer(connection, decode(stored)), True
             wanted = demand(lines)
             order_lines, total = reserve(wanted, await products.lock_all(connection, wanted))
             order = Order(
@@ -102,11 +94,11 @@ class OrderUseCases:
                 updated_at=now,
             )
             await orders.insert(connection, order)
-            outcome = Outcome(order)
+            outcome = ended_with(order)
             await idempotency.record(
                 connection, request.user_id, request.key, request.request_hash, encode(outcome), now
             )
-            await self._change_stock(connection, {i: -quantity for i, quantity in wanted.items()}, now)
+            await self._transitions.change_stock(connection, {i: -quantity for i, quantity in wanted.items()}, now)
         await self._replays.put(request, outcome)
         return order, False
 
@@ -158,7 +150,9 @@ class OrderUseCases:
             order.expect(expected_version)
             if await payments.processing(connection, order_id) is not None:
                 raise PaymentInProgressError
-            return await self._transition(connection, order, OrderStatus.CANCELLED, actor.user_id, reason)
+            return await self._transitions.apply(
+                connection, order, OrderStatus.CANCELLED, actor_id=actor.user_id, reason=reason
+            )
 
     async def ship(
         self, order_id: UUID, actor: Actor, carrier: str, tracking_number: str, expected_version: int | None
@@ -179,48 +173,39 @@ class OrderUseCases:
         """
         return await self._fulfil(order_id, actor, OrderStatus.DELIVERED, "delivered", expected_version)
 
-    async def refund(self, order_id: UUID, actor: Actor, reason: str, expected_version: int | None) -> Order:
-        """Give the money of a paid or delivered order back, then its stock.
-
-        The provider is called between two transactions, never inside one; its refund is idempotent, so a failure
-        in between is mended by asking again.
-
-        Raises:
-            NotFoundError, StaleVersionError, IllegalTransitionError: as named.
-            PaymentProviderError: the money could not be given back; the order is unchanged.
-        """
-        async with self._database.connection() as connection:
-            order = await orders.get(connection, order_id)
-            order.expect(expected_version)
-            order.to(OrderStatus.REFUNDED, self._now())
-            payment_id = await payments.approved_id(connection, order_id)
-        if payment_id is not None:
-            await self._gateway.refund(payment_id)
-        return await self._fulfil(order_id, actor, OrderStatus.REFUNDED, reason, expected_version)
-
     async def expire(self) -> int:
         """Expire unpaid orders whose time is up and give their stock back; how many there were.
 
-        Any number of replicas may do this at once: each takes rows that no other holds.
+        Each order by itself, so that one that cannot be expired keeps no other from it. Any number of replicas may
+        do this at once: what another has in its hands is left to it.
         """
         now = self._now()
+        count = 0
+        after: tuple[datetime, UUID] | None = None
+        while True:
+            async with self._database.connection() as connection:
+                due = await orders.expired(connection, now, after, EXPIRY_BATCH)
+            for _, order_id in due:
+                try:
+                    count += await self._expire(order_id, now)
+                except Exception:
+                    _log.exception("order not expired", order_id=str(order_id))
+            if len(due) < EXPIRY_BATCH:
+                return count
+            after = due[-1]
+
+    async def _expire(self, order_id: UUID, now: datetime) -> bool:
         async with self._database.transaction() as connection:
-            expired = await orders.lock_expired(connection, now, EXPIRY_BATCH)
-            floors: dict[str, int] = {}
-            back: dict[UUID, int] = {}
-            for order in expired:
-                changed, transition = step(
-                    order, OrderStatus.EXPIRED, actor_id=None, reason="not paid in time", now=now
-                )
-                await orders.update(connection, changed, transition)
-                floors[str(order.id)] = changed.version
-                for line in order.lines:
-                    back[line.product_id] = back.get(line.product_id, 0) + line.quantity
-            if expired:
-                await products.lock_all(connection, back)
-                await self._caches.orders.raise_floor(floors)
-                await self._change_stock(connection, back, now)
-        return len(expired)
+            order = await orders.lock_if_free(connection, order_id)
+            if order is None or order.status is not OrderStatus.PENDING_PAYMENT or order.expires_at > now:
+                return False
+            # Looked for again under the lock: it may have begun since the order was found.
+            if await payments.processing(connection, order_id) is not None:
+                return False
+            await self._transitions.apply(
+                connection, order, OrderStatus.EXPIRED, actor_id=None, reason="not paid in time"
+            )
+        return True
 
     async def _fulfil(
         self, order_id: UUID, actor: Actor, status: OrderStatus, reason: str, expected_version: int | None
@@ -228,24 +213,7 @@ class OrderUseCases:
         async with self._database.transaction() as connection:
             order = await orders.lock(connection, order_id)
             order.expect(expected_version)
-            return await self._transition(connection, order, status, actor.user_id, reason)
-
-    async def _transition(
-        self, connection: Connection, order: Order, status: OrderStatus, actor_id: UUID, reason: str
-    ) -> Order:
-        now = self._now()
-        changed, transition = step(order, status, actor_id=actor_id, reason=reason, now=now)
-        await orders.update(connection, changed, transition)
-        if status in RELEASES_STOCK:
-            back = demand((line.product_id, line.quantity) for line in order.lines)
-            await products.lock_all(connection, back)
-            await self._change_stock(connection, back, now)
-        await self._caches.orders.raise_floor({str(order.id): changed.version})
-        return changed
-
-    async def _change_stock(self, connection: Connection, deltas: dict[UUID, int], now: datetime) -> None:
-        changed = await products.change_stock(connection, deltas, now)
-        await self._caches.products.raise_floor({str(product.id): product.version for product in changed})
+            return await self._transitions.apply(connection, order, status, actor_id=actor.user_id, reason=reason)
 
 
 def _check_visible(order: Order, actor: Actor) -> None:

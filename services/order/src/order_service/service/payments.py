@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import structlog
-from chassis.database import Connection, Database
+from chassis.database import Database
 
 from order_service.domain.errors import (
     NotFoundError,
@@ -21,14 +21,14 @@ from order_service.domain.errors import (
     PaymentProviderError,
     RequestInProgressError,
 )
-from order_service.domain.order import Order, OrderStatus, step
+from order_service.domain.order import Order, OrderStatus
 from order_service.gateways.payment import Outcome as Charge
 from order_service.gateways.payment import PaymentGateway
 from order_service.repository import idempotency, orders, payments
 from order_service.repository.payments import Attempt
 from order_service.repository.queries import PaymentStatus
-from order_service.service.orders import Caches
-from order_service.service.replay import Keyed, Outcome, ReplayCache, decode, encode
+from order_service.service.replay import Keyed, Outcome, ReplayCache, decode, encode, ended_with, first_answer
+from order_service.service.transitions import Transitions
 
 STUCK_BATCH = 20
 
@@ -40,7 +40,7 @@ class PaymentUseCases:
 
     Args:
         database: the order database.
-        caches: hot orders and products.
+        transitions: makes the steps.
         replays: the fast path of idempotency.
         gateway: the payment provider.
         now: the clock, UTC.
@@ -52,7 +52,7 @@ class PaymentUseCases:
         self,
         *,
         database: Database,
-        caches: Caches,
+        transitions: Transitions,
         replays: ReplayCache,
         gateway: PaymentGateway,
         now: Callable[[], datetime],
@@ -60,7 +60,7 @@ class PaymentUseCases:
         answer_time: timedelta,
     ) -> None:
         self._database = database
-        self._caches = caches
+        self._transitions = transitions
         self._replays = replays
         self._gateway = gateway
         self._now = now
@@ -83,17 +83,21 @@ class PaymentUseCases:
             IdempotencyKeyReusedError, RequestInProgressError: see repository.idempotency.
         """
         if (known := await self._replays.get(request)) is not None:
-            return known.order_or_raise(), True
+            async with self._database.connection() as connection:
+                return await first_answer(connection, known), True
         now = self._now()
         async with self._database.transaction() as connection:
             stored = await idempotency.claim(connection, request.user_id, request.key, request.request_hash)
             if stored:
-                return decode(stored).order_or_raise(), True
+                return await first_answer(connection, decode(stored)), True
             if stored is None:
                 await idempotency.record(connection, request.user_id, request.key, request.request_hash, b"", now)
             order = await orders.lock(connection, order_id)
             if order.user_id != request.user_id:
                 raise NotFoundError
+            # An earlier use of the key may have been answered while this one waited for the order.
+            if stored is not None and (stored := await idempotency.response(connection, request.user_id, request.key)):
+                return await first_answer(connection, decode(stored)), True
             attempt = await payments.processing(connection, order_id)
             if attempt is None:
                 order.expect(expected_version)
@@ -109,51 +113,66 @@ class PaymentUseCases:
         except PaymentProviderError:
             await self._fail(attempt)
             raise
-        outcome = await self._settle(attempt, charge)
-        if outcome is None:
-            # The sweep or another retry was faster; the next use of the key answers what it recorded.
+        settled = await self._settle(attempt, charge)
+        if settled is None:
+            # The sweep gave this attempt up a moment ago, with the provider's word that nothing was charged.
             raise RequestInProgressError
+        order_paid, outcome = settled
         await self._replays.put(request, outcome)
-        if outcome.order is None:
+        if order_paid is None:
             raise PaymentDeclinedError
-        return outcome.order, False
+        return order_paid, False
 
     async def settle_stuck(self, patience: timedelta) -> int:
-        """Find the outcome of attempts that have been processing for longer than `patience`; how many there were."""
-        async with self._database.connection() as connection:
-            found = await payments.stuck(connection, self._now() - patience, STUCK_BATCH)
-        for attempt in found:
-            try:
-                charge = await self._gateway.find(attempt.id)
-            except PaymentProviderError as error:
-                _log.warning("payment outcome unknown", payment_id=str(attempt.id), error=str(error))
-                continue
-            if charge is None:
-                await self._fail(attempt)
-            else:
-                await self._settle(attempt, charge)
-        return len(found)
+        """Find the outcome of attempts that have been processing for longer than `patience`; how many were settled."""
+        count = 0
+        while True:
+            now = self._now()
+            async with self._database.transaction() as connection:
+                found = await payments.claim_stuck(connection, now, now - patience, STUCK_BATCH)
+            for attempt in found:
+                try:
+                    await self._resolve(attempt)
+                    count += 1
+                except PaymentProviderError as error:
+                    _log.warning("payment outcome unknown", payment_id=str(attempt.id), error=str(error))
+                except Exception:
+                    _log.exception("payment not settled", payment_id=str(attempt.id))
+            if len(found) < STUCK_BATCH:
+                return count
 
-    async def _settle(self, attempt: Attempt, charge: Charge) -> Outcome | None:
-        """Record the outcome; None when somebody else already has recorded one."""
+    async def _resolve(self, attempt: Attempt) -> None:
+        charge = await self._gateway.resolve(attempt.id)
+        if charge is None:
+            await self._fail(attempt)
+        else:
+            await self._settle(attempt, charge)
+
+    async def _settle(self, attempt: Attempt, charge: Charge) -> tuple[Order | None, Outcome] | None:
+        """Record the outcome, or find the one that somebody else recorded; None when there was none.
+
+        Returns:
+            The paid order (None: declined), and what later uses of the key find.
+        """
         now = self._now()
         async with self._database.transaction() as connection:
             order = await orders.lock(connection, attempt.order_id)
             approved = charge is Charge.APPROVED
             status = PaymentStatus.APPROVED if approved else PaymentStatus.DECLINED
             if not await payments.finish(connection, attempt.id, status, now):
-                return None
+                stored = await idempotency.response(connection, attempt.user_id, attempt.idempotency_key)
+                if not stored:
+                    return None
+                outcome = decode(stored)
+                return None if outcome.order is None else await first_answer(connection, outcome), outcome
+            paid, outcome = None, Outcome(None)
             if approved:
-                order = await self._mark_paid(connection, order, now)
-            outcome = Outcome(order if approved else None)
+                paid = await self._transitions.apply(
+                    connection, order, OrderStatus.PAID, actor_id=order.user_id, reason="paid"
+                )
+                outcome = ended_with(paid)
             await idempotency.finish(connection, attempt.user_id, attempt.idempotency_key, encode(outcome))
-        return outcome
-
-    async def _mark_paid(self, connection: Connection, order: Order, now: datetime) -> Order:
-        paid, transition = step(order, OrderStatus.PAID, actor_id=order.user_id, reason="paid", now=now)
-        await orders.update(connection, paid, transition)
-        await self._caches.orders.raise_floor({str(order.id): paid.version})
-        return paid
+        return paid, outcome
 
     async def _fail(self, attempt: Attempt) -> None:
         async with self._database.transaction() as connection:

@@ -1,4 +1,4 @@
-"""The answer to an idempotency key's first request, kept for every later use of it.
+"""The answer to an idempotency key's first request, found again for every later use of it.
 
 The truth is the row written in the operation's own transaction; Valkey only saves the way to it, is written after
 the commit, and may lose everything at any time.
@@ -12,29 +12,26 @@ from uuid import UUID
 
 import msgspec
 import structlog
+from chassis.database import Connection
 from chassis.valkey import PipelinedClient
 from redis.exceptions import RedisError
 
 from order_service.domain.errors import IdempotencyKeyReusedError, PaymentDeclinedError
 from order_service.domain.order import Order
+from order_service.repository import orders
 
 _log = structlog.get_logger(__name__)
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
-    """How the first request ended: with an order, or with a declined payment."""
+    """How the first request ended: with a version of an order, or with a declined payment.
 
-    order: Order | None
+    The order is named, not copied: what one key keeps is the same few bytes whatever the order holds. Rows written
+    before 2026-11-26 have a copy of the order instead, and are read until their retention is over.
+    """
 
-    def order_or_raise(self) -> Order:
-        """The order.
-
-        Raises:
-            PaymentDeclinedError: that was the first answer.
-        """
-        if self.order is None:
-            raise PaymentDeclinedError(**REPLAYED)
-        return self.order
+    order: UUID | Order | None
+    version: int = 0
 
 
 # A declined payment is an error, and an error's facts are where a replay can be marked.
@@ -47,6 +44,26 @@ _decode = msgspec.msgpack.Decoder(Outcome).decode
 def decode(response: bytes) -> Outcome:
     """Read a stored response."""
     return _decode(response)
+
+
+def ended_with(order: Order) -> Outcome:
+    """The outcome that names this version of an order."""
+    return Outcome(order.id, order.version)
+
+
+async def first_answer(connection: Connection, outcome: Outcome) -> Order:
+    """The order as the first answer showed it, whatever has happened to it since.
+
+    draft-ietf-httpapi-idempotency-key-header, section 2.6: a retry gets the result of the completed request.
+
+    Raises:
+        PaymentDeclinedError: that was the first answer.
+    """
+    if outcome.order is None:
+        raise PaymentDeclinedError(**REPLAYED)
+    if isinstance(outcome.order, Order):
+        return outcome.order
+    return await orders.get_version(connection, outcome.order, outcome.version)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,21 @@
-"""Background work of every replica: expire unpaid orders, settle stuck payments, forget old keys."""
+"""Background work of every replica: expire unpaid orders, settle payments, finish refunds, forget old keys."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 import structlog
 from chassis.database import Database
 
 from order_service.repository import idempotency
-from order_service.service.orders import EXPIRY_BATCH, OrderUseCases
+from order_service.service.orders import OrderUseCases
 from order_service.service.payments import PaymentUseCases
+from order_service.service.refunds import RefundUseCases
 
-# Longer than any provider call may last, so that an attempt the provider has not seen never will be seen.
+# Longer than a provider's answer takes, so that attempts under way are left to who waits for them.
 STUCK_AFTER = timedelta(seconds=30)
 _FORGET_EVERY_ROUNDS = 600
 
@@ -22,10 +23,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Sweep:
-    """Runs until cancelled; a failed round is logged and the next one tries again.
+    """Runs until cancelled; a step that fails is logged, keeps no other from its turn, and is tried again.
 
     Args:
-        orders, payments: the use cases it drives.
+        orders, payments, refunds: the use cases it drives.
         database: for the keys.
         now: the clock, UTC.
         interval: seconds between rounds; jitter keeps replicas apart.
@@ -37,6 +38,7 @@ class Sweep:
         *,
         orders: OrderUseCases,
         payments: PaymentUseCases,
+        refunds: RefundUseCases,
         database: Database,
         now: Callable[[], datetime],
         interval: float,
@@ -44,6 +46,7 @@ class Sweep:
     ) -> None:
         self._orders = orders
         self._payments = payments
+        self._refunds = refunds
         self._database = database
         self._now = now
         self._interval = interval
@@ -54,23 +57,26 @@ class Sweep:
         rounds = 0
         while True:
             await asyncio.sleep(self._interval * random.uniform(0.8, 1.2))
-            try:
-                await self.once()
-                if rounds % _FORGET_EVERY_ROUNDS == 0:
-                    await self._forget_keys()
-            except Exception:
-                _log.exception("sweep failed")
+            await self.once()
+            if rounds % _FORGET_EVERY_ROUNDS == 0:
+                await self._step("old keys forgotten", self._forget_keys)
             rounds += 1
 
     async def once(self) -> None:
         """One round: everything that is due."""
-        while (expired := await self._orders.expire()) == EXPIRY_BATCH:
-            _log.info("orders expired", count=expired)
-        if expired:
-            _log.info("orders expired", count=expired)
-        if settled := await self._payments.settle_stuck(STUCK_AFTER):
-            _log.info("stuck payments settled", count=settled)
+        await self._step("orders expired", self._orders.expire)
+        await self._step("stuck payments settled", lambda: self._payments.settle_stuck(STUCK_AFTER))
+        await self._step("refunds finished", self._refunds.finish_due)
 
-    async def _forget_keys(self) -> None:
+    async def _step(self, what: str, step: Callable[[], Awaitable[int]]) -> None:
+        try:
+            count = await step()
+        except Exception:
+            _log.exception("sweep failed", step=what)
+        else:
+            if count:
+                _log.info(what, count=count)
+
+    async def _forget_keys(self) -> int:
         async with self._database.transaction() as connection:
-            await idempotency.forget(connection, self._now() - self._key_retention)
+            return await idempotency.forget(connection, self._now() - self._key_retention)

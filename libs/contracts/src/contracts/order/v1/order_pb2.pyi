@@ -36,6 +36,8 @@ class _OrderStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderStat
     ORDER_STATUS_CANCELLED: _OrderStatus.ValueType  # 5
     ORDER_STATUS_EXPIRED: _OrderStatus.ValueType  # 6
     ORDER_STATUS_REFUNDED: _OrderStatus.ValueType  # 7
+    ORDER_STATUS_REFUNDING: _OrderStatus.ValueType  # 8
+    """The intent to refund is recorded, the money is not back yet."""
 
 class OrderStatus(_OrderStatus, metaclass=_OrderStatusEnumTypeWrapper): ...
 
@@ -47,7 +49,32 @@ ORDER_STATUS_DELIVERED: OrderStatus.ValueType  # 4
 ORDER_STATUS_CANCELLED: OrderStatus.ValueType  # 5
 ORDER_STATUS_EXPIRED: OrderStatus.ValueType  # 6
 ORDER_STATUS_REFUNDED: OrderStatus.ValueType  # 7
+ORDER_STATUS_REFUNDING: OrderStatus.ValueType  # 8
+"""The intent to refund is recorded, the money is not back yet."""
 Global___OrderStatus: _TypeAlias = OrderStatus  # noqa: Y015
+
+class _RefundStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RefundStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefundStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REFUND_STATUS_UNSPECIFIED: _RefundStatus.ValueType  # 0
+    REFUND_STATUS_PENDING: _RefundStatus.ValueType  # 1
+    """The provider has not given the money back yet, or has not said so."""
+    REFUND_STATUS_REFUSED: _RefundStatus.ValueType  # 2
+    """The provider said no the last time it was asked; it is asked again."""
+    REFUND_STATUS_SUCCEEDED: _RefundStatus.ValueType  # 3
+
+class RefundStatus(_RefundStatus, metaclass=_RefundStatusEnumTypeWrapper): ...
+
+REFUND_STATUS_UNSPECIFIED: RefundStatus.ValueType  # 0
+REFUND_STATUS_PENDING: RefundStatus.ValueType  # 1
+"""The provider has not given the money back yet, or has not said so."""
+REFUND_STATUS_REFUSED: RefundStatus.ValueType  # 2
+"""The provider said no the last time it was asked; it is asked again."""
+REFUND_STATUS_SUCCEEDED: RefundStatus.ValueType  # 3
+Global___RefundStatus: _TypeAlias = RefundStatus  # noqa: Y015
 
 @_typing.final
 class OrderItem(_message.Message):
@@ -490,25 +517,111 @@ class RefundOrderRequest(_message.Message):
     ORDER_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    RESTOCK_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     reason: _builtins.str
     expected_version: _builtins.int
+    idempotency_key: _builtins.str
+    restock: _builtins.bool
+    """Absent: the pieces go back unless they have been shipped."""
     def __init__(
         self,
         *,
         order_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         expected_version: _builtins.int | None = ...,
+        idempotency_key: _builtins.str = ...,
+        restock: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "_restock", b"_restock", "expected_version", b"expected_version", "restock", b"restock"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "order_id", b"order_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "_restock", b"_restock", "expected_version", b"expected_version", "idempotency_key", b"idempotency_key", "order_id", b"order_id", "reason", b"reason", "restock", b"restock"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
     _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
+    _WhichOneofReturnType__restock: _TypeAlias = _typing.Literal["restock"]  # noqa: Y015
+    _WhichOneofArgType__restock: _TypeAlias = _typing.Literal["_restock", b"_restock"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_version) -> _WhichOneofReturnType__expected_version | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__restock) -> _WhichOneofReturnType__restock | None: ...
 
 Global___RefundOrderRequest: _TypeAlias = RefundOrderRequest  # noqa: Y015
+
+@_typing.final
+class GetRefundRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRefundRequest: _TypeAlias = GetRefundRequest  # noqa: Y015
+
+@_typing.final
+class Refund(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    RESTOCK_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    NEXT_ATTEMPT_AT_FIELD_NUMBER: _builtins.int
+    REQUESTED_AT_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    status: Global___RefundStatus.ValueType
+    restock: _builtins.bool
+    """Whether the pieces go back into stock."""
+    reason: _builtins.str
+    actor_id: _builtins.str
+    """Who asked for it."""
+    attempts: _builtins.int
+    """How often the provider was asked."""
+    last_error: _builtins.str
+    """Why the last attempt did not give the money back; empty when it did."""
+    @_builtins.property
+    def next_attempt_at(self) -> _timestamp_pb2.Timestamp:
+        """Absent once it has succeeded."""
+
+    @_builtins.property
+    def requested_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def updated_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        status: Global___RefundStatus.ValueType = ...,
+        restock: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        actor_id: _builtins.str = ...,
+        attempts: _builtins.int = ...,
+        last_error: _builtins.str = ...,
+        next_attempt_at: _timestamp_pb2.Timestamp | None = ...,
+        requested_at: _timestamp_pb2.Timestamp | None = ...,
+        updated_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next_attempt_at", b"next_attempt_at", "requested_at", b"requested_at", "updated_at", b"updated_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "attempts", b"attempts", "last_error", b"last_error", "next_attempt_at", b"next_attempt_at", "order_id", b"order_id", "reason", b"reason", "requested_at", b"requested_at", "restock", b"restock", "status", b"status", "updated_at", b"updated_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Refund: _TypeAlias = Refund  # noqa: Y015
 
 @_typing.final
 class GetOrderHistoryRequest(_message.Message):

@@ -83,7 +83,12 @@ class OrderServiceStub:
         self.RefundOrder = channel.unary_unary(
                 '/order.v1.OrderService/RefundOrder',
                 request_serializer=order_dot_v1_dot_order__pb2.RefundOrderRequest.SerializeToString,
-                response_deserializer=order_dot_v1_dot_order__pb2.Order.FromString,
+                response_deserializer=order_dot_v1_dot_order__pb2.OrderResult.FromString,
+                _registered_method=True)
+        self.GetRefund = channel.unary_unary(
+                '/order.v1.OrderService/GetRefund',
+                request_serializer=order_dot_v1_dot_order__pb2.GetRefundRequest.SerializeToString,
+                response_deserializer=order_dot_v1_dot_order__pb2.Refund.FromString,
                 _registered_method=True)
         self.GetOrderHistory = channel.unary_stream(
                 '/order.v1.OrderService/GetOrderHistory',
@@ -154,6 +159,14 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RefundOrder(self, request, context):
+        """Gives the money back, all of it, once. The order is REFUNDED, or REFUNDING while the provider has not given it
+        back: then the service asks again until it has, and no other transition is allowed meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRefund(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -217,7 +230,12 @@ def add_OrderServiceServicer_to_server(servicer, server):
             'RefundOrder': grpc.unary_unary_rpc_method_handler(
                     servicer.RefundOrder,
                     request_deserializer=order_dot_v1_dot_order__pb2.RefundOrderRequest.FromString,
-                    response_serializer=order_dot_v1_dot_order__pb2.Order.SerializeToString,
+                    response_serializer=order_dot_v1_dot_order__pb2.OrderResult.SerializeToString,
+            ),
+            'GetRefund': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRefund,
+                    request_deserializer=order_dot_v1_dot_order__pb2.GetRefundRequest.FromString,
+                    response_serializer=order_dot_v1_dot_order__pb2.Refund.SerializeToString,
             ),
             'GetOrderHistory': grpc.unary_stream_rpc_method_handler(
                     servicer.GetOrderHistory,
@@ -495,7 +513,34 @@ class OrderService:
             target,
             '/order.v1.OrderService/RefundOrder',
             order_dot_v1_dot_order__pb2.RefundOrderRequest.SerializeToString,
-            order_dot_v1_dot_order__pb2.Order.FromString,
+            order_dot_v1_dot_order__pb2.OrderResult.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRefund(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/order.v1.OrderService/GetRefund',
+            order_dot_v1_dot_order__pb2.GetRefundRequest.SerializeToString,
+            order_dot_v1_dot_order__pb2.Refund.FromString,
             options,
             channel_credentials,
             insecure,

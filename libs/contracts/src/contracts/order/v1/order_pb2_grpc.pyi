@@ -46,7 +46,11 @@ class OrderServiceStub:
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_order_pb2.CancelOrderRequest, _order_pb2.Order]
     ShipOrder: _grpc.UnaryUnaryMultiCallable[_order_pb2.ShipOrderRequest, _order_pb2.Order]
     DeliverOrder: _grpc.UnaryUnaryMultiCallable[_order_pb2.DeliverOrderRequest, _order_pb2.Order]
-    RefundOrder: _grpc.UnaryUnaryMultiCallable[_order_pb2.RefundOrderRequest, _order_pb2.Order]
+    RefundOrder: _grpc.UnaryUnaryMultiCallable[_order_pb2.RefundOrderRequest, _order_pb2.OrderResult]
+    """Gives the money back, all of it, once. The order is REFUNDED, or REFUNDING while the provider has not given it
+    back: then the service asks again until it has, and no other transition is allowed meanwhile.
+    """
+    GetRefund: _grpc.UnaryUnaryMultiCallable[_order_pb2.GetRefundRequest, _order_pb2.Refund]
     GetOrderHistory: _grpc.UnaryStreamMultiCallable[_order_pb2.GetOrderHistoryRequest, _order_pb2.OrderTransition]
     """Every transition of one order, oldest first, as a stream."""
 
@@ -68,7 +72,11 @@ class OrderServiceAsyncStub(OrderServiceStub):
     CancelOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.CancelOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
     ShipOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.ShipOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
     DeliverOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.DeliverOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
-    RefundOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.RefundOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
+    RefundOrder: _aio.UnaryUnaryMultiCallable[_order_pb2.RefundOrderRequest, _order_pb2.OrderResult]  # type: ignore[assignment]
+    """Gives the money back, all of it, once. The order is REFUNDED, or REFUNDING while the provider has not given it
+    back: then the service asks again until it has, and no other transition is allowed meanwhile.
+    """
+    GetRefund: _aio.UnaryUnaryMultiCallable[_order_pb2.GetRefundRequest, _order_pb2.Refund]  # type: ignore[assignment]
     GetOrderHistory: _aio.UnaryStreamMultiCallable[_order_pb2.GetOrderHistoryRequest, _order_pb2.OrderTransition]  # type: ignore[assignment]
     """Every transition of one order, oldest first, as a stream."""
 
@@ -147,7 +155,17 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _order_pb2.RefundOrderRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_order_pb2.Order, _abc.Awaitable[_order_pb2.Order]]: ...
+    ) -> _typing.Union[_order_pb2.OrderResult, _abc.Awaitable[_order_pb2.OrderResult]]:
+        """Gives the money back, all of it, once. The order is REFUNDED, or REFUNDING while the provider has not given it
+        back: then the service asks again until it has, and no other transition is allowed meanwhile.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRefund(
+        self,
+        request: _order_pb2.GetRefundRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_order_pb2.Refund, _abc.Awaitable[_order_pb2.Refund]]: ...
 
     @_abc_1.abstractmethod
     def GetOrderHistory(

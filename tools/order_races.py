@@ -1,0 +1,416 @@
+"""Races of every pair of an order's transitions, over the real use cases and a real PostgreSQL and Valkey.
+
+    .venv/bin/python tools/order_races.py --data-dir D [--rounds 1000] [--seed 1] [--only pay+cancel]
+
+D is the data directory of a running stack (`backend up --detach --data-dir D`); the races get a database of their own
+in it. In every round an order is brought to a status, then two of {pay, cancel, expire, ship, deliver, refund, restock}
+run at the same moment on two replicas while a third reads. The provider is slow, fails, loses answers, refuses, and
+takes the process down with it after it has acted. Then the sweep runs until nothing is left to do, and the provider's
+record, the order, its history, the stock and the cache have to agree. The same seed makes the same choices; what the
+machine makes of their timing is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import random
+import sys
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import combinations_with_replacement, pairwise
+from pathlib import Path
+from typing import TypeVar
+from uuid import UUID
+
+import asyncpg
+import structlog
+from chassis.cache import VersionedCache
+from chassis.database import Connection, Database
+from chassis.ids import uuid7
+from chassis.valkey import PipelinedClient
+from contracts.order.v1 import order_pb2
+from devstack.layout import Layout
+from devstack.secrets import Secrets, load_or_create
+from order_service.domain.errors import DomainError, PaymentProviderError, PaymentTimeoutError, RequestInProgressError
+from order_service.domain.money import Money
+from order_service.domain.order import OrderStatus
+from order_service.gateways.payment import Outcome, RefundOutcome
+from order_service.gateways.payment_sandbox import PaymentSandbox
+from order_service.handlers import messages
+from order_service.service.catalog import CatalogUseCases
+from order_service.service.orders import Actor, OrderUseCases
+from order_service.service.payments import PaymentUseCases
+from order_service.service.refunds import RefundUseCases
+from order_service.service.replay import Keyed, ReplayCache
+from order_service.service.transitions import Caches, Transitions
+
+from devstack import postgres, services
+
+T = TypeVar("T")
+
+# Where an operation has something to do; restocking has nothing to do with the order's status.
+STARTS: dict[str, tuple[OrderStatus, ...]] = {
+    "pay": (OrderStatus.PENDING_PAYMENT,),
+    "cancel": (OrderStatus.PENDING_PAYMENT,),
+    "expire": (OrderStatus.PENDING_PAYMENT,),
+    "ship": (OrderStatus.PAID,),
+    "deliver": (OrderStatus.SHIPPED,),
+    "refund": (OrderStatus.PAID, OrderStatus.SHIPPED, OrderStatus.DELIVERED),
+    "restock": (OrderStatus.PENDING_PAYMENT, OrderStatus.PAID),
+}
+PAIRS = tuple(combinations_with_replacement(STARTS, 2))
+_TOKENS = ("tok_approved",) * 6 + ("tok_refund_error", "tok_refund_timeout", "tok_refund_refused", "tok_declined")
+# Statuses in which the money is with the shop, and those in which the pieces are out of stock.
+_PAID = {OrderStatus.PAID, OrderStatus.SHIPPED, OrderStatus.DELIVERED, OrderStatus.REFUNDING}
+_HOLDS = {OrderStatus.PENDING_PAYMENT, *_PAID}
+_STOCK = 10
+_LANES = 4
+
+
+class ProcessDiedError(BaseException):
+    """What a process does not live to catch."""
+
+
+# The choices of the round whose call this is; outside of a race the line is good.
+_rough: ContextVar[random.Random | None] = ContextVar("rough", default=None)
+
+
+class Provider:
+    """The sandbox behind a bad line: slow both ways, and now and then the answer or the caller is lost."""
+
+    def __init__(self, sandbox: PaymentSandbox) -> None:
+        self._sandbox = sandbox
+
+    async def charge(self, reference: UUID, amount: Money, payment_token: str) -> Outcome:
+        """See `PaymentGateway.charge`."""
+        return await _over_the_line(lambda: self._sandbox.charge(reference, amount, payment_token))
+
+    async def resolve(self, reference: UUID) -> Outcome | None:
+        """See `PaymentGateway.resolve`."""
+        return await self._sandbox.resolve(reference)
+
+    async def refund(self, reference: UUID) -> RefundOutcome:
+        """See `PaymentGateway.refund`."""
+        return await _over_the_line(lambda: self._sandbox.refund(reference))
+
+
+async def _over_the_line(call: Callable[[], Awaitable[T]]) -> T:
+    chance = _rough.get()
+    if chance is None:
+        return await call()
+    fate = chance.random()
+    await asyncio.sleep(chance.random() * 0.004)
+    if fate < 0.05:
+        raise PaymentProviderError("the line was cut before the provider acted")
+    answer = await call()
+    await asyncio.sleep(chance.random() * 0.004)
+    if fate < 0.1:
+        raise PaymentTimeoutError
+    if fate < 0.2:
+        raise ProcessDiedError
+    return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One process of the service, as far as races go."""
+
+    orders: OrderUseCases
+    payments: PaymentUseCases
+    refunds: RefundUseCases
+    catalog: CatalogUseCases
+    caches: Caches
+
+
+@dataclass(frozen=True, slots=True)
+class Arena:
+    """Two replicas over one database."""
+
+    database: Database
+    replicas: tuple[Replica, Replica]
+
+
+@dataclass
+class Report:
+    """What was run, and what did not agree."""
+
+    rounds: int = 0
+    ends: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def arena(layout: Layout, secrets: Secrets) -> AsyncIterator[Arena]:
+    """A database of its own in a running stack, and replicas over it."""
+    known = next(d for d in postgres.databases(secrets) if d.service == "order")
+    own = replace(known, database=f"races_{uuid.uuid4().hex}")
+    superuser = await asyncpg.connect(postgres.superuser_url(layout, secrets, "postgres"))
+    await postgres._ensure_database(superuser, own)  # noqa: SLF001
+    await postgres._migrate_one(layout, secrets, own)  # noqa: SLF001
+    database = Database(own.url(layout), min_size=2, max_size=16, service="races")
+    clients = [PipelinedClient(services.valkey_url(layout, secrets)) for _ in range(2)]
+    try:
+        await database.open()
+        first, second = (_replica(database, client) for client in clients)
+        yield Arena(database, (first, second))
+    finally:
+        await database.close()
+        for client in clients:
+            await client.close()
+        await superuser.execute(f"DROP DATABASE {own.database}")
+        await superuser.close()
+
+
+def _replica(database: Database, client: PipelinedClient) -> Replica:
+    def now() -> datetime:
+        return datetime.now(UTC)
+
+    caches = Caches(VersionedCache(client, "order:race:order:", 60), VersionedCache(client, "order:race:product:", 60))
+    transitions = Transitions(caches, now)
+    replays = ReplayCache(client, 60)
+    provider = Provider(PaymentSandbox(database, 0.2))
+    return Replica(
+        orders=OrderUseCases(
+            database=database, transitions=transitions, replays=replays, now=now, new_id=uuid7,
+            payment_window=timedelta(minutes=15),
+        ),
+        payments=PaymentUseCases(
+            database=database, transitions=transitions, replays=replays, gateway=provider, now=now, new_id=uuid7,
+            answer_time=timedelta(seconds=1),
+        ),
+        refunds=RefundUseCases(database=database, transitions=transitions, gateway=provider, now=now),
+        catalog=CatalogUseCases(database=database, cache=caches.products, now=now, new_id=uuid7),
+        caches=caches,
+    )  # fmt: skip
+
+
+async def race(arena: Arena, pair: tuple[str, str], seed: str, report: Report) -> None:
+    """One round; what does not agree at its end is in the report."""
+    chance = random.Random(seed)
+    found = await _Round(arena, pair, chance).run()
+    report.rounds += 1
+    report.ends[found.end] += 1
+    report.violations += [f"{'+'.join(pair)} seed={seed}: {text}" for text in found.violations]
+
+
+class _Round:
+    """One order, two operations at once, and everything that has to agree afterwards."""
+
+    def __init__(self, arena: Arena, pair: tuple[str, str], chance: random.Random) -> None:
+        self._arena = arena
+        self._pair = pair
+        self._chance = chance
+        self._customer = uuid7()
+        self._support = Actor(uuid7(), sees_any=True, cancels_any=True)
+        self._token = chance.choice(_TOKENS)
+        self._restocked = 0
+        self.end = ""
+        self.violations: list[str] = []
+
+    async def run(self) -> _Round:
+        """The round."""
+        start = self._chance.choice([status for name in self._pair for status in STARTS[name]])
+        await self._prepare(start)
+        reading = asyncio.create_task(self._read())
+        delays = [self._chance.random() * 0.006, self._chance.random() * 0.006]
+        try:
+            await asyncio.gather(
+                *(
+                    self._operate(name, replica, delay)
+                    for name, replica, delay in zip(self._pair, self._arena.replicas, delays, strict=True)
+                )
+            )
+            await self._sweep()
+        finally:
+            reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await reading
+        await self._check()
+        return self
+
+    async def _prepare(self, start: OrderStatus) -> None:
+        calm = self._arena.replicas[0]
+        price = Money(self._chance.randrange(1, 10_000), "EUR")
+        product = await calm.catalog.create(
+            f"R-{uuid.uuid4().hex[:30].upper()}", "raced", price, _STOCK, self._support.user_id
+        )
+        self._product_id = product.id
+        order, _ = await calm.orders.create(self._keyed(), [(product.id, self._chance.randrange(1, 4))])
+        self._order_id = order.id
+        if start is not OrderStatus.PENDING_PAYMENT:
+            # The charge must have been approved to get here.
+            token = self._token if self._token != "tok_declined" else "tok_approved"
+            while (await calm.orders.get(order.id, self._support)).status is not OrderStatus.PAID:
+                # Another lane's sweep may take the attempt out of its hands.
+                with suppress(RequestInProgressError, PaymentTimeoutError):
+                    await calm.payments.pay(self._keyed(), order.id, token, None)
+        if start in (OrderStatus.SHIPPED, OrderStatus.DELIVERED):
+            await calm.orders.ship(order.id, self._support, "DHL", "JD", None)
+        if start is OrderStatus.DELIVERED:
+            await calm.orders.deliver(order.id, self._support, None)
+        if "expire" in self._pair:
+            async with self._arena.database.connection() as connection:
+                await connection.execute("UPDATE orders SET expires_at = now() WHERE id = $1", order.id)
+
+    async def _operate(self, name: str, replica: Replica, delay: float) -> None:
+        _rough.set(self._chance)
+        await asyncio.sleep(delay)
+        try:
+            match name:
+                case "pay":
+                    await replica.payments.pay(self._keyed(), self._order_id, self._token, None)
+                case "cancel":
+                    await replica.orders.cancel(self._order_id, self._support, "no", None)
+                case "expire":
+                    await replica.orders.expire()
+                case "ship":
+                    await replica.orders.ship(self._order_id, self._support, "DHL", "JD", None)
+                case "deliver":
+                    await replica.orders.deliver(self._order_id, self._support, None)
+                case "refund":
+                    restock = self._chance.choice([None, True, False])
+                    await replica.refunds.refund(self._keyed(), self._order_id, "no", restock, None)
+                case "restock":
+                    delta = self._chance.choice([-2, -1, 1, 5])
+                    await replica.catalog.adjust_stock(self._product_id, delta, "no", self._support.user_id)
+                    self._restocked += delta
+        except (DomainError, ProcessDiedError):
+            pass
+        except Exception as error:
+            self.violations.append(f"{name} failed: {error!r}")
+
+    async def _read(self) -> None:
+        """Read as the handlers do, and offer what was read to the cache."""
+        while True:
+            for replica in self._arena.replicas:
+                answer = messages.order(await replica.orders.get(self._order_id, self._support))
+                await replica.caches.orders.offer(answer.id, answer.version, answer.SerializeToString())
+                await asyncio.sleep(0.001)
+
+    async def _sweep(self) -> None:
+        """What the sweep does over the next hours, now."""
+        payments, refunds = self._arena.replicas[1].payments, self._arena.replicas[1].refunds
+        for _ in range(4):
+            async with self._arena.database.connection() as connection:
+                due = "UPDATE refunds SET next_attempt_at = now() WHERE order_id = $1"
+                await connection.execute(due, self._order_id)
+            await payments.settle_stuck(timedelta(seconds=-60))
+            await refunds.finish_due()
+
+    async def _check(self) -> None:
+        async with self._arena.database.connection() as connection:
+            order = await connection.fetchrow("SELECT * FROM orders WHERE id = $1", self._order_id)
+            history = await connection.fetch(
+                "SELECT * FROM order_transitions WHERE order_id = $1 ORDER BY version", self._order_id
+            )
+            charges = await connection.fetch(
+                "SELECT c.*, p.status AS recorded FROM payments AS p "
+                "LEFT JOIN payment_sandbox_charges AS c ON c.reference = p.id WHERE p.order_id = $1",
+                self._order_id,
+            )
+            refund = await connection.fetchrow("SELECT * FROM refunds WHERE order_id = $1", self._order_id)
+            available, held = await self._stock(connection)
+        if order is None:
+            raise LookupError("the order is gone")
+        status = OrderStatus(order["status"])
+        self.end = status.value
+        expect = self._expect
+        # Money: what the provider has taken and not given back is what the order says.
+        taken = [charge for charge in charges if charge["approved"]]
+        kept = sum(charge["amount_minor"] for charge in taken if not charge["refunded"])
+        expect(len(taken) <= 1, f"charged {len(taken)} times")
+        expect(kept == (order["total_minor"] if status in _PAID else 0), f"{status}, but the provider keeps {kept}")
+        expect(all(charge["recorded"] != "processing" for charge in charges), "a payment has no outcome")
+        expect(
+            all(bool(charge["approved"]) == (charge["recorded"] == "approved") for charge in charges),
+            "a payment's record is not the provider's",
+        )
+        # Refunds: one that is not finished is one that the provider refuses.
+        if status is OrderStatus.REFUNDING:
+            expect(refund is not None and refund["status"] == "refused", "a refund was left half done")
+        expect((refund is not None) == (status in (OrderStatus.REFUNDING, OrderStatus.REFUNDED)), "a refund too many")
+        if refund is not None:
+            expect((refund["status"] == "succeeded") == (status is OrderStatus.REFUNDED), "the refund's record differs")
+        # History: a chain without a gap that ends where the order is.
+        steps = [(step["from_status"], step["to_status"]) for step in history]
+        expect([step["version"] for step in history] == list(range(1, order["version"] + 1)), "versions have a gap")
+        expect(all(one[1] == other[0] for one, other in pairwise(steps)), f"no chain: {steps}")
+        expect(steps[-1][1] == status, f"{status}, but its history ends with {steps[-1][1]}")
+        # Stock: what was there, was changed by hand, and is held.
+        back = status is OrderStatus.REFUNDED and refund is not None and refund["restock"]
+        out = held if status in _HOLDS or (status is OrderStatus.REFUNDED and not back) else 0
+        expect(
+            available == _STOCK + self._restocked - out, f"{available} of {_STOCK}{self._restocked:+}, {out} are out"
+        )
+        # Cache: never older than what is committed.
+        for replica in self._arena.replicas:
+            cached = await replica.caches.orders.get(str(self._order_id))
+            if cached is not None:
+                shown = order_pb2.Order.FromString(cached)
+                expect(shown.version == order["version"], f"the cache has version {shown.version}")
+
+    async def _stock(self, connection: Connection) -> tuple[int, int]:
+        """What is available of the product, and how many pieces the order is of."""
+        product = await connection.fetchrow("SELECT available FROM products WHERE id = $1", self._product_id)
+        items = await connection.fetch("SELECT quantity FROM order_items WHERE order_id = $1", self._order_id)
+        if product is None:
+            raise LookupError("the product is gone")
+        return product["available"], sum(item["quantity"] for item in items)
+
+    def _expect(self, holds: bool, otherwise: str) -> None:
+        if not holds:
+            self.violations.append(otherwise)
+
+    def _keyed(self) -> Keyed:
+        key = uuid.uuid4().hex
+        return Keyed(self._customer, key, hashlib.sha256(key.encode()).digest())
+
+
+async def run(where: Arena, rounds: int, seed: int, pairs: tuple[tuple[str, str], ...] = PAIRS) -> Report:
+    """So many rounds of every pair, some at a time."""
+    report = Report()
+    todo = [(pair, f"{seed}:{'+'.join(pair)}:{number}") for number in range(rounds) for pair in pairs]
+    left = iter(todo)
+
+    async def lane() -> None:
+        for pair, name in left:
+            await race(where, pair, name, report)
+
+    await asyncio.gather(*(lane() for _ in range(_LANES)))
+    return report
+
+
+async def _main(arguments: argparse.Namespace) -> int:
+    layout = Layout(arguments.data_dir, 0)
+    only = tuple(pair for pair in PAIRS if arguments.only in ("", "+".join(pair)))
+    async with arena(layout, load_or_create(layout.secrets)) as where:
+        report = await run(where, arguments.rounds, arguments.seed, only)
+    print(
+        f"{report.rounds} rounds of {len(only)} pairs, seed {arguments.seed}; they ended {dict(report.ends.most_common())}"
+    )
+    for violation in report.violations:
+        print("VIOLATION", violation)
+    return 1 if report.violations else 0
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="", help="one pair, as in pay+cancel")
+    # A refused refund or a dead process is what the races are made of.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    return asyncio.run(_main(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

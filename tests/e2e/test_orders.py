@@ -89,7 +89,9 @@ async def test_what_was_shipped_is_refunded_and_goes_back_into_stock_only_when_t
     await support.ship_order(order.id, SHIPMENT)
     if delivered:
         await support.deliver_order(order.id)
-    body = models.RefundRequest(reason="lost") if restock is None else models.RefundRequest(reason="lost", restock=restock)
+    body = (
+        models.RefundRequest(reason="lost") if restock is None else models.RefundRequest(reason="lost", restock=restock)
+    )
     key = new_key()
     refunded = await support.refund_order(order.id, body, idempotency_key=key)
     assert (refunded.status, refunded.data.status) == (200, "refunded")

@@ -37,7 +37,7 @@ class Orders(OrderServiceServicer):
         self.seen.append(context.current())
         return order_pb2.Order(id=ID)
 
-    GetOrder = CancelOrder = ShipOrder = DeliverOrder = RefundOrder = _answer
+    GetOrder = CancelOrder = ShipOrder = DeliverOrder = RefundOrder = GetRefund = _answer
     ListOrders = ListAllOrders = SummarizeOrders = PayOrder = CreateOrder = _answer
 
     async def GetOrderHistory(self, request: Any, _context: Any) -> AsyncIterator[Any]:

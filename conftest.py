@@ -101,8 +101,8 @@ class Platform:
     async def database(self, name: str) -> asyncpg.Connection:
         return await asyncpg.connect(postgres.superuser_url(self.layout, self.secrets, name))
 
-    def valkey(self, user: str = "admin") -> Redis:
-        return Redis.from_url(services.valkey_url(self.layout, self.secrets, user))
+    def valkey(self, user: str = "admin", server: str = "") -> Redis:
+        return Redis.from_url(services.valkey_url(self.layout, self.secrets, user, server), driver_info=None)
 
     def pid(self, name: str) -> int:
         status = json.loads(backend("status", "--json", "--data-dir", str(self.layout.data_dir)).stdout)

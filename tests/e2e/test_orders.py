@@ -231,7 +231,7 @@ class TestIdempotency:
         client, _ = await people.newcomer()
         product, key = await people.product(stock=10), new_key()
         first = await client.create_order(order_of((product, 1)), idempotency_key=key)
-        async with people.platform.valkey() as valkey:
+        async with people.platform.valkey(server="valkey-cache") as valkey:
             async for name in valkey.scan_iter("order:*", count=1000):
                 await valkey.delete(name)
         again = await client.create_order(order_of((product, 1)), idempotency_key=key)

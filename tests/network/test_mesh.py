@@ -21,7 +21,7 @@ from devstack.secrets import private_pem
 from redis.exceptions import NoPermissionError, ResponseError
 
 from conftest import People, Platform
-from devstack import postgres, proxies
+from devstack import postgres, proxies, valkey
 
 GET_ORDER = "/order.v1.OrderService/GetOrder"
 LIST_PRODUCTS = "/order.v1.CatalogService/ListProducts"
@@ -205,7 +205,9 @@ async def test_a_service_sees_its_own_keys_in_valkey_and_no_others(stack: Platfo
             key = f"{prefix}:acl-test"
             if owner == user:
                 await client.set(key, "1", px=1000)
-                assert await client.get(key) == b"1"
+                # The limiter reads in its script only.
+                if "get" in valkey.USERS[user].commands:
+                    assert await client.get(key) == b"1"
             else:
                 with pytest.raises(NoPermissionError):
                     await client.set(key, "1")

@@ -30,7 +30,7 @@ async def serve_order(port: int) -> None:
         service="order",
     )
     await database.open()
-    client = PipelinedClient(settings.valkey_url.get_secret_value())
+    client = PipelinedClient(settings.cache_url.get_secret_value())
     server = grpc.aio.server()
     order_service.main.build(settings, database, client).add_to(server)
     server.add_insecure_port(f"127.0.0.1:{port}")

@@ -90,6 +90,12 @@ def up(
     rate_limit_scale: Annotated[
         float, typer.Option(min=0.01, help="Multiplies every rate limit of the contract (for load tests).")
     ] = 1.0,
+    valkey_memory_mib: Annotated[
+        int, typer.Option(min=4, help="Memory of the Valkey that keeps sessions and counts; when full, writes fail.")
+    ] = 512,
+    cache_memory_mib: Annotated[
+        int, typer.Option(min=4, help="Memory of the Valkey that keeps copies; when full, old ones go.")
+    ] = 256,
     without: Annotated[
         list[str] | None, typer.Option(metavar="POLICY", help="Leave an Envoy policy out, to see what it is for.")
     ] = None,
@@ -105,6 +111,8 @@ def up(
             cors_origins=tuple(cors_origin or ()),
             trusted_proxies=tuple(str(ip_network(network)) for network in trusted_proxy or ()),
             https_only=https_only,
+            valkey_memory_mib=valkey_memory_mib,
+            cache_memory_mib=cache_memory_mib,
         )
     except ValueError as error:
         console.print(str(error), style="red", markup=False)
@@ -444,4 +452,6 @@ def _show(events: Iterable[Event], *, as_json: bool) -> None:
 
 def main() -> None:
     """Entry point."""
+    # What is written in a stack's directory is its owner's alone.
+    os.umask(0o077)
     app()

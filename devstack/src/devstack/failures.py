@@ -23,7 +23,7 @@ class StartupError(Exception):
 RESET = "if its data directory is damaged, start anew with `backend reset` (it deletes all data)"
 _ASK = "the log above says more; `backend logs NAME` shows all of it"
 _INOTIFY = "too many files are watched: stop other stacks, or raise it with `sysctl fs.inotify.max_user_instances=512`"
-_REMEDIES = {"postgres": RESET, "valkey": RESET}
+_REMEDIES = {"postgres": RESET, "valkey": RESET, "valkey-cache": RESET}
 
 
 def remedy_for(process: str, tail: str) -> str:

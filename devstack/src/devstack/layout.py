@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,14 @@ class Layout:
         service, _, number = process.partition("-")
         base = PORTS[f"{service}_{listener}" if listener else service]
         return base + (int(number) - 1 if number else 0) * _REPLICA_STEP + self.port_offset
+
+    def make(self) -> None:
+        """The data directory, its owner's alone with everything in it (an older version left some open to others)."""
+        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (self.data_dir, *self.data_dir.rglob("*")):
+            mode = path.lstat().st_mode
+            if mode & 0o077 and (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+                path.chmod(mode & 0o700)
 
     @property
     def state_file(self) -> Path:

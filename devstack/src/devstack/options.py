@@ -35,6 +35,9 @@ class Options:
     # Of one Envoy: connections to it, and its own heap (without Python's).
     max_connections: int = 4096
     max_heap_mib: int = 512
+    # Of the two Valkey servers: state, which is never evicted, and copies.
+    valkey_memory_mib: int = 512
+    cache_memory_mib: int = 256
 
     def processes(self, service: str) -> tuple[str, ...]:
         """The names of a service's processes: order, order-2, order-3."""

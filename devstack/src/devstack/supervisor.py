@@ -21,11 +21,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import psutil
 
-from devstack import demo, keys, postgres, privileges, proxies, secrets, services, state, upkeep
+from devstack import demo, keys, postgres, privileges, proxies, secrets, services, state, upkeep, valkey
 from devstack.certificates import Certificates
 from devstack.failures import RESET, StartupError, owner_of, remedy_for, tail_of
 from devstack.layout import Layout
@@ -49,6 +50,8 @@ class Spec:
     is_ready: Callable[[], Awaitable[bool]]
     after: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    # The working directory; the data directory when there is none.
+    cwd: Path | None = None
     before: Callable[[], Awaitable[None]] | None = None
     setup: Callable[[], None] | None = None
     stop_signal: signal.Signals = signal.SIGTERM
@@ -123,7 +126,7 @@ class Supervisor:
             await postgres.initialize(layout, made)
         except RuntimeError as error:
             raise StartupError("postgres", "initdb failed", RESET, str(error)) from error
-        await asyncio.gather(self._start_one("postgres"), self._start_one("valkey"))
+        await asyncio.gather(*map(self._start_one, ("postgres", *valkey.SERVERS)))
         try:
             await postgres.migrate(layout, made)
         except postgres.MigrationError as error:
@@ -151,15 +154,19 @@ class Supervisor:
                 waits_for="accepts connections",
                 is_ready=lambda: postgres.accepts_connections(layout, made),
                 before=lambda: postgres.remove_stale_lock(layout),
-                setup=privileges.child_setup([postgres.BINARIES / "postgres", postgres.directory(layout)]),
+                cwd=postgres.directory(layout),
+                setup=privileges.child_setup([postgres.BINARIES / "postgres"]),
                 stop_signal=signal.SIGINT,
             ),
-            Spec(
-                name="valkey",
-                command=services.valkey_command(layout, made),
-                waits_for="answers PING",
-                is_ready=lambda: services.valkey_answers(layout, made),
-                setup=privileges.die_with_parent(signal.SIGTERM),
+            *(
+                Spec(
+                    name=server,
+                    command=valkey.command(server, layout, made, self._options),
+                    waits_for="answers PING",
+                    is_ready=partial(services.valkey_answers, layout, made, server),
+                    setup=privileges.die_with_parent(signal.SIGTERM),
+                )
+                for server in valkey.SERVERS
             ),
         ]
         hosted = [
@@ -222,7 +229,7 @@ class Supervisor:
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **spec.environment},
-                cwd=self._layout.data_dir,
+                cwd=spec.cwd or self._layout.data_dir,
                 preexec_fn=spec.setup,
                 # Ctrl-C in a terminal is for the command line, not for every process of the stack.
                 start_new_session=True,
@@ -265,7 +272,7 @@ class Supervisor:
         for monitor in self._monitors:
             monitor.cancel()
         # Against the direction of the requests: whoever calls stops before whoever is called.
-        for group in (("edge",), ("bff",), ("user", "order", "limiter"), ("valkey", "postgres")):
+        for group in (("edge",), ("bff",), ("user", "order", "limiter"), (*valkey.SERVERS, "postgres")):
             names = [name for service in group for name in self._options.processes(service)]
             await asyncio.gather(*(self._stop_one(name) for name in names if name in self._running))
         shutil.rmtree(self._layout.sockets, ignore_errors=True)
@@ -334,7 +341,9 @@ def main() -> int:
     parser.add_argument("--options", type=json.loads, required=True)
     arguments = parser.parse_args()
     layout = Layout(arguments.data_dir, arguments.port_offset)
-    layout.data_dir.mkdir(parents=True, exist_ok=True)
+    # Passed on to every process: what they write is its owner's alone.
+    os.umask(0o077)
+    layout.make()
     with (layout.data_dir / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

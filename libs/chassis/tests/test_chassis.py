@@ -165,7 +165,6 @@ class TestRequestIds:
 
 class TestConfiguration:
     def test_a_wrong_start_names_every_bad_variable_and_no_value(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("VALKEY_URL", "redis://:hunter2@valkey")
         monkeypatch.setenv("DATABASE_POOL_MAX", "0")
         monkeypatch.setenv("CURSOR_SECRET", "hunter2")
         monkeypatch.delenv("DATABASE_URL", raising=False)
@@ -181,7 +180,7 @@ class TestConfiguration:
         assert "hunter2" not in message
 
     def test_a_secret_cannot_be_printed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        secrets = {"VALKEY_URL": "x", "DATABASE_URL": "hunter2", "CURSOR_SECRET": "hunter2" * 5}
+        secrets = {"DATABASE_URL": "hunter2", "CURSOR_SECRET": "hunter2" * 5}
         for name, value in {**secrets, "JWKS_FILE": "jwks.json"}.items():
             monkeypatch.setenv(name, value)
         settings = load(DatabaseSettings)

@@ -91,7 +91,7 @@ _POSTGRES = re.compile(
 )
 # "pid:role time mark message", with `log-timestamp-format iso8601`.
 _VALKEY = re.compile(r"(?P<pid>\d+):[MSCX] (?P<time>\d{4}-\d\d-\d\dT\S+) (?P<level>[.*#-]) (?P<text>.*)")
-_TEXT_FORMS = {"postgres": _POSTGRES, "valkey": _VALKEY}
+_TEXT_FORMS = {"postgres": _POSTGRES, "valkey": _VALKEY, "valkey-cache": _VALKEY}
 # What PostgreSQL adds to the message before, as lines of their own.
 _ADDITIONS = frozenset({"DETAIL", "HINT", "CONTEXT", "STATEMENT", "QUERY", "LOCATION"})
 

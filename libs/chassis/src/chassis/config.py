@@ -16,6 +16,9 @@ S = TypeVar("S", bound="Settings")
 
 # The default, which the edge's configuration is rendered with as well.
 ACCESS_TOKEN_SECONDS = 300
+# The server of what must not disappear (sessions, counts), and the one that may drop its copies at any time.
+ValkeyUrl = Annotated[SecretStr, Field(description="URL of the Valkey that evicts nothing, credentials included")]
+CacheUrl = Annotated[SecretStr, Field(description="URL of the Valkey that keeps copies, credentials included")]
 
 _NO_ARGUMENTS: dict[str, Any] = {}
 
@@ -36,7 +39,6 @@ class Settings(BaseSettings):
     log_level: Annotated[
         str, Field(description="Lowest level that is logged", pattern="^(debug|info|warning|error)$")
     ] = "info"
-    valkey_url: Annotated[SecretStr, Field(description="Valkey or Redis URL, credentials included")]
 
 
 class TokenSettings(Settings):

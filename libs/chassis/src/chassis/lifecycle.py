@@ -29,10 +29,15 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """A wired service: its application, and what must work for it to be ready."""
+    """A wired service: its application, what must work for it to be ready, and what it is ready without.
+
+    A failing one of `details` is told by the readiness probe and by the metrics, and takes nobody out: it would take
+    every replica out, with all that still works.
+    """
 
     application: ASGIApplication
     readiness: Mapping[str, Check] = field(default_factory=dict)
+    details: Mapping[str, Check] = field(default_factory=dict)
 
 
 class ServiceProcess:
@@ -79,11 +84,20 @@ class ServiceProcess:
 
     async def failures(self) -> dict[str, str]:
         """What keeps this process from being ready, by check; empty when it is ready. Called from the ops loop."""
-        composition, loop = self._composition, self._loop
-        if composition is None or loop is None:
+        if self._composition is None:
             return {"lifecycle": "not started or already stopping"}
+        return await self._failing(self._composition.readiness)
+
+    async def degradations(self) -> dict[str, str]:
+        """What works less well although this process is ready, by check. Called from the ops loop."""
+        return {} if self._composition is None else await self._failing(self._composition.details)
+
+    async def _failing(self, checks: Mapping[str, Check]) -> dict[str, str]:
+        loop = self._loop
+        if loop is None:
+            return {"lifecycle": "not started"}
         found = {}
-        for name, check in composition.readiness.items():
+        for name, check in checks.items():
             future = asyncio.run_coroutine_threadsafe(_bounded(check), loop)
             try:
                 await asyncio.wait_for(asyncio.wrap_future(future), _CHECK_SECONDS + 0.5)
@@ -135,8 +149,10 @@ class OpsApplication:
                 alive = await self._process.is_alive()
                 status, body = (200, {"alive": True}) if alive else (503, {"alive": False})
             case "/healthz/ready":
-                failures = await self._process.failures()
-                status, body = (503, {"ready": False, **failures}) if failures else (200, {"ready": True})
+                if failures := await self._process.failures():
+                    status, body = 503, {"ready": False, **failures}
+                else:
+                    status, body = 200, {"ready": True, **await self._process.degradations()}
             case _:
                 status, body = 404, {"paths": ["/healthz/startup", "/healthz/live", "/healthz/ready"]}
         headers = [(b"content-type", b"application/json")]

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -24,6 +24,8 @@ from redis.exceptions import ResponseError
 
 # A session check is on every request's path: better a clear failure soon than a queue.
 TIMEOUT_SECONDS = 1.0
+# The error reply of a server at its maxmemory.
+_OUT_OF_MEMORY = "out of memory"
 # Commands waiting for their replies; more are refused at once.
 _MAX_PENDING = 4096
 
@@ -38,6 +40,8 @@ def connect(url: str, *, max_connections: int) -> Redis:
         socket_connect_timeout=TIMEOUT_SECONDS,
         # One retry on a fresh connection: a pooled one may have died since its last use.
         retry=Retry(NoBackoff(), 1),
+        # Not said to the server: CLIENT is nothing a service may use.
+        driver_info=None,
     )
     # The client owns the pool and closes it.
     return Redis.from_pool(pool)
@@ -68,7 +72,7 @@ class PipelinedClient:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("redis", "rediss", "unix"):
-            raise ValueError(f"the scheme of VALKEY_URL must be redis, rediss or unix, not {parts.scheme!r}")
+            raise ValueError(f"the scheme of a Valkey URL must be redis, rediss or unix, not {parts.scheme!r}")
         self._socket = parts.path if parts.scheme == "unix" else None
         self._tls = ssl.create_default_context() if parts.scheme == "rediss" else None
         self._host = parts.hostname or "127.0.0.1"
@@ -112,6 +116,21 @@ class PipelinedClient:
             redis.exceptions.RedisError: as `get`.
         """
         await (await self._ready()).send(b"PING")
+
+    def accepts_writes(self, prefix: str) -> Callable[[], Awaitable[None]]:
+        """A check that raises when Valkey takes no writes, for one: `out of memory`.
+
+        Args:
+            prefix: of keys that this user may write; one of them is kept for a second.
+        """
+
+        async def check() -> None:
+            try:
+                await self.set(f"{prefix}write-check", b"1", 1)
+            except ResponseError as error:
+                raise ValkeyConnectionError(_OUT_OF_MEMORY if str(error).startswith("OOM ") else str(error)) from error
+
+        return check
 
     async def evaluate(self, script: Script, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> Any:
         """What a script returns.

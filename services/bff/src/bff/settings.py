@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from chassis.config import TokenSettings
+from chassis.config import TokenSettings, ValkeyUrl
 from pydantic import Field
 
 
 class Settings(TokenSettings):
     """Variables of the BFF."""
 
+    valkey_url: ValkeyUrl
     allowed_origins: Annotated[
         str,
         Field(

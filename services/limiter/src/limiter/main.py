@@ -37,7 +37,7 @@ async def compose() -> AsyncIterator[Composition]:
         application = GrpcApplication()
         with serve_contract(application, rls_pb2.DESCRIPTOR.services_by_name["RateLimitService"]) as contract:
             add_RateLimitServiceServicer_to_server(RateLimitHandlers(limits, SlidingWindow(client)), contract)
-        yield Composition(application, {"valkey": client.ping})
+        yield Composition(application, {"valkey": client.ping}, {"valkey": client.accepts_writes("limit:")})
     finally:
         await client.close()
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 from chassis.config import Settings as ChassisSettings
+from chassis.config import ValkeyUrl
 from pydantic import Field
 
 
 class Settings(ChassisSettings):
     """Variables of the limiter."""
 
+    valkey_url: ValkeyUrl
     rate_limit_scale: Annotated[
         float, Field(description="Multiplies every limit of the contract", gt=0, le=1_000_000)
     ] = 1.0

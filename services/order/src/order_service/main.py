@@ -117,15 +117,14 @@ async def compose() -> AsyncIterator[Composition]:
         max_size=settings.database_pool_max,
         service="order",
     )
-    client = PipelinedClient(settings.valkey_url.get_secret_value())
+    client = PipelinedClient(settings.cache_url.get_secret_value())
     try:
         await patiently("PostgreSQL", database.open)
-        await patiently("Valkey", client.ping)
         servicers = build(settings, database, client)
         application = GrpcApplication()
         servicers.add_to(application)
         async with background(servicers.sweep.run, "sweep"):
-            yield Composition(application, {"postgresql": database.ping, "valkey": client.ping})
+            yield Composition(application, {"postgresql": database.ping}, {"valkey-cache": client.ping})
     finally:
         await client.close()
         await database.close()

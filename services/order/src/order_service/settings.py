@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from chassis.config import DatabaseSettings
+from chassis.config import CacheUrl, DatabaseSettings
 from pydantic import Field
 
 
 class Settings(DatabaseSettings):
     """Variables of the Order service."""
 
+    cache_url: CacheUrl
     order_cache_seconds: Annotated[
         float, Field(description="How long an unused order or product stays cached", gt=0, le=86400)
     ] = 300.0

@@ -19,7 +19,7 @@ from user_service.settings import Settings
 
 
 async def _create(email: str, display_name: str, roles: list[str], password: str) -> str:
-    async with opened(load(Settings)) as (servicers, _checks):
+    async with opened(load(Settings)) as (servicers, *_):
         try:
             user = await servicers.use_cases.register(email, password, display_name, parse_roles(roles))
         except EmailTakenError:

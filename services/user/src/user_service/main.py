@@ -113,15 +113,15 @@ def _now() -> datetime:
 @asynccontextmanager
 async def compose() -> AsyncIterator[Composition]:
     """Open the pools and wire the service; everything closed again at the end."""
-    async with opened(load(Settings)) as (servicers, checks):
+    async with opened(load(Settings)) as (servicers, readiness, details):
         application = GrpcApplication()
         servicers.add_to(application)
-        yield Composition(application, checks)
+        yield Composition(application, readiness, details)
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[tuple[Servicers, dict[str, Check]]]:
-    """The wired service over open pools, with its readiness checks; also for the command line."""
+async def opened(settings: Settings) -> AsyncIterator[tuple[Servicers, dict[str, Check], dict[str, Check]]]:
+    """The wired service over open pools, with its checks (`Composition`'s); also for the command line."""
     configure("user", environment=settings.environment, version=settings.version, level=settings.log_level)
     database = Database(
         settings.database_url.get_secret_value(),
@@ -134,7 +134,8 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Servicers, dict[str,
     try:
         await patiently("PostgreSQL", database.open)
         await patiently("Valkey", client.ping)
-        yield build(settings, database, client, passwords), {"postgresql": database.ping, "valkey": client.ping}
+        readiness: dict[str, Check] = {"postgresql": database.ping, "valkey": client.ping}
+        yield build(settings, database, client, passwords), readiness, {"valkey": client.accepts_writes("user:")}
     finally:
         passwords.close()
         await client.close()

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from chassis.config import DatabaseSettings
+from chassis.config import DatabaseSettings, ValkeyUrl
 from pydantic import Field, SecretStr
 
 
 class Settings(DatabaseSettings):
     """Variables of the User service."""
 
+    valkey_url: ValkeyUrl
     password_hash_workers: Annotated[
         int, Field(description="Password hashes computed at once (each takes one core and 19 MiB)", ge=1, le=64)
     ] = 2

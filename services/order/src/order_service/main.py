@@ -17,7 +17,7 @@ from chassis.keyset import CursorSigner
 from chassis.lifecycle import Composition, ServiceProcess, background, patiently
 from chassis.logging import configure
 from chassis.tokens import TokenVerifier, token_verifier
-from chassis.valkey import PipelinedClient
+from chassis.valkey import CACHE_TIMEOUT_SECONDS, PipelinedClient
 from contracts.order.v1 import catalog_pb2, order_pb2
 from contracts.order.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
 from contracts.order.v1.order_pb2_grpc import add_OrderServiceServicer_to_server
@@ -117,7 +117,7 @@ async def compose() -> AsyncIterator[Composition]:
         max_size=settings.database_pool_max,
         service="order",
     )
-    client = PipelinedClient(settings.cache_url.get_secret_value())
+    client = PipelinedClient(settings.cache_url.get_secret_value(), CACHE_TIMEOUT_SECONDS)
     try:
         await patiently("PostgreSQL", database.open)
         servicers = build(settings, database, client)

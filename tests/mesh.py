@@ -152,10 +152,10 @@ def edge(platform: Platform, options: Options | None = None, *without: str) -> I
         yield f"http://127.0.0.1:{own.port('public')}"
 
 
-async def metrics(url: str) -> dict[str, float]:
-    """Envoy's own counters at an ops endpoint, by name with labels."""
+async def metrics(url: str, path: str = "/metrics/envoy") -> dict[str, float]:
+    """Envoy's own counters at an ops endpoint, or at /metrics the application's, by name with labels."""
     async with httpx.AsyncClient() as client:
-        text = (await client.get(f"{url}/metrics/envoy")).text
+        text = (await client.get(f"{url}{path}")).text
     lines = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
     return {name: float(value) for name, _, value in lines}
 

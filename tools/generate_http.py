@@ -100,6 +100,7 @@ class Operation:
     media_type: str
     timeout: float
     rate_limit: tuple[int, int, bool]
+    operation_class: str
 
     @property
     def refuses_idempotency_key(self) -> bool:
@@ -146,6 +147,7 @@ def parse(spec: Spec) -> list[Operation]:
                     media_type=next(iter(content), "application/json"),
                     timeout=float(raw.get("x-timeout", spec["x-timeout"])),
                     rate_limit=_rate_limit(raw.get("x-rate-limit", spec["x-rate-limit"])),
+                    operation_class=raw["x-class"],
                 )
             )
     return found
@@ -210,6 +212,8 @@ class Operation:
     # Seconds until it is given up.
     timeout: float
     rate_limit: RateLimit
+    # What it competes with for a process's slots (chassis.admission).
+    operation_class: str
     # No method that is idempotent (RFC 9110, section 9.2.2), and no key declared: a key sent is refused.
     refuses_idempotency_key: bool = False
     # The name of the model it answers with.
@@ -232,6 +236,7 @@ def operations(spec: Spec) -> str:
             f"anonymous={operation.anonymous}", f"success={operation.success}",
             f"media_type={operation.media_type!r}",
             f"timeout={operation.timeout!r}", f"rate_limit=RateLimit{operation.rate_limit!r}",
+            f"operation_class={operation.operation_class!r}",
         ]  # fmt: skip
         if operation.refuses_idempotency_key:
             row.append("refuses_idempotency_key=True")

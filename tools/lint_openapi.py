@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from contracts.common.v1.options_pb2 import OperationClass
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
@@ -21,6 +22,7 @@ def problems(spec: dict[str, Any]) -> Iterator[str]:
     """Everything that breaks a house rule."""
     permissions = yaml.safe_load((ROOT / "api/permissions.yaml").read_text())["roles"]
     granted = {permission for names in permissions.values() for permission in names}
+    classes = operation_classes()
     seen: set[str] = set()
     for path, item in spec["paths"].items():
         for method, operation in item.items():
@@ -36,6 +38,8 @@ def problems(spec: dict[str, Any]) -> Iterator[str]:
                 yield f"{where}: needs exactly one of x-permission and security: []"
             if permission is not None and permission not in granted:
                 yield f"{where}: no role grants {permission}"
+            if operation.get("x-class") not in classes:
+                yield f"{where}: needs an x-class, one of {', '.join(sorted(classes))}"
             expected = ALWAYS | ({"401", "403"} if permission else set())
             expected |= {"413", "415", "422"} if "requestBody" in operation else set()
             if any("Match" in p["$ref"] or "Cursor" in p["$ref"] for p in operation.get("parameters", [])):
@@ -46,6 +50,11 @@ def problems(spec: dict[str, Any]) -> Iterator[str]:
                 yield f"{where}: summary and tags are required"
     yield from unbounded(spec)
     yield from examples(spec)
+
+
+def operation_classes() -> set[str]:
+    """As the RPCs' contract names them."""
+    return {name.removeprefix("OPERATION_CLASS_").lower() for name, number in OperationClass.items() if number}
 
 
 def unbounded(spec: dict[str, Any]) -> Iterator[str]:

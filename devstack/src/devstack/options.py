@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# Every policy of deploy/envoy/policies that can be left out.
+# Every policy of deploy/envoy/policies that can be left out, and the services' own admission.
 POLICIES = (
     "mtls", "peers", "admission", "access_log", "circuit_breakers", "outliers", "health_checks", "overload",
     "connections", "authentication", "doubled_credentials", "client_headers", "global_rate_limits", "local_rate_limits",

@@ -65,7 +65,10 @@ def environment(service: str, layout: Layout, secrets: Secrets, options: Options
     if service == "edge":
         return {}
     name = "CACHE_URL" if valkey.USERS[service].server == valkey.CACHE else "VALKEY_URL"
-    variables = {name: valkey_url(layout, secrets, service)}
+    variables = {
+        name: valkey_url(layout, secrets, service),
+        "ADMISSION": str("admission" not in options.without).lower(),
+    }
     if service == "limiter":
         return variables | {
             "RATE_LIMIT_SCALE": str(options.rate_limit_scale),

@@ -247,7 +247,7 @@ class TestHttp:
         known: dict[str, Any] = {
             "id": "getThing", "handler": "get_thing", "method": "GET", "path": "/thing", "permission": "orders:read",
             "anonymous": False, "success": 200, "media_type": "application/json",
-            "timeout": 2.0, "rate_limit": RateLimit(1, 1, False),
+            "timeout": 2.0, "rate_limit": RateLimit(1, 1, False), "operation_class": "read",
         }  # fmt: skip
         return Operation(**{**known, **changes})
 

@@ -39,6 +39,12 @@ class Settings(BaseSettings):
     log_level: Annotated[
         str, Field(description="Lowest level that is logged", pattern="^(debug|info|warning|error)$")
     ] = "info"
+    admission: Annotated[
+        bool,
+        Field(
+            description="Whether calls over their class's slots wait and are refused; without, they are only counted"
+        ),
+    ] = True
 
 
 class TokenSettings(Settings):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -18,24 +19,31 @@ from typing import Any
 import msgspec
 import structlog
 
+from chassis.admission import Admission
+
 ASGIApplication = Callable[[MutableMapping[str, Any], Callable[[], Any], Callable[[Any], Any]], Awaitable[None]]
 Check = Callable[[], Awaitable[object]]
 
 _CHECK_SECONDS = 2.0
 _STARTUP_PATIENCE_SECONDS = 20.0
 
+_METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+_LAG = "backend_event_loop_lag_seconds"
+
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """A wired service: its application, what must work for it to be ready, and what it is ready without.
+    """A wired service: its application, the lanes that its calls take, what must work for it to be ready, and what it is
+    ready without.
 
     A failing one of `details` is told by the readiness probe and by the metrics, and takes nobody out: it would take
     every replica out, with all that still works.
     """
 
     application: ASGIApplication
+    admission: Admission
     readiness: Mapping[str, Check] = field(default_factory=dict)
     details: Mapping[str, Check] = field(default_factory=dict)
 
@@ -108,14 +116,29 @@ class ServiceProcess:
 
     async def is_alive(self) -> bool:
         """Whether the main event loop still turns. Called from the ops loop."""
+        return await self._lag() is not None
+
+    async def _lag(self) -> float | None:
+        """Seconds that work waits in the main event loop; None when it does not turn."""
         if self._loop is None:
-            return True
+            return 0.0
+        began = time.monotonic()
         turned = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop)
         try:
             await asyncio.wait_for(asyncio.wrap_future(turned), _CHECK_SECONDS)
         except TimeoutError:
-            return False
-        return True
+            return None
+        return time.monotonic() - began
+
+    async def metrics(self) -> str:
+        """The process's own counters in the Prometheus text format. Called from the ops loop."""
+        lag = await self._lag()
+        lines = (
+            f"# HELP {_LAG} Time that work waits in the event loop, measured now\n"
+            f"# TYPE {_LAG} gauge\n"
+            f"{_LAG} {_CHECK_SECONDS if lag is None else lag:.6f}\n"
+        )
+        return lines + (self._composition.admission.metrics() if self._composition else "")
 
     @property
     def started(self) -> bool:
@@ -131,7 +154,7 @@ def _tune_garbage_collector() -> None:
 
 
 class OpsApplication:
-    """Probes on the ops listener, answered from an event loop apart from the traffic's."""
+    """Probes and metrics on the ops listener, answered from an event loop apart from the traffic's."""
 
     def __init__(self, process: ServiceProcess) -> None:
         self._process = process
@@ -153,11 +176,18 @@ class OpsApplication:
                     status, body = 503, {"ready": False, **failures}
                 else:
                     status, body = 200, {"ready": True, **await self._process.degradations()}
+            case "/metrics":
+                await _answer(send, 200, _METRICS_TYPE, (await self._process.metrics()).encode())
+                return
             case _:
-                status, body = 404, {"paths": ["/healthz/startup", "/healthz/live", "/healthz/ready"]}
-        headers = [(b"content-type", b"application/json")]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": msgspec.json.encode(body)})
+                status, body = 404, {"paths": ["/healthz/startup", "/healthz/live", "/healthz/ready", "/metrics"]}
+        await _answer(send, status, b"application/json", msgspec.json.encode(body))
+
+
+async def _answer(send: Callable[[Any], Any], status: int, media_type: bytes, body: bytes) -> None:
+    headers = [(b"content-type", media_type)]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _bounded(check: Check) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from chassis.admission import Admission
 from chassis.config import load
 from chassis.http.application import HttpApplication, Limits
 from chassis.lifecycle import Composition, ServiceProcess, patiently
@@ -30,7 +31,13 @@ from bff.sessions import SessionReader
 from bff.settings import Settings
 
 
-def build(settings: Settings, client: PipelinedClient, user_channel: Any, order_channel: Any) -> HttpApplication:
+def build(
+    settings: Settings,
+    client: PipelinedClient,
+    user_channel: Any,
+    order_channel: Any,
+    admission: Admission | None = None,
+) -> HttpApplication:
     """Wire the BFF over its Valkey client and a channel to each service (ours, or grpcio's own)."""
     users, sessions = UserServiceStub(user_channel), SessionServiceStub(user_channel)
     orders = OrderServiceStub(order_channel)
@@ -51,7 +58,7 @@ def build(settings: Settings, client: PipelinedClient, user_channel: Any, order_
         MetaHandlers(keys),
     )
     authenticate = Authenticator(tokens, SessionReader(client), users, sessions)
-    return HttpApplication(OPERATIONS, handlers, authenticate, Limits(body_bytes=settings.max_body_bytes))
+    return HttpApplication(OPERATIONS, handlers, authenticate, Limits(body_bytes=settings.max_body_bytes), admission)
 
 
 @asynccontextmanager
@@ -65,8 +72,9 @@ async def compose() -> AsyncIterator[Composition]:
     client = PipelinedClient(settings.valkey_url.get_secret_value())
     try:
         await patiently("Valkey", client.ping)
-        application = build(settings, client, upstream_channel("user"), upstream_channel("order"))
-        yield Composition(application, {"valkey": client.ping})
+        admission = Admission(enabled=settings.admission)
+        application = build(settings, client, upstream_channel("user"), upstream_channel("order"), admission)
+        yield Composition(application, admission, {"valkey": client.ping})
     finally:
         await client.close()
 

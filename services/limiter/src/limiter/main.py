@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from chassis.admission import Admission
 from chassis.config import load
 from chassis.grpc.server import GrpcApplication
 from chassis.grpc.serving import serve_contract
@@ -34,10 +35,11 @@ async def compose() -> AsyncIterator[Composition]:
             connections=Limit(settings.connections_per_address, settings.connection_seconds),
             scale=settings.rate_limit_scale,
         )
-        application = GrpcApplication()
-        with serve_contract(application, rls_pb2.DESCRIPTOR.services_by_name["RateLimitService"]) as contract:
+        application, admission = GrpcApplication(), Admission(enabled=settings.admission)
+        service = rls_pb2.DESCRIPTOR.services_by_name["RateLimitService"]
+        with serve_contract(application, service, admission=admission) as contract:
             add_RateLimitServiceServicer_to_server(RateLimitHandlers(limits, SlidingWindow(client)), contract)
-        yield Composition(application, {"valkey": client.ping}, {"valkey": client.accepts_writes("limit:")})
+        yield Composition(application, admission, {"valkey": client.ping}, {"valkey": client.accepts_writes("limit:")})
     finally:
         await client.close()
 

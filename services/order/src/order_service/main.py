@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from chassis.admission import Admission
 from chassis.cache import VersionedCache
 from chassis.config import load
 from chassis.database import Database
@@ -43,6 +44,7 @@ class Servicers:
     catalog: CatalogHandlers
     sweep: Sweep
     tokens: TokenVerifier
+    admission: Admission
 
     def add_to(self, server: object) -> None:
         """Register on a server: ours, or grpcio's own."""
@@ -50,6 +52,7 @@ class Servicers:
             server,
             order_pb2.DESCRIPTOR.services_by_name["OrderService"],
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"],
+            admission=self.admission,
             tokens=self.tokens,
         ) as contract:
             add_OrderServiceServicer_to_server(self.orders, contract)
@@ -103,6 +106,7 @@ def build(settings: Settings, database: Database, client: PipelinedClient) -> Se
             key_retention=retention,
         ),
         tokens=token_verifier(settings),
+        admission=Admission(enabled=settings.admission),
     )
 
 
@@ -124,7 +128,8 @@ async def compose() -> AsyncIterator[Composition]:
         application = GrpcApplication()
         servicers.add_to(application)
         async with background(servicers.sweep.run, "sweep"):
-            yield Composition(application, {"postgresql": database.ping}, {"valkey-cache": client.ping})
+            readiness, details = {"postgresql": database.ping}, {"valkey-cache": client.ping}
+            yield Composition(application, servicers.admission, readiness, details)
     finally:
         await client.close()
         await database.close()

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from chassis.admission import Admission
 from chassis.cache import VersionedCache
 from chassis.config import load
 from chassis.database import Database
@@ -45,6 +46,7 @@ class Servicers:
     sessions: SessionHandlers
     use_cases: UserUseCases
     tokens: TokenVerifier
+    admission: Admission
 
     def add_to(self, server: object) -> None:
         """Register on a server: ours, or grpcio's own."""
@@ -52,7 +54,7 @@ class Servicers:
             user_pb2.DESCRIPTOR.services_by_name["UserService"],
             session_pb2.DESCRIPTOR.services_by_name["SessionService"],
         )
-        with serve_contract(server, *services, tokens=self.tokens) as contract:
+        with serve_contract(server, *services, admission=self.admission, tokens=self.tokens) as contract:
             add_UserServiceServicer_to_server(self.users, contract)
             add_SessionServiceServicer_to_server(self.sessions, contract)
 
@@ -103,6 +105,7 @@ def build(settings: Settings, database: Database, client: PipelinedClient, passw
         SessionHandlers(sessions, credentials, use_cases),
         use_cases,
         token_verifier(settings),
+        Admission(enabled=settings.admission),
     )
 
 
@@ -116,7 +119,7 @@ async def compose() -> AsyncIterator[Composition]:
     async with opened(load(Settings)) as (servicers, readiness, details):
         application = GrpcApplication()
         servicers.add_to(application)
-        yield Composition(application, readiness, details)
+        yield Composition(application, servicers.admission, readiness, details)
 
 
 @asynccontextmanager

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from chassis.context import RequestContext, serving
@@ -42,16 +46,51 @@ async def test_the_queue_is_bounded_and_empties(passwords: Passwords) -> None:
     assert await passwords.hash("x")
 
 
-async def test_a_wait_ends_at_the_deadline(passwords: Passwords) -> None:
+@contextmanager
+def one_hash_that_takes_its_time(passwords: Passwords) -> Iterator[None]:
     release = threading.Event()
-    blocking = asyncio.create_task(passwords._run(release.wait))
-    await asyncio.sleep(0.05)
-    soon = RequestContext("request", asyncio.get_running_loop().time() + 0.1)
-    with serving(soon), pytest.raises(ServiceError) as caught:
+    try:
+        passwords._executor.submit(release.wait)
+        yield
+    finally:
+        release.set()
+
+
+async def test_a_wait_ends_at_the_deadline(passwords: Passwords) -> None:
+    # As if hashes had been quick so far.
+    passwords._seconds = 0.001
+    with one_hash_that_takes_its_time(passwords):
+        soon = RequestContext("request", asyncio.get_running_loop().time() + 0.1)
+        with serving(soon), pytest.raises(ServiceError) as caught:
+            await passwords.hash("x")
+        assert caught.value.reason == "DEADLINE_EXCEEDED"
+
+
+async def test_who_would_not_get_its_hash_in_time_is_refused_when_it_comes(passwords: Passwords) -> None:
+    passwords._seconds = 3.0
+    assert passwords.expected_seconds() == 3.0
+    waiting = asyncio.create_task(passwords.hash("first"))
+    await asyncio.sleep(0)
+    assert passwords.expected_seconds() == 6.0
+    loop = asyncio.get_running_loop()
+    with serving(RequestContext("request", loop.time() + 5)), pytest.raises(ServiceError) as caught:
         await passwords.hash("x")
-    assert caught.value.reason == "DEADLINE_EXCEEDED"
-    release.set()
-    await blocking
+    assert (caught.value.reason, caught.value.retry_after) == ("OVERLOADED", 6.0)
+    assert await waiting
+    # What it measures is what it expects.
+    for _ in range(40):
+        await passwords.hash("x")
+    assert passwords._seconds < 1
+    with serving(RequestContext("request", loop.time() + 5)):
+        assert await passwords.hash("x")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own elsewhere")
+async def test_hashes_come_after_everybody_else(passwords: Passwords) -> None:
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    theirs = await passwords._run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+    assert theirs == min(19, mine + 10)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == mine
 
 
 def test_roles_are_a_set_in_a_fixed_order() -> None:

@@ -3,7 +3,8 @@
 `ContractServer` stands where the generated `add_…Servicer_to_server` expects a server and forwards to a real one,
 ours or grpcio's. On the way it binds the contract: each method of the descriptor must have an access rule and a
 handler of its own, or the service does not start. Around each handler it sets the request context, enforces the
-permission and the field rules, maps errors to rich statuses, and writes the access line.
+permission and the field rules, maps errors to rich statuses, and writes the access line. A call takes a slot of its
+class's lane before anything is done for it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from contracts.common.v1 import options_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from chassis import context as request_context
+from chassis.admission import Admission, Lane
 from chassis.context import METADATA_ROLES, RequestContext
 from chassis.errors import ServiceError, as_service_error
 from chassis.grpc.rules import compile_rules
@@ -37,9 +39,16 @@ class ContractMismatchError(Exception):
 class ContractServer:
     """Registers servicers of the given contract services on `server`, with the contract's policy around them."""
 
-    def __init__(self, server: Any, services: Iterable[ServiceDescriptor], tokens: TokenVerifier | None) -> None:
+    def __init__(
+        self,
+        server: Any,
+        services: Iterable[ServiceDescriptor],
+        tokens: TokenVerifier | None,
+        admission: Admission,
+    ) -> None:
         self._server = server
         self._tokens = tokens
+        self._admission = admission
         self._services = {service.full_name: service for service in services}
         self._registered: set[str] = set()
         self._mismatches: list[str] = []
@@ -63,8 +72,10 @@ class ContractServer:
                 self._mismatches.append(f"{method.full_name} has no handler")
             elif method.GetOptions().Extensions[options_pb2.access].WhichOneof("rule") is None:
                 self._mismatches.append(f"{method.full_name} names no permission and is not marked anonymous")
+            elif (operation_class := _class_of(method)) is None:
+                self._mismatches.append(f"{method.full_name} names no class of operation")
             else:
-                guard = _Guard(method, self._tokens)
+                guard = _Guard(method, self._tokens, self._admission.lane(operation_class))
                 if not guard.anonymous and self._tokens is None:
                     self._mismatches.append(f"{method.full_name} needs a caller, and nothing verifies tokens")
                 guarded[method.name] = _guarded(method, handler, guard)
@@ -90,6 +101,12 @@ def _is_implemented(handler: grpc.RpcMethodHandler[Any, Any]) -> bool:
     return not getattr(behavior, "__module__", "").endswith("_pb2_grpc")
 
 
+def _class_of(method: MethodDescriptor) -> str | None:
+    number = method.GetOptions().Extensions[options_pb2.operation_class]
+    name: str = options_pb2.OperationClass.Name(number)
+    return name.removeprefix("OPERATION_CLASS_").lower() if number else None
+
+
 def _guarded(
     method: MethodDescriptor, handler: grpc.RpcMethodHandler[Any, Any], guard: _Guard
 ) -> grpc.RpcMethodHandler[Any, Any]:
@@ -107,12 +124,13 @@ def _guarded(
 class _Guard:
     """The policy of one method."""
 
-    def __init__(self, method: MethodDescriptor, tokens: TokenVerifier | None) -> None:
+    def __init__(self, method: MethodDescriptor, tokens: TokenVerifier | None, lane: Lane) -> None:
         access = method.GetOptions().Extensions[options_pb2.access]
         self._name = f"{method.containing_service.full_name}/{method.name}"
         self.anonymous = bool(access.anonymous)
         self.permission = "" if access.anonymous else access.permission
         self._tokens = tokens
+        self._lane = lane
         self._validate = compile_rules(method.input_type)
 
     def unary(self, behavior: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
@@ -120,8 +138,12 @@ class _Guard:
             started = time.perf_counter()
             with request_context.serving(self._context(context)) as current:
                 try:
-                    self._admit(current, context, request)
-                    response = await behavior(request, context)
+                    entered = self._lane.take() or await self._lane.wait()
+                    try:
+                        self._check(current, context, request)
+                        response = await behavior(request, context)
+                    finally:
+                        self._lane.leave(entered)
                 except Exception as error:
                     await self._abort(context, error, started)
                 except asyncio.CancelledError:
@@ -137,9 +159,13 @@ class _Guard:
             started = time.perf_counter()
             with request_context.serving(self._context(context)) as current:
                 try:
-                    self._admit(current, context, request)
-                    async for response in behavior(request, context):
-                        yield response
+                    entered = self._lane.take() or await self._lane.wait()
+                    try:
+                        self._check(current, context, request)
+                        async for response in behavior(request, context):
+                            yield response
+                    finally:
+                        self._lane.leave(entered)
                 except Exception as error:
                     await self._abort(context, error, started)
                 self._access_line("OK", started)
@@ -151,7 +177,7 @@ class _Guard:
         metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
         return RequestContext.from_metadata(metadata, monotonic_deadline(context))
 
-    def _admit(self, current: RequestContext, context: Any, request: Any) -> None:
+    def _check(self, current: RequestContext, context: Any, request: Any) -> None:
         if not self.anonymous:
             caller = self._caller(current, context)
             request_context.authenticated(caller)

@@ -11,23 +11,30 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
+from chassis.admission import Admission
 from chassis.grpc.policy import ContractServer
 from chassis.tokens import TokenVerifier
 
 
 @contextmanager
-def serve_contract(server: Any, *services: ServiceDescriptor, tokens: TokenVerifier | None = None) -> Iterator[Any]:
+def serve_contract(
+    server: Any,
+    *services: ServiceDescriptor,
+    admission: Admission | None = None,
+    tokens: TokenVerifier | None = None,
+) -> Iterator[Any]:
     """Yield where the generated `add_…Servicer_to_server` register; bind the contract at the end of the block.
 
     Args:
         server: a `GrpcApplication`, or a `grpc.aio.Server`.
         services: what the contract says this process serves.
+        admission: the process's lanes; without, some of its own.
         tokens: verifies the callers of methods that need one.
 
     Raises:
         ContractMismatchError: naming each method without a handler or an access rule.
     """
-    contract = ContractServer(server, services, tokens)
+    contract = ContractServer(server, services, tokens, admission or Admission())
     yield contract
     contract.check()
     servicer = cast("Any", health).aio.HealthServicer()

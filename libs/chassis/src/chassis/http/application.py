@@ -24,6 +24,7 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from chassis import context
+from chassis.admission import Admission, Lane
 from chassis.context import RequestContext
 from chassis.errors import ServiceError, as_service_error
 from chassis.grpc.policy import ContractMismatchError
@@ -74,6 +75,8 @@ class HttpApplication:
         handlers: objects whose public coroutine methods are the handlers.
         authenticate: finds out who calls; raises ServiceError UNAUTHENTICATED.
         limits: bounds on every request.
+        admission: the process's lanes (without: some of its own); a call takes a slot of its class's before anything
+            is done for it.
 
     Raises:
         ContractMismatchError: handlers and contract differ; names each difference.
@@ -85,12 +88,15 @@ class HttpApplication:
         handlers: Iterable[object],
         authenticate: Callable[[Request], Awaitable[Authenticated[Any]]],
         limits: Limits,
+        admission: Admission | None = None,
     ) -> None:
         operations = tuple(operations)
+        admission = admission or Admission()
         bound = _bind(operations, handlers)
         by_path: dict[str, dict[str, _Endpoint]] = {}
         for operation in operations:
-            endpoint = _Endpoint(operation, bound[operation.handler], authenticate, limits)
+            lane = admission.lane(operation.operation_class)
+            endpoint = _Endpoint(operation, bound[operation.handler], authenticate, limits, lane)
             by_path.setdefault(operation.path, {})[operation.method] = endpoint
         routes = [Route(path, _Resource(endpoints)) for path, endpoints in by_path.items()]
         self._router = Router(routes, redirect_slashes=False, default=_not_found)
@@ -150,11 +156,13 @@ class _Endpoint:
         handler: Handler,
         authenticate: Callable[[Request], Awaitable[Authenticated[Any]]],
         limits: Limits,
+        lane: Lane,
     ) -> None:
         self._operation = operation
         self._handler = handler
         self._authenticate = authenticate
         self._body_bytes = limits.body_bytes
+        self._lane = lane
         # The handler gets what it asks for by name: call, body, query, headers, path parameters.
         self._wants = frozenset(inspect.signature(handler).parameters)
         self._path_parameters = tuple(_PATH_PARAMETER.findall(operation.path))
@@ -174,7 +182,11 @@ class _Endpoint:
         )
         try:
             async with asyncio.timeout_at(deadline):
-                response = await self._serve(request, current)
+                entered = self._lane.take() or await self._lane.wait()
+                try:
+                    response = await self._serve(request, current)
+                finally:
+                    self._lane.leave(entered)
             outcome = "OK"
         except Exception as error:
             known = as_service_error(error)

@@ -22,6 +22,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _OperationClass:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OperationClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OperationClass.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OPERATION_CLASS_UNSPECIFIED: _OperationClass.ValueType  # 0
+    OPERATION_CLASS_READ: _OperationClass.ValueType  # 1
+    OPERATION_CLASS_WRITE: _OperationClass.ValueType  # 2
+    OPERATION_CLASS_PAYMENT: _OperationClass.ValueType  # 3
+    """Waits for the payment provider."""
+    OPERATION_CLASS_LOGIN: _OperationClass.ValueType  # 4
+    """Waits for a password hash."""
+    OPERATION_CLASS_ADMINISTRATION: _OperationClass.ValueType  # 5
+
+class OperationClass(_OperationClass, metaclass=_OperationClassEnumTypeWrapper):
+    """As `x-class` in the public API's contract."""
+
+OPERATION_CLASS_UNSPECIFIED: OperationClass.ValueType  # 0
+OPERATION_CLASS_READ: OperationClass.ValueType  # 1
+OPERATION_CLASS_WRITE: OperationClass.ValueType  # 2
+OPERATION_CLASS_PAYMENT: OperationClass.ValueType  # 3
+"""Waits for the payment provider."""
+OPERATION_CLASS_LOGIN: OperationClass.ValueType  # 4
+"""Waits for a password hash."""
+OPERATION_CLASS_ADMINISTRATION: OperationClass.ValueType  # 5
+Global___OperationClass: _TypeAlias = OperationClass  # noqa: Y015
+
 class _Format:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -131,10 +159,15 @@ class FieldRules(_message.Message):
 Global___FieldRules: _TypeAlias = FieldRules  # noqa: Y015
 
 ACCESS_FIELD_NUMBER: _builtins.int
+OPERATION_CLASS_FIELD_NUMBER: _builtins.int
 CALLERS_FIELD_NUMBER: _builtins.int
 RULES_FIELD_NUMBER: _builtins.int
 access: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Access]
 """Who may call this method. Every method has one; a service refuses to start otherwise."""
+operation_class: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___OperationClass.ValueType]
+"""What it competes with: a process has slots and a short queue for each class (chassis.admission). Every method has
+one; a service refuses to start otherwise.
+"""
 callers: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.ServiceOptions, _containers.RepeatedScalarFieldContainer[_builtins.str]]
 """The processes whose certificate lets them call this service's methods; Envoy refuses all others
 (deploy/envoy/policies/peers.j2). Nobody may call a service that names none.

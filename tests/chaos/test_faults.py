@@ -33,13 +33,16 @@ from conftest import (
     start_platform,
 )
 
+# Longer than any test here but one pauses a process.
+LIVENESS_SECONDS = 12
+
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     # A path with a space, below a directory only its owner may enter.
     data_dir = tmp_path_factory.mktemp("private") / "a stack"
     data_dir.parent.chmod(0o700)
-    yield start_platform(data_dir, *GENEROUS)
+    yield start_platform(data_dir, *GENEROUS, "--liveness-seconds", str(LIVENESS_SECONDS))
     backend("reset", "--yes", "--data-dir", str(data_dir))
 
 
@@ -77,6 +80,41 @@ async def test_a_killed_process_comes_back_and_nothing_is_lost(people: People, s
     assert (await client.get_order(order.id)).data == order
     log = (stack.layout.logs / "supervisor.log").read_text()
     assert f"{name}: crashed with status -9; starting again in" in log
+
+
+async def test_a_hung_process_is_started_again_and_status_says_so(people: People, stack: Platform) -> None:
+    """A service, Valkey and PostgreSQL, stopped by SIGSTOP at once; their own processes hang, and nobody wakes them."""
+
+    def processes() -> dict[str, dict[str, object]]:
+        status = json.loads(backend("status", "--json", "--data-dir", str(stack.layout.data_dir)).stdout)
+        return {"stack": {"ready": status["ready"]}, **{p["name"]: p for p in status["processes"]}}
+
+    client, login = await people.newcomer()
+    order = await people.order(client, (await people.product(), 1))
+    hung = ("order", "valkey", "postgres")
+    before = await asyncio.to_thread(processes)
+    assert before["stack"]["ready"]
+    stopped = [paused(int(str(before[name]["pid"]))) for name in hung]
+    for one in stopped:
+        one.__enter__()
+    # At once, not when they are given up.
+    now = await asyncio.to_thread(processes)
+    assert {name: now[name]["state"] for name in hung} == dict.fromkeys(hung, "unhealthy")
+    # It needs what hangs, and answers.
+    assert now["user"]["state"] == "not ready"
+    assert not now["stack"]["ready"]
+    assert [now[name]["pid"] for name in hung] == [before[name]["pid"] for name in hung]
+    async with asyncio.timeout(LIVENESS_SECONDS + 60):
+        while any(now[name]["pid"] == before[name]["pid"] for name in hung) or not now["stack"]["ready"]:
+            await asyncio.sleep(0.5)
+            now = await asyncio.to_thread(processes)
+    assert all(int(str(now[name]["restarts"])) > int(str(before[name]["restarts"])) for name in hung)
+    # Whoever answered all the time is as it was.
+    for name in ("user", "bff", "limiter", "edge"):
+        assert now[name]["pid"] == before[name]["pid"], name
+    await until_ready(stack)
+    client = await people.log_in(login)
+    assert (await client.get_order(order.id)).data == order
 
 
 async def test_a_killed_database_answers_503_and_comes_back_with_its_data(people: People, stack: Platform) -> None:

@@ -366,18 +366,18 @@ def test_every_policy_can_be_left_out_and_changes_what_is_rendered(stack: Platfo
     for policy in POLICIES:
         layout = stack.layout
         own = Layout(stack.layout.data_dir, stack.layout.port_offset + 1)
-        options = Options(without=(policy,), replicas={"order": 2})
+        options, secrets = Options(without=(policy,), replicas={"order": 2}), stack.secrets
         texts = []
         for process in ("edge", "order"):
             path = proxies.render_one(layout, options, process, own)
             # What a process is given: its configuration and its environment.
-            texts.append((path.read_text(), services.environment(process, layout, stack.secrets, options)))
+            texts.append((path.read_text(), services.environment(process, layout, secrets, options)))
             path.unlink()
         reference = []
         for process in ("edge", "order"):
             path = proxies.render_one(layout, _options(stack), process, own)
             plain = _options(stack)
-            reference.append((path.read_text(), services.environment(process, layout, stack.secrets, plain)))
+            reference.append((path.read_text(), services.environment(process, layout, secrets, plain)))
             path.unlink()
         assert texts != reference, policy
 

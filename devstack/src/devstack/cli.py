@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -96,6 +97,9 @@ def up(
     cache_memory_mib: Annotated[
         int, typer.Option(min=4, help="Memory of the Valkey that keeps copies; when full, old ones go.")
     ] = 256,
+    liveness_seconds: Annotated[
+        float, typer.Option(min=1, help="A process that has not answered for so long is killed and started again.")
+    ] = 30.0,
     without: Annotated[
         list[str] | None, typer.Option(metavar="POLICY", help="Leave an Envoy policy out, to see what it is for.")
     ] = None,
@@ -113,6 +117,7 @@ def up(
             https_only=https_only,
             valkey_memory_mib=valkey_memory_mib,
             cache_memory_mib=cache_memory_mib,
+            liveness_seconds=liveness_seconds,
         )
     except ValueError as error:
         console.print(str(error), style="red", markup=False)
@@ -146,6 +151,8 @@ def status(
     """What runs and where; exit status 3 when it does not run."""
     current = state.read(Layout(data_dir.resolve()))
     running = state.is_running(current)
+    if current is not None and running:
+        asyncio.run(_ask_each(Layout(data_dir.resolve(), current.port_offset), current))
     if as_json:
         sys.stdout.write(json.dumps(_as_json(current if running else None), indent=2) + "\n")
     elif current is None or not running:
@@ -160,6 +167,18 @@ def status(
         _print_accounts(current)
     if not running:
         raise typer.Exit(3)
+
+
+async def _ask_each(layout: Layout, current: StackState) -> None:
+    """Replace what the supervisor last knew of the processes that serve by what they say now."""
+    from devstack.health import READY, Health
+    from devstack.secrets import load_or_create
+
+    health = Health(layout, load_or_create(layout.secrets), current.endpoints)
+    serving = [process for process in current.processes if process.state in ("ready", "unhealthy")]
+    for process, now in zip(serving, await asyncio.gather(*(health.now(p.name) for p in serving)), strict=True):
+        process.state = now
+    current.ready = current.ready and all(process.state == READY for process in current.processes)
 
 
 @app.command()

@@ -38,6 +38,8 @@ class Options:
     # Of the two Valkey servers: state, which is never evicted, and copies.
     valkey_memory_mib: int = 512
     cache_memory_mib: int = 256
+    # A process that answers no liveness probe for so long is killed and started again.
+    liveness_seconds: float = 30.0
 
     def processes(self, service: str) -> tuple[str, ...]:
         """The names of a service's processes: order, order-2, order-3."""

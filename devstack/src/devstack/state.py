@@ -16,7 +16,7 @@ class ProcessState:
     """One process of the stack."""
 
     name: str
-    # waiting, starting, ready, restarting, stopping, stopped
+    # waiting, starting, ready, unhealthy, restarting, stopping, stopped
     state: str = "waiting"
     pid: int | None = None
     # The process's creation time: a pid alone may by now be somebody else's.

@@ -1,4 +1,4 @@
-"""Keeps one stack running: starts its processes in dependency order, restarts what crashes, stops all cleanly.
+"""Keeps one stack running: starts its processes in dependency order, restarts what crashes or hangs, stops all cleanly.
 
 `python -m devstack.supervisor` runs in the background for `backend up`. Its standard output is the progress that
 `up` shows; state.json says what runs. Stopping is SIGTERM.
@@ -35,6 +35,8 @@ from devstack.state import ProcessState, StackState
 
 START_SECONDS = 60.0
 _PROBE_SECONDS = 0.05
+# Of a process that serves, in the liveness time.
+_LIVENESS_PROBES = 6
 _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 # A process that ran this long did start: the next crash begins the backoff anew.
 _STABLE_SECONDS = 30.0
@@ -48,6 +50,8 @@ class Spec:
     command: list[str]
     waits_for: str
     is_ready: Callable[[], Awaitable[bool]]
+    # Whether it answers at all; the same question as `is_ready` when there is no other.
+    is_alive: Callable[[], Awaitable[bool]] | None = None
     after: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     # The working directory; the data directory when there is none.
@@ -175,6 +179,7 @@ class Supervisor:
                 command=[sys.executable, "-m", "chassis.launch", str(configuration)],
                 waits_for=f"{self._state.endpoints[f'{name}_ops']}/healthz/ready",
                 is_ready=_probe(f"{self._state.endpoints[f'{name}_ops']}/healthz/ready"),
+                is_alive=_probe(f"{self._state.endpoints[f'{name}_ops']}/healthz/live"),
                 environment=services.environment(name.partition("-")[0], layout, made, self._options),
                 setup=privileges.die_with_parent(signal.SIGTERM),
             )
@@ -246,7 +251,10 @@ class Supervisor:
         failures = 0
         while True:
             began = time.monotonic()
+            watching = asyncio.create_task(self._end_when_hung(spec, entry, process))
             status = await process.wait()
+            watching.cancel()
+            hung = watching.done() and not watching.cancelled()
             if self._stopping.is_set():
                 return
             entry.state, entry.restarts = "restarting", entry.restarts + 1
@@ -254,18 +262,51 @@ class Supervisor:
             if status == 0:
                 _say(spec.name, "stopped; starting again")
             else:
-                failures = 0 if time.monotonic() - began > _STABLE_SECONDS else failures
+                # How long it served; what it then hung for does not count.
+                served = time.monotonic() - began - (self._options.liveness_seconds if hung else 0)
+                failures = 0 if served > _STABLE_SECONDS else failures
                 delay = _BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)]
                 failures += 1
-                _say(spec.name, f"crashed with status {status}; starting again in {delay} s", "warning")
+                what = "hung and was killed" if hung else f"crashed with status {status}"
+                _say(spec.name, f"{what}; starting again in {delay} s", "warning")
                 await asyncio.sleep(delay)
             process = await self._spawn(spec, entry)
+            give_up = time.monotonic() + START_SECONDS
             while process.returncode is None and not await spec.is_ready():
+                if time.monotonic() > give_up and not await (spec.is_alive or spec.is_ready)():
+                    _say(spec.name, f"does not answer {START_SECONDS:.0f} s after its start", "warning")
+                    _kill(process.pid)
+                    await process.wait()
                 await asyncio.sleep(_PROBE_SECONDS)
             if process.returncode is None:
                 entry.state = "ready"
                 self._write_state()
                 _say(spec.name, "ready")
+
+    async def _end_when_hung(self, spec: Spec, entry: ProcessState, process: asyncio.subprocess.Process) -> None:
+        """Kill a process that has not answered for the liveness time; until then only say so."""
+        is_alive, patience = spec.is_alive or spec.is_ready, self._options.liveness_seconds
+        hanging_since: float | None = None
+        while True:
+            await asyncio.sleep(patience / _LIVENESS_PROBES)
+            asked = time.monotonic()
+            if await is_alive():
+                if hanging_since is not None:
+                    _say(spec.name, "answers again")
+                    self._note(entry, "ready")
+                hanging_since = None
+                continue
+            if hanging_since is None:
+                hanging_since = asked
+                _say(spec.name, f"does not answer; will be killed after {patience:g} s", "warning")
+                self._note(entry, "unhealthy")
+            elif asked - hanging_since >= patience:
+                _kill(process.pid)
+                return
+
+    def _note(self, entry: ProcessState, what: str) -> None:
+        entry.state = what
+        self._write_state()
 
     async def _stop_all(self) -> None:
         self._stopping.set()
@@ -299,6 +340,15 @@ class Supervisor:
 
     def _write_state(self) -> None:
         self._state.write(self._layout)
+
+
+def _kill(pid: int) -> None:
+    """A process and what it started: children of PostgreSQL that hang, too, would keep its memory from the next."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for one in (*process.children(recursive=True), process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
 
 
 def _probe(url: str) -> Callable[[], Awaitable[bool]]:

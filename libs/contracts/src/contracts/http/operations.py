@@ -80,7 +80,7 @@ class GetProductHeaders(Struct, frozen=True, kw_only=True):
 class ListOrdersQuery(Struct, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=100)] = field(default=20)
     cursor: Annotated[str, Meta(max_length=512)] | UnsetType = field(default=UNSET)
-    status: Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunded'] | UnsetType = field(default=UNSET)
+    status: Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunding', 'refunded'] | UnsetType = field(default=UNSET)
     created_from: Annotated[datetime, Meta(tz=True)] | UnsetType = field(default=UNSET)
     created_before: Annotated[datetime, Meta(tz=True)] | UnsetType = field(default=UNSET)
 
@@ -105,7 +105,7 @@ class CancelOrderHeaders(Struct, frozen=True, kw_only=True):
 class ListAllOrdersQuery(Struct, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=100)] = field(default=20)
     cursor: Annotated[str, Meta(max_length=512)] | UnsetType = field(default=UNSET)
-    status: Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunded'] | UnsetType = field(default=UNSET)
+    status: Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunding', 'refunded'] | UnsetType = field(default=UNSET)
     created_from: Annotated[datetime, Meta(tz=True)] | UnsetType = field(default=UNSET)
     created_before: Annotated[datetime, Meta(tz=True)] | UnsetType = field(default=UNSET)
     user_id: Annotated[str, Meta(pattern='^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\\Z')] | UnsetType = field(default=UNSET)
@@ -120,6 +120,7 @@ class DeliverOrderHeaders(Struct, frozen=True, kw_only=True):
 
 
 class RefundOrderHeaders(Struct, frozen=True, kw_only=True):
+    idempotency_key: Annotated[str, Meta(min_length=8, max_length=128, pattern='^[\\x21-\\x7e]{8,128}\\Z')] = field(name='idempotency-key')
     if_match: Annotated[str, Meta(max_length=40, pattern='^(\\*|"[0-9]{1,18}")\\Z')] | UnsetType = field(default=UNSET, name='if-match')
 
 
@@ -158,7 +159,8 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(id='listAllOrders', handler='list_all_orders', method='GET', path='/v1/admin/orders', permission='orders:read_any', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(300, 60, True), operation_class='administration', answer='OrderPage', query=ListAllOrdersQuery),
     Operation(id='shipOrder', handler='ship_order', method='POST', path='/v1/admin/orders/{order_id}/shipment', permission='orders:fulfil', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration', refuses_idempotency_key=True, answer='Order', body=models.ShipmentRequest, headers=ShipOrderHeaders),
     Operation(id='deliverOrder', handler='deliver_order', method='POST', path='/v1/admin/orders/{order_id}/delivery', permission='orders:fulfil', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration', refuses_idempotency_key=True, answer='Order', headers=DeliverOrderHeaders),
-    Operation(id='refundOrder', handler='refund_order', method='POST', path='/v1/admin/orders/{order_id}/refund', permission='orders:fulfil', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='payment', refuses_idempotency_key=True, answer='Order', body=models.RefundRequest, headers=RefundOrderHeaders),
+    Operation(id='getRefund', handler='get_refund', method='GET', path='/v1/admin/orders/{order_id}/refund', permission='orders:read_any', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration', answer='Refund'),
+    Operation(id='refundOrder', handler='refund_order', method='POST', path='/v1/admin/orders/{order_id}/refund', permission='orders:fulfil', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='payment', answer='Order', body=models.RefundRequest, headers=RefundOrderHeaders),
     Operation(id='getOrderHistory', handler='get_order_history', method='GET', path='/v1/admin/orders/{order_id}/history', permission='orders:read_any', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration', answer='OrderHistory'),
     Operation(id='createProduct', handler='create_product', method='POST', path='/v1/admin/products', permission='catalog:write', anonymous=False, success=201, media_type='application/json', timeout=2.0, rate_limit=RateLimit(600, 60, True), operation_class='administration', refuses_idempotency_key=True, answer='Product', body=models.CreateProductRequest),
     Operation(id='updateProduct', handler='update_product', method='PATCH', path='/v1/admin/products/{product_id}', permission='catalog:write', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration', refuses_idempotency_key=True, answer='Product', body=models.UpdateProductRequest, headers=UpdateProductHeaders),

@@ -166,7 +166,7 @@ async def plenty(url: str, admin: models.LoginRequest) -> str:
         body = models.CreateProductRequest(
             sku=f"SOAK-{uuid.uuid4().hex[:20].upper()}",
             name="Soak",
-            price=models.Money(amount_minor=1, currency="EUR"),
+            price=models.Price(amount_minor=1, currency="EUR"),
             initial_stock=1_000_000,
         )
         return (await client.create_product(body)).data.id

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from devstack import state
+from devstack.health import READY, Health
 from devstack.layout import DEFAULT_DATA_DIR, HIGHEST_OFFSET, Layout
 from devstack.logs import files, output, view
 from devstack.logs.events import Event
@@ -171,10 +172,7 @@ def status(
 
 async def _ask_each(layout: Layout, current: StackState) -> None:
     """Replace what the supervisor last knew of the processes that serve by what they say now."""
-    from devstack.health import READY, Health
-    from devstack.secrets import load_or_create
-
-    health = Health(layout, load_or_create(layout.secrets), current.endpoints)
+    health = Health(layout, current.endpoints)
     serving = [process for process in current.processes if process.state in ("ready", "unhealthy")]
     for process, now in zip(serving, await asyncio.gather(*(health.now(p.name) for p in serving)), strict=True):
         process.state = now

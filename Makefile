@@ -11,7 +11,7 @@ bootstrap: ## make or refresh .venv; everything else does so by itself
 	@python3 tools/bootstrap.py
 
 run: ## start the whole platform with demo data, print its URLs, follow its logs until Ctrl-C
-	@./backend up
+	@./backend up $(ARGS)
 
 test: bootstrap ## run every test against the real PostgreSQL, Valkey and Envoy
 	@$(BIN)/python -m pytest -n 2

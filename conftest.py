@@ -116,7 +116,11 @@ GENEROUS = ("--rate-limit-scale", "100")
 def start_platform(data_dir: Path, *options: str) -> Platform:
     """Start a stack of its own on free ports."""
     offset = free_port_offset()
-    done = backend("up", "--detach", "--data-dir", str(data_dir), "--port-offset", str(offset), *options, check=False)
+    # With the whole run, however it ends; a worker may be done before others that share the stack.
+    run = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    owner = ("--die-with", str(run))
+    where = ("--data-dir", str(data_dir), "--port-offset", str(offset))
+    done = backend("up", "--detach", *owner, *where, *options, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return running_platform(data_dir)
 

@@ -8,12 +8,12 @@ import os
 import pty
 import re
 import shutil
+import signal
 import socket
 import stat
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,11 @@ from conftest import BACKEND, Platform, backend, free_port_offset
 
 
 def processes_of(data_dir: Path) -> list[psutil.Process]:
-    """Everything whose command line names this data directory."""
+    """Everything whose command line names this data directory, or that works in it."""
     return [
-        p for p in psutil.process_iter(["cmdline"]) if any(str(data_dir) in part for part in p.info["cmdline"] or [])
+        p
+        for p in psutil.process_iter(["cmdline", "cwd"])
+        if any(str(data_dir) in part for part in [*(p.info["cmdline"] or []), p.info["cwd"] or ""])
     ]
 
 
@@ -189,21 +191,59 @@ def test_a_damaged_data_directory_is_said_so_with_the_log_and_nothing_is_left_ru
     assert processes_of(data_dir) == []
 
 
-def test_a_service_that_cannot_start_is_named_with_every_bad_variable_and_no_value(tmp_path: Path) -> None:
+def until(condition: Callable[[], bool]) -> None:
+    for _ in range(1800):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not happen within three minutes")
+
+
+def following(output: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+    """A foreground `up`, once it follows the logs."""
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [str(BACKEND), "up", *arguments],
+            stdin=subprocess.DEVNULL, stdout=file, stderr=file, env={**os.environ, **environment},
+        )  # fmt: skip
+    until(lambda: process.poll() is not None or b"Following the logs" in output.read_bytes())
+    assert process.poll() is None, output.read_text()
+    return process
+
+
+def test_whatever_ends_a_foreground_up_ends_its_stack_and_who_joined_ends_nothing(tmp_path: Path) -> None:
+    """Started from a shell whose variables would each break a service, if they came through."""
+    stray = {
+        "LC_ALL": "C", "LOG_LEVEL": "INFO", "ENVIRONMENT": "", "DATABASE_POOL_MAX": "zero",
+        "HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "",
+    }  # fmt: skip
     data_dir = tmp_path / "stack"
-    offset = str(free_port_offset())
-    arguments = ["up", "--detach", "--data-dir", str(data_dir), "--port-offset", offset]
-    environment = {**os.environ, "DATABASE_POOL_MAX": "zero", "LOG_LEVEL": "loud"}
-    failed = subprocess.run(
-        [str(Path(sys.executable).parent / "backend"), *arguments],
-        capture_output=True, text=True, check=False, env=environment, timeout=120,
-    )  # fmt: skip
-    assert failed.returncode == 1
-    assert "DATABASE_POOL_MAX: Input should be a valid integer" in failed.stdout
-    assert "LOG_LEVEL: String should match pattern" in failed.stdout
-    secrets = json.loads((data_dir / "secrets" / "secrets.json").read_text())
-    assert not any(secret in failed.stdout for secret in secrets.values())
+    arguments = ("--data-dir", str(data_dir))
+    owner = following(tmp_path / "owner", *arguments, "--port-offset", str(free_port_offset()), **stray)
+    refused = backend("up", *arguments, "--replicas", "order=2", check=False)
+    assert refused.returncode == 1
+    assert "with other options" in refused.stdout
+    guest = following(tmp_path / "guest", *arguments)
+    guest.send_signal(signal.SIGTERM)
+    assert guest.wait(120) == 0
+    assert backend("status", *arguments, check=False).returncode == 0
+    owner.send_signal(signal.SIGHUP)
+    assert owner.wait(120) == 0
     assert processes_of(data_dir) == []
+    assert backend("status", *arguments, check=False).returncode == 3
+
+
+def test_a_start_that_is_ended_leaves_nothing_and_so_does_one_that_is_killed(tmp_path: Path) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        data_dir = tmp_path / number.name
+        starting = subprocess.Popen(
+            [str(BACKEND), "up", "--data-dir", str(data_dir), "--port-offset", str(free_port_offset())],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        until(lambda where=data_dir: (where / "state.json").exists())  # type: ignore[misc]
+        starting.send_signal(number)
+        starting.wait(120)
+        until(lambda where=data_dir: processes_of(where) == [])  # type: ignore[misc]
 
 
 def test_two_stacks_run_side_by_side(platform: Platform, data_dir: Path) -> None:

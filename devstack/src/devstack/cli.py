@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -101,6 +102,10 @@ def up(
     liveness_seconds: Annotated[
         float, typer.Option(min=1, help="A process that has not answered for so long is killed and started again.")
     ] = 30.0,
+    demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Load data to try on the first start.")] = True,
+    die_with: Annotated[
+        int | None, typer.Option(metavar="PID", help="Stop the stack when this process is gone, however it ended.")
+    ] = None,
     without: Annotated[
         list[str] | None, typer.Option(metavar="POLICY", help="Leave an Envoy policy out, to see what it is for.")
     ] = None,
@@ -119,16 +124,20 @@ def up(
             valkey_memory_mib=valkey_memory_mib,
             cache_memory_mib=cache_memory_mib,
             liveness_seconds=liveness_seconds,
+            demo=demo,
         )
     except ValueError as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(2) from None
+    _end_like_ctrl_c()
     known = state.read(layout)
-    if known is not None and state.is_running(known):
+    joined = known is not None and state.is_running(known)
+    if known is not None and joined:
+        _refuse_other_options(known, chosen, port_offset)
         layout = Layout(layout.data_dir, known.port_offset)
         console.print("already running")
     else:
-        _start(layout, chosen)
+        _start(layout, chosen, die_with if detach or die_with is not None else os.getpid())
     current = state.read(layout)
     if current is None or not current.ready:
         console.print(
@@ -138,10 +147,34 @@ def up(
     _print_welcome(current)
     if detach:
         return
-    console.print("Following the logs; Ctrl-C stops the platform.\n", style="dim")
-    with contextlib.suppress(KeyboardInterrupt):
+    end = "Ctrl-C ends this, the platform goes on" if joined else "Ctrl-C stops the platform"
+    console.print(f"Following the logs; {end}.\n", style="dim")
+    # A terminal that is gone cannot be written to any more.
+    with contextlib.suppress(KeyboardInterrupt, OSError):
         _follow(layout, Selection(), files.ends(layout.logs))
-    _stop(layout)
+    if not joined:
+        _stop(layout)
+
+
+def _end_like_ctrl_c() -> None:
+    """A closed terminal, a cancelled job and a process manager end this command as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Under nohup it stays ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
+def _refuse_other_options(running: StackState, chosen: Options, port_offset: int) -> None:
+    """Without options, `up` joins whatever runs; with some, they have to be the running stack's.
+
+    Raises:
+        typer.Exit: 1, they are others.
+    """
+    wanted = json.loads(json.dumps(asdict(chosen)))
+    same = chosen == Options() or wanted == running.options
+    if not same or port_offset not in (0, running.port_offset):
+        console.print("it runs already, with other options; `backend down` first", style="red", markup=False)
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -364,7 +397,7 @@ It changes with `backend certs rotate --ca` and `backend reset`. Remove it again
     console.print(as_typed(text), markup=False)
 
 
-def _start(layout: Layout, options: Options) -> None:
+def _start(layout: Layout, options: Options, owner: int | None) -> None:
     layout.logs.mkdir(parents=True, exist_ok=True)
     log_path = layout.logs / "supervisor.log"
     with log_path.open("ab") as log:
@@ -374,6 +407,7 @@ def _start(layout: Layout, options: Options) -> None:
                 sys.executable, "-m", "devstack.supervisor",
                 "--data-dir", str(layout.data_dir), "--port-offset", str(layout.port_offset),
                 "--options", json.dumps(asdict(options)),
+                *(() if owner is None else ("--die-with", str(owner))),
             ],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -392,8 +426,8 @@ def _start(layout: Layout, options: Options) -> None:
                     return
                 time.sleep(_POLL_SECONDS)
     except KeyboardInterrupt:
-        console.print("stopping")
         supervisor.terminate()
+        console.print("stopping")
         supervisor.wait()
         raise typer.Exit(130) from None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import sys
 import uuid
@@ -55,16 +54,31 @@ def is_loaded(layout: Layout) -> bool:
 async def load(layout: Layout, secrets: Secrets) -> None:
     """Load it. An interrupted load is finished by the next one: nothing is made twice."""
     await _first_accounts(layout, secrets)
-    async with httpx.AsyncClient(base_url=layout.endpoints(())["public"], timeout=30) as http:
+    async with httpx.AsyncClient(
+        base_url=layout.endpoints(())["public"], timeout=30, transport=_Patient(), trust_env=False
+    ) as http:
         admin, support, customer = [await _log_in(http, a) for a in accounts(secrets).values()]
         products = await _products(admin)
         await _orders(layout, secrets, customer, support, products)
     (layout.data_dir / _MARKER).touch()
 
 
+class _Patient(httpx.AsyncHTTPTransport):
+    """Waits as long as a rate limit says, instead of failing: a load goes over the public API like any client's."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """See httpx."""
+        while True:
+            response = await super().handle_async_request(request)
+            if response.status_code != httpx.codes.TOO_MANY_REQUESTS:
+                return response
+            await response.aclose()
+            await asyncio.sleep(float(response.headers.get("retry-after", "1")))
+
+
 async def _first_accounts(layout: Layout, secrets: Secrets) -> None:
     names = {"admin": "Alma Admin", "support": "Sami Support", "customer": "Carla Customer"}
-    environment = {**os.environ, **services.environment("user", layout, secrets, Options())}
+    environment = {**services.base_environment(), **services.environment("user", layout, secrets, Options())}
     for role, account in accounts(secrets).items():
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "user_service.create_user", account["email"], names[role], role,

@@ -40,6 +40,8 @@ class Options:
     cache_memory_mib: int = 256
     # A process that answers no liveness probe for so long is killed and started again.
     liveness_seconds: float = 30.0
+    # Whether products, accounts and orders to try are loaded on the first start.
+    demo: bool = True
 
     def processes(self, service: str) -> tuple[str, ...]:
         """The names of a service's processes: order, order-2, order-3."""

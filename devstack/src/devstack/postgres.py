@@ -215,7 +215,7 @@ async def _migrate_one(layout: Layout, secrets: Secrets, service: ServiceDatabas
 async def _dbmate(service: ServiceDatabase, url: str) -> None:
     process = await asyncio.create_subprocess_exec(
         str(_DBMATE), "--migrations-dir", str(service.migrations), "--no-dump-schema", "up",
-        env={**os.environ, "DATABASE_URL": url.replace("?host=", "?socket=")},
+        env={"PATH": os.environ.get("PATH", ""), "DATABASE_URL": url.replace("?host=", "?socket=")},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip

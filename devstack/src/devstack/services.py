@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 
 import httpx
 from redis.asyncio import Redis
@@ -58,6 +59,18 @@ async def answers_ok(url: str) -> bool:
             return (await client.get(url)).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+# What a child may know of the shell that started the stack: where programs and this user's files are. Anything else (a
+# proxy, a LOG_LEVEL, a locale without UTF-8) would configure a service behind its operator's back.
+_OF_THE_SHELL = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+
+
+def base_environment() -> dict[str, str]:
+    """What every process of a stack is started with."""
+    locale = "C.UTF-8" if sys.platform == "linux" else "en_US.UTF-8"
+    kept = {name: os.environ[name] for name in _OF_THE_SHELL if name in os.environ}
+    return kept | {"LC_ALL": locale, "PYTHONUTF8": "1"}
 
 
 def environment(service: str, layout: Layout, secrets: Secrets, options: Options) -> dict[str, str]:

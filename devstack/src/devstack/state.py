@@ -38,6 +38,8 @@ class StackState:
     endpoints: dict[str, str] = field(default_factory=dict)
     processes: list[ProcessState] = field(default_factory=list)
     demo: dict[str, dict[str, str]] = field(default_factory=dict)
+    # How it was started: the fields of Options.
+    options: dict[str, Any] = field(default_factory=dict)
 
     def write(self, layout: Layout) -> None:
         """Replace the state file; a reader sees the old or the new one, whole."""

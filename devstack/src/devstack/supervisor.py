@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -65,12 +65,15 @@ class Spec:
 class Supervisor:
     """One stack."""
 
-    def __init__(self, layout: Layout, options: Options) -> None:
+    def __init__(self, layout: Layout, options: Options, owner: int | None = None) -> None:
         me = psutil.Process()
         self._layout = layout
         self._options = options
+        self._owner = owner
         endpoints = layout.endpoints(proxies.process_names(options))
-        self._state = StackState(me.pid, me.create_time(), layout.port_offset, endpoints=endpoints)
+        self._state = StackState(
+            me.pid, me.create_time(), layout.port_offset, endpoints=endpoints, options=asdict(options)
+        )
         life = timedelta(seconds=options.certificate_seconds)
         self._certificates = Certificates(layout.pki, layout.certificates, life)
         self._specs: dict[str, Spec] = {}
@@ -87,6 +90,8 @@ class Supervisor:
         started = time.perf_counter()
         starting = asyncio.create_task(self._start())
         self._monitors.append(asyncio.create_task(upkeep.bound_logs(self._layout)))
+        if self._owner is not None:
+            self._monitors.append(asyncio.create_task(upkeep.until_gone(self._owner, self._stopping)))
         stop = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
         failure = ""
@@ -144,10 +149,19 @@ class Supervisor:
             # The one that says most; what all have in common is in each.
             raise max(failures, key=lambda failure: len(str(failure)))
         await self._start_one("edge")
-        self._state.demo = demo.accounts(made)
-        if not demo.is_loaded(layout):
-            _say("demo", "loading products, accounts and orders")
-            await demo.load(layout, made)
+        if self._options.demo:
+            self._state.demo = demo.accounts(made)
+            await self._load_demo(made)
+
+    async def _load_demo(self, made: secrets.Secrets) -> None:
+        """Demo data are a convenience: the platform serves without them, and the next start goes on where this one stopped."""
+        if demo.is_loaded(self._layout):
+            return
+        _say("demo", "loading products, accounts and orders")
+        try:
+            await demo.load(self._layout, made)
+        except Exception as error:
+            _say("demo", f"not complete ({type(error).__name__}: {error}); the next `backend up` goes on", "warning")
 
     def _make_specs(self, made: secrets.Secrets, configurations: Mapping[str, Path]) -> list[Spec]:
         layout = self._layout
@@ -233,7 +247,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **spec.environment},
+                env=services.base_environment() | dict(spec.environment),
                 cwd=spec.cwd or self._layout.data_dir,
                 preexec_fn=spec.setup,
                 # Ctrl-C in a terminal is for the command line, not for every process of the stack.
@@ -389,6 +403,7 @@ def main() -> int:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--port-offset", type=int, required=True)
     parser.add_argument("--options", type=json.loads, required=True)
+    parser.add_argument("--die-with", type=int, help="stop when this process is gone")
     arguments = parser.parse_args()
     layout = Layout(arguments.data_dir, arguments.port_offset)
     # Passed on to every process: what they write is its owner's alone.
@@ -401,7 +416,7 @@ def main() -> int:
             print(f"another supervisor runs on {layout.data_dir}", file=sys.stderr)
             return 1
         end_leftovers(layout)
-        return asyncio.run(Supervisor(layout, Options(**arguments.options)).run())
+        return asyncio.run(Supervisor(layout, Options(**arguments.options), arguments.die_with).run())
 
 
 if __name__ == "__main__":

@@ -9,12 +9,15 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import psutil
+
 from devstack import keys
 from devstack.certificates import Certificates
 from devstack.layout import Layout
 
 _LOG_LIMIT_BYTES = 50 * 1024 * 1024
 _LOG_CHECK_SECONDS = 2.0
+_OWNER_CHECK_SECONDS = 0.5
 _LEAST_RENEWAL_SECONDS = 0.5
 _RENEWAL_RETRY_SECONDS = 5.0
 _RETIREMENT_CHECK_SECONDS = 30.0
@@ -32,6 +35,17 @@ async def bound_logs(layout: Layout) -> None:
                 # The processes append, so what they write next starts at the new end.
                 os.truncate(path, 0)
         await asyncio.sleep(_LOG_CHECK_SECONDS)
+
+
+async def until_gone(pid: int, stopping: asyncio.Event) -> None:
+    """Set `stopping` once a process is gone, however it ended: a stack ends with whom it belongs to."""
+    try:
+        owner = psutil.Process(pid)
+        while owner.is_running() and owner.status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(_OWNER_CHECK_SECONDS)
+    except psutil.NoSuchProcess:
+        pass
+    stopping.set()
 
 
 async def renew_certificates(certificates: Certificates, say: Say) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
@@ -14,6 +15,16 @@ from grpc_reflection.v1alpha._async import ReflectionServicer
 from chassis.admission import Admission
 from chassis.grpc.policy import ContractServer
 from chassis.tokens import TokenVerifier
+
+
+class _Health(cast("Any", health).aio.HealthServicer):  # type: ignore[misc]
+    """Check, as Envoy asks it. Not Watch: a stream without an end would hold up every drain, and those who would watch
+    ask again when they are told so (grpc.health.v1: treat UNIMPLEMENTED as "no health checks by stream").
+    """
+
+    async def Watch(self, _request: Any, context: Any) -> AsyncIterator[Any]:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "health is not streamed; call Check")
+        yield  # What makes this a stream; never reached.
 
 
 @contextmanager
@@ -37,7 +48,7 @@ def serve_contract(
     contract = ContractServer(server, services, tokens, admission or Admission())
     yield contract
     contract.check()
-    servicer = cast("Any", health).aio.HealthServicer()
+    servicer = _Health()
     # The standard overall and per-service entries; readiness proper is the ops listener's.
     for name in ("", *(service.full_name for service in services)):
         servicer._server_status[name] = health_pb2.HealthCheckResponse.SERVING  # noqa: SLF001 - its setter is async

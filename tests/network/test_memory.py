@@ -63,6 +63,8 @@ async def test_a_full_state_server_is_said_and_what_is_there_goes_on_being_read(
             for url in ready:
                 answer = await people.http.get(url)
                 assert (answer.status_code, answer.json()) == (200, {"ready": True, "valkey": "out of memory"})
+                metrics = (await people.http.get(url.replace("/healthz/ready", "/metrics"))).text
+                assert 'backend_degraded{check="valkey"} 1' in metrics
             # Who is logged in reads, and orders: sessions are read, copies and keys are the other server's.
             assert (await client.get_order(order.id)).data == order
             assert (await client.create_order(order_of((product, 1)), idempotency_key=new_key())).status == 201

@@ -29,6 +29,7 @@ _STARTUP_PATIENCE_SECONDS = 20.0
 
 _METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _LAG = "backend_event_loop_lag_seconds"
+_DEGRADED = "backend_degraded"
 
 _log = structlog.get_logger(__name__)
 
@@ -100,6 +101,14 @@ class ServiceProcess:
         """What works less well although this process is ready, by check. Called from the ops loop."""
         return {} if self._composition is None else await self._failing(self._composition.details)
 
+    async def _degraded(self) -> str:
+        names = {*self._composition.readiness, *self._composition.details} if self._composition else set()
+        failing = {**await self.degradations(), **await self.failures()}
+        lines = [f'{_DEGRADED}{{check="{name}"}} {int(name in failing)}\n' for name in sorted(names)]
+        return "".join(
+            [f"# HELP {_DEGRADED} 1 for what does not work, or is out of memory\n# TYPE {_DEGRADED} gauge\n", *lines]
+        )
+
     async def _failing(self, checks: Mapping[str, Check]) -> dict[str, str]:
         loop = self._loop
         if loop is None:
@@ -138,6 +147,7 @@ class ServiceProcess:
             f"# TYPE {_LAG} gauge\n"
             f"{_LAG} {_CHECK_SECONDS if lag is None else lag:.6f}\n"
         )
+        lines += await self._degraded()
         return lines + (self._composition.admission.metrics() if self._composition else "")
 
     @property

@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from devstack.keys import EDGE_SECONDS
 from devstack.layout import ROOT
 
 from conftest import BACKEND, Platform, backend, free_port_offset
@@ -104,6 +105,36 @@ def check_logs(status: dict[str, Any], where: tuple[str, str]) -> None:
     assert plain.replace("\r\n", "").isprintable()
 
 
+def check_identity(status: dict[str, Any], where: tuple[str, str]) -> None:
+    """An administrator is made; a signing key is revoked: its tokens are refused at once, new ones are had with what is left."""
+
+    def create(password: str) -> subprocess.CompletedProcess[str]:
+        command = [str(BACKEND), "admin", "create", "root@example.com", "--name", "Root", *where]
+        return subprocess.run(command, input=password + "\n", capture_output=True, text=True, check=False, timeout=60)
+
+    assert (create("qwertyuiop").returncode, create("").returncode) == (1, 1)
+    made = create("a password of root's own")
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.strip().endswith("root@example.com admin")
+    account = {"email": "root@example.com", "password": "a password of root's own"}
+    with httpx.Client(base_url=status["endpoints"]["public"], timeout=30) as http:
+        pair = http.post("/v1/auth/login", json=account).json()
+        old = {"authorization": f"Bearer {pair['access_token']}"}
+        assert http.get("/v1/admin/users?q=root", headers=old).status_code == 200
+        assert "is revoked" in backend("keys", "revoke", *where).stdout
+        assert backend("keys", "revoke", "unknown", *where, check=False).returncode == 2
+        time.sleep(1.2)
+        # The edge still knows the key; the BFF does not.
+        assert http.get("/v1/admin/users?q=root", headers=old).status_code == 401
+        renewed = http.post("/v1/auth/refresh", json={"refresh_token": pair["refresh_token"]}).json()
+        new = {"authorization": f"Bearer {renewed['access_token']}"}
+        give_up = time.monotonic() + EDGE_SECONDS + 10
+        while http.get("/v1/me", headers=new).status_code != 200:
+            assert time.monotonic() < give_up
+            time.sleep(0.5)
+        assert http.get("/v1/me", headers=old).status_code == 401
+
+
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
     """Where a stack may be; nothing of it is left, however the test ends."""
@@ -156,6 +187,7 @@ def test_up_status_logs_restart_down_and_up_again(data_dir: Path) -> None:
     (data_dir / "demo-loaded").unlink()
     backend("up", "--detach", *where, "--port-offset", offset)
     assert demo_orders(status) == before
+    check_identity(status, where)
     backend("reset", "--yes", *where)
     assert not data_dir.exists()
     assert processes_of(data_dir) == []

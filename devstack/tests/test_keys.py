@@ -54,3 +54,20 @@ def test_private_keys_are_their_owners_only(layout: Layout) -> None:
     files = list(keys.directory(layout).glob("*.pem"))
     assert len(files) == 2
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+def test_a_revoked_key_is_gone_at_once_and_there_is_always_one_that_signs(layout: Layout) -> None:
+    (stolen,) = published(layout)
+    assert keys.revoke(layout, None) == [stolen]
+    (successor,) = published(layout)
+    assert successor != stolen
+    assert [state.state for state in keys.states(layout)] == ["signing"]
+    assert len(list(keys.directory(layout).glob("*.pem"))) == 1
+    # One that is only published signs as soon as it is the only one.
+    keys.rotate(layout)
+    _, next_one = published(layout)
+    assert keys.revoke(layout, successor) == [successor]
+    assert [(state.kid, state.state) for state in keys.states(layout)] == [(next_one, "signing")]
+    with pytest.raises(KeyError):
+        keys.revoke(layout, stolen)
+    assert published(layout) == [next_one]

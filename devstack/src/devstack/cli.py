@@ -330,6 +330,57 @@ def rotate_keys(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     console.print(f"the new key is published; it signs from {begins:%H:%M:%S}Z")
 
 
+@signing_keys.command("revoke")
+def revoke_key(
+    kid: Annotated[str | None, typer.Argument(help="Which; the one that signs when left out.")] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """End a stolen key, and every token that it has signed, at once."""
+    from devstack import keys
+
+    try:
+        (gone,) = keys.revoke(_known(data_dir), kid)
+    except KeyError:
+        console.print(f"there is no key {kid}; {as_typed('backend keys')} lists them", style="red")
+        raise typer.Exit(2) from None
+    console.print(
+        f"{gone} is revoked: services refuse its tokens within a second, edges within {keys.EDGE_SECONDS} seconds.\n"
+        "Clients get new ones with their refresh tokens."
+    )
+
+
+admins = typer.Typer(help="Who administers users.", no_args_is_help=True)
+app.add_typer(admins, name="admin")
+
+
+@admins.command("create")
+def create_admin(
+    email: Annotated[str, typer.Argument(help="The address to log in with.")],
+    name: Annotated[str, typer.Option(help="The name shown.")] = "Administrator",
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """An administrator. The password is asked for, or read from standard input; it appears in no process list."""
+    from devstack import services
+    from devstack.secrets import load_or_create
+
+    layout = Layout(data_dir.resolve())
+    _running_or_exit(layout)
+    password = (
+        typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+        if sys.stdin.isatty()
+        else sys.stdin.readline().rstrip("\n")
+    )
+    variables = services.environment("user", layout, load_or_create(layout.secrets), Options())
+    done = subprocess.run(
+        [sys.executable, "-m", "user_service.create_user", email, name, "admin"],
+        env={**os.environ, **variables, "LOG_LEVEL": "error"},
+        input=password + "\n",
+        text=True,
+        check=False,
+    )
+    raise typer.Exit(done.returncode)
+
+
 def _known(data_dir: Path) -> Layout:
     layout = Layout(data_dir.resolve())
     if not layout.pki.exists():

@@ -31,6 +31,8 @@ from devstack.secrets import private_pem, write_private
 
 # Every edge has fetched the key set once more, and once again for good measure.
 ACTIVATION_SECONDS = 2 * JWKS_CACHE_SECONDS
+# After this an edge has no key that is no longer published: its cache's time, and the fetch's own.
+EDGE_SECONDS = JWKS_CACHE_SECONDS + 1
 # The life of a token, and a minute for clocks and requests under way.
 _RETIREMENT_SECONDS = ACCESS_TOKEN_SECONDS + 60
 
@@ -72,6 +74,26 @@ def rotate(layout: Layout) -> datetime:
         _make(layout, datetime.fromtimestamp(created, UTC))
         _publish(layout)
     return datetime.fromtimestamp(created, UTC) + timedelta(seconds=ACTIVATION_SECONDS)
+
+
+def revoke(layout: Layout, kid: str | None) -> list[str]:
+    """End a key that is no longer only ours, and every token it has signed; the key that signs, without a `kid`.
+
+    Services refuse its tokens within a second. When none that is published would be left, a new one signs at once; the
+    edges know it when they have fetched the key set again.
+
+    Raises:
+        KeyError: there is no such key.
+    """
+    with _locked(layout):
+        known = {key.kid: key for key in load_keys(directory(layout))}
+        gone = known[kid or SigningKeys(directory(layout), ACTIVATION_SECONDS).signing().kid]
+        if len(known) == 1:
+            # Its file is named by its time, and two of the same second would have one name.
+            _make(layout, datetime.fromtimestamp(max(time.time(), gone.created + 1), UTC))
+        _path(layout, gone).unlink()
+        _publish(layout)
+    return [gone.kid]
 
 
 def retire(layout: Layout, now: float) -> list[str]:

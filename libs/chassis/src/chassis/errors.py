@@ -130,7 +130,8 @@ def as_service_error(error: BaseException) -> ServiceError | None:
         return error
     reason = getattr(error, "reason", None)
     if isinstance(reason, str) and reason in ERRORS:
-        return ServiceError(reason, str(error), facts=getattr(error, "facts", {}))
+        violations = tuple(FieldViolation(*violation) for violation in getattr(error, "violations", ()))
+        return ServiceError(reason, str(error), violations, facts=getattr(error, "facts", {}))
     return None
 
 

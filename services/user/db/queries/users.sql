@@ -1,14 +1,15 @@
 -- name: InsertUser :one
-INSERT INTO users (id, email, display_name, password_hash, roles, credential_version, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, sqlc.arg(now), sqlc.arg(now))
-ON CONFLICT (lower(email)) DO NOTHING
+INSERT INTO users
+    (id, email, display_name, password_hash, roles, credential_version, email_key, search_text, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, sqlc.arg(now), sqlc.arg(now))
+ON CONFLICT DO NOTHING
 RETURNING *;
 
 -- name: GetUser :one
 SELECT * FROM users WHERE id = $1;
 
 -- name: GetUserByEmail :one
-SELECT * FROM users WHERE lower(email) = lower(sqlc.arg(email));
+SELECT * FROM users WHERE email_key = $1;
 
 -- name: LockUser :one
 SELECT * FROM users WHERE id = $1 FOR UPDATE;
@@ -16,7 +17,7 @@ SELECT * FROM users WHERE id = $1 FOR UPDATE;
 -- name: UpdateUser :one
 UPDATE users
 SET display_name = $2, password_hash = $3, status = $4, roles = $5, version = $6, updated_at = $7,
-    credential_version = $8
+    credential_version = $8, search_text = $9
 WHERE id = $1
 RETURNING *;
 
@@ -32,10 +33,26 @@ SELECT pg_advisory_xact_lock(8318443);
 SELECT EXISTS (SELECT 1 FROM users WHERE id <> $1 AND status = 'active' AND 'admin' = ANY(roles));
 
 -- name: ListUsers :many
--- Newest first, after the keyset; the search is part of an address or a name, in any case.
+-- Newest first, after the keyset; the pattern is looked for in what was stored by the same rule.
 SELECT * FROM users
 WHERE (sqlc.narg(before_id)::uuid IS NULL OR id < sqlc.narg(before_id))
-  AND (sqlc.narg(pattern)::text IS NULL OR lower(email) LIKE sqlc.narg(pattern)
-       OR lower(display_name) LIKE sqlc.narg(pattern))
+  AND (sqlc.narg(pattern)::text IS NULL OR search_text LIKE sqlc.narg(pattern))
 ORDER BY id DESC
 LIMIT sqlc.arg(row_limit);
+
+-- name: UsersWithoutForms :many
+-- Rows of before there were canonical forms, after the keyset.
+SELECT * FROM users
+WHERE (email_key IS NULL OR search_text IS NULL) AND (sqlc.narg(after_id)::uuid IS NULL OR id > sqlc.narg(after_id))
+ORDER BY id
+LIMIT sqlc.arg(row_limit);
+
+-- name: SetSearchText :exec
+UPDATE users SET search_text = $2 WHERE id = $1 AND search_text IS NULL;
+
+-- name: SetEmailKey :one
+-- Nothing when another user has this address: the elder keeps it.
+UPDATE users AS filled SET email_key = sqlc.arg(email_key)
+WHERE filled.id = sqlc.arg(id)
+  AND NOT EXISTS (SELECT 1 FROM users AS other WHERE other.email_key = sqlc.arg(email_key) AND other.id <> sqlc.arg(id))
+RETURNING filled.id;

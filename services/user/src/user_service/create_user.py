@@ -12,7 +12,7 @@ import sys
 
 from chassis.config import load
 
-from user_service.domain.errors import EmailTakenError
+from user_service.domain.errors import EmailTakenError, InvalidFieldError
 from user_service.domain.user import parse_roles
 from user_service.main import opened
 from user_service.settings import Settings
@@ -24,6 +24,9 @@ async def _create(email: str, display_name: str, roles: list[str], password: str
             user = await servicers.use_cases.register(email, password, display_name, parse_roles(roles))
         except EmailTakenError:
             return f"{email} is registered already"
+        except InvalidFieldError as error:
+            ((pointer, detail),) = error.violations
+            raise SystemExit(f"{pointer.strip('/')} {detail}") from None
         return f"{user.id} {email} {','.join(user.roles)}"
 
 

@@ -137,8 +137,10 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Servicers, dict[str,
     try:
         await patiently("PostgreSQL", database.open)
         await patiently("Valkey", client.ping)
+        servicers = build(settings, database, client, passwords)
+        await servicers.use_cases.fill_forms()
         readiness: dict[str, Check] = {"postgresql": database.ping, "valkey": client.ping}
-        yield build(settings, database, client, passwords), readiness, {"valkey": client.accepts_writes("user:")}
+        yield servicers, readiness, {"valkey": client.accepts_writes("user:")}
     finally:
         passwords.close()
         await client.close()

@@ -11,6 +11,21 @@ class DomainError(Exception):
     reason: ClassVar[str]
 
 
+class InvalidFieldError(DomainError):
+    """A field holds what it may not; the message is for whoever filled it in.
+
+    Args:
+        pointer: JSON pointer of the field (RFC 6901).
+        detail: what is wrong with it.
+    """
+
+    reason = "INVALID_ARGUMENT"
+
+    def __init__(self, pointer: str, detail: str) -> None:
+        super().__init__()
+        self.violations = ((pointer, detail),)
+
+
 class NotFoundError(DomainError):
     """There is no such user."""
 
@@ -18,7 +33,7 @@ class NotFoundError(DomainError):
 
 
 class EmailTakenError(DomainError):
-    """The address is registered, in this or another case."""
+    """The address is registered, in this or another spelling."""
 
     reason = "EMAIL_TAKEN"
 

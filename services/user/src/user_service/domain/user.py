@@ -31,6 +31,7 @@ class User:
     """Identity and profile; every change makes a new value with the next version."""
 
     id: UUID
+    # As its owner spells it; `email_address.canonical` is what it is known by.
     email: str
     display_name: str
     password_hash: str

@@ -42,63 +42,66 @@ class User:
     created_at: datetime
     updated_at: datetime
     credential_version: int
+    email_key: str | None
+    search_text: str | None
 
 
 INSERT_USER = """
-INSERT INTO users (id, email, display_name, password_hash, roles, credential_version, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $7)
-ON CONFLICT (lower(email)) DO NOTHING
-RETURNING id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version
+INSERT INTO users
+    (id, email, display_name, password_hash, roles, credential_version, email_key, search_text, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)
+ON CONFLICT DO NOTHING
+RETURNING id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version, email_key, search_text
 """
 
 
-async def insert_user(connection: Connection, *, id: UUID, email: str, display_name: str, password_hash: str, roles: list[str], credential_version: int, now: datetime) -> User | None:
-    row = await connection.fetchrow(INSERT_USER, id, email, display_name, password_hash, roles, credential_version, now)
-    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9])
+async def insert_user(connection: Connection, *, id: UUID, email: str, display_name: str, password_hash: str, roles: list[str], credential_version: int, email_key: str | None, search_text: str | None, now: datetime) -> User | None:
+    row = await connection.fetchrow(INSERT_USER, id, email, display_name, password_hash, roles, credential_version, email_key, search_text, now)
+    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9], row[10], row[11])
 
 
 GET_USER = """
-SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version FROM users WHERE id = $1
+SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version, email_key, search_text FROM users WHERE id = $1
 """
 
 
 async def get_user(connection: Connection, *, id: UUID) -> User | None:
     row = await connection.fetchrow(GET_USER, id)
-    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9])
+    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9], row[10], row[11])
 
 
 GET_USER_BY_EMAIL = """
-SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version FROM users WHERE lower(email) = lower($1)
+SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version, email_key, search_text FROM users WHERE email_key = $1
 """
 
 
-async def get_user_by_email(connection: Connection, *, email: str) -> User | None:
-    row = await connection.fetchrow(GET_USER_BY_EMAIL, email)
-    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9])
+async def get_user_by_email(connection: Connection, *, email_key: str | None) -> User | None:
+    row = await connection.fetchrow(GET_USER_BY_EMAIL, email_key)
+    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9], row[10], row[11])
 
 
 LOCK_USER = """
-SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version FROM users WHERE id = $1 FOR UPDATE
+SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version, email_key, search_text FROM users WHERE id = $1 FOR UPDATE
 """
 
 
 async def lock_user(connection: Connection, *, id: UUID) -> User | None:
     row = await connection.fetchrow(LOCK_USER, id)
-    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9])
+    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9], row[10], row[11])
 
 
 UPDATE_USER = """
 UPDATE users
 SET display_name = $2, password_hash = $3, status = $4, roles = $5, version = $6, updated_at = $7,
-    credential_version = $8
+    credential_version = $8, search_text = $9
 WHERE id = $1
-RETURNING id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version
+RETURNING id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version, email_key, search_text
 """
 
 
-async def update_user(connection: Connection, *, id: UUID, display_name: str, password_hash: str, status: UserStatus, roles: list[str], version: int, updated_at: datetime, credential_version: int) -> User | None:
-    row = await connection.fetchrow(UPDATE_USER, id, display_name, password_hash, status, roles, version, updated_at, credential_version)
-    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9])
+async def update_user(connection: Connection, *, id: UUID, display_name: str, password_hash: str, status: UserStatus, roles: list[str], version: int, updated_at: datetime, credential_version: int, search_text: str | None) -> User | None:
+    row = await connection.fetchrow(UPDATE_USER, id, display_name, password_hash, status, roles, version, updated_at, credential_version, search_text)
+    return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9], row[10], row[11])
 
 
 REHASH_PASSWORD = """
@@ -132,17 +135,53 @@ async def other_administrator_exists(connection: Connection, *, id: UUID) -> boo
 
 
 LIST_USERS = """
-SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version FROM users
+SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version, email_key, search_text FROM users
 WHERE ($1::uuid IS NULL OR id < $1)
-  AND ($2::text IS NULL OR lower(email) LIKE $2
-       OR lower(display_name) LIKE $2)
+  AND ($2::text IS NULL OR search_text LIKE $2)
 ORDER BY id DESC
 LIMIT $3
 """
 
 
 async def list_users(connection: Connection, *, before_id: UUID | None, pattern: str | None, row_limit: int) -> list[User]:
-    """Newest first, after the keyset; the search is part of an address or a name, in any case."""
+    """Newest first, after the keyset; the pattern is looked for in what was stored by the same rule."""
     rows = await connection.fetch(LIST_USERS, before_id, pattern, row_limit)
-    return [User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9]) for row in rows]
+    return [User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9], row[10], row[11]) for row in rows]
+
+
+USERS_WITHOUT_FORMS = """
+SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version, email_key, search_text FROM users
+WHERE (email_key IS NULL OR search_text IS NULL) AND ($1::uuid IS NULL OR id > $1)
+ORDER BY id
+LIMIT $2
+"""
+
+
+async def users_without_forms(connection: Connection, *, after_id: UUID | None, row_limit: int) -> list[User]:
+    """Rows of before there were canonical forms, after the keyset."""
+    rows = await connection.fetch(USERS_WITHOUT_FORMS, after_id, row_limit)
+    return [User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9], row[10], row[11]) for row in rows]
+
+
+SET_SEARCH_TEXT = """
+UPDATE users SET search_text = $2 WHERE id = $1 AND search_text IS NULL
+"""
+
+
+async def set_search_text(connection: Connection, *, id: UUID, search_text: str | None) -> None:
+    await connection.execute(SET_SEARCH_TEXT, id, search_text)
+
+
+SET_EMAIL_KEY = """
+UPDATE users AS filled SET email_key = $1
+WHERE filled.id = $2
+  AND NOT EXISTS (SELECT 1 FROM users AS other WHERE other.email_key = $1 AND other.id <> $2)
+RETURNING filled.id
+"""
+
+
+async def set_email_key(connection: Connection, *, email_key: str | None, id: UUID) -> UUID | None:
+    """Nothing when another user has this address: the elder keeps it."""
+    row = await connection.fetchrow(SET_EMAIL_KEY, email_key, id)
+    return None if row is None else row[0]
 

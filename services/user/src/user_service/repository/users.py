@@ -5,7 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from user_service.domain.errors import EmailTakenError, NotFoundError
+from chassis.text import search_key
+
+from user_service.domain.email_address import canonical
+from user_service.domain.errors import EmailTakenError, InvalidFieldError, NotFoundError
 from user_service.domain.user import Role, User, UserStatus
 from user_service.repository import queries
 from user_service.repository.queries import Connection
@@ -15,7 +18,8 @@ async def insert(connection: Connection, user: User) -> User:
     """A new user.
 
     Raises:
-        EmailTakenError: the address is registered, in this or another case.
+        EmailTakenError: the address is registered, in this or another spelling.
+        InvalidFieldError: it is no address.
     """
     row = await queries.insert_user(
         connection,
@@ -25,6 +29,8 @@ async def insert(connection: Connection, user: User) -> User:
         password_hash=user.password_hash,
         roles=[role.value for role in user.roles],
         credential_version=user.credential_version,
+        email_key=canonical(user.email),
+        search_text=_search_text(user),
         now=user.created_at,
     )
     if row is None:
@@ -44,9 +50,9 @@ async def get(connection: Connection, user_id: UUID) -> User:
     return _user(row)
 
 
-async def by_email(connection: Connection, email: str) -> User | None:
-    """The user with this address, in any case."""
-    row = await queries.get_user_by_email(connection, email=email)
+async def by_email(connection: Connection, email_key: str) -> User | None:
+    """The user with this canonical address."""
+    row = await queries.get_user_by_email(connection, email_key=email_key)
     return None if row is None else _user(row)
 
 
@@ -74,6 +80,7 @@ async def update(connection: Connection, user: User, now: datetime) -> User:
         version=user.version,
         updated_at=now,
         credential_version=user.credential_version,
+        search_text=_search_text(user),
     )
     if row is None:
         raise NotFoundError
@@ -99,8 +106,26 @@ async def page(connection: Connection, search: str, before: UUID | None, limit: 
     return [_user(row) for row in found]
 
 
+async def without_forms(connection: Connection, after: UUID | None, limit: int) -> list[User]:
+    """Up to `limit` users of before there were canonical forms, in order of id, after one."""
+    return [_user(row) for row in await queries.users_without_forms(connection, after_id=after, row_limit=limit)]
+
+
+async def fill_forms(connection: Connection, user: User) -> bool:
+    """Store the canonical forms of such a user; False when there is no canonical address, or another user has it."""
+    await queries.set_search_text(connection, id=user.id, search_text=_search_text(user))
+    try:
+        return await queries.set_email_key(connection, id=user.id, email_key=canonical(user.email)) is not None
+    except InvalidFieldError:
+        return False
+
+
+def _search_text(user: User) -> str:
+    return f"{search_key(user.email)}\n{search_key(user.display_name)}"
+
+
 def _contains(search: str) -> str:
-    escaped = search.lower().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    escaped = search_key(search).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return f"%{escaped}%"
 
 

@@ -15,14 +15,17 @@ import structlog
 from chassis.cache import VersionedCache
 from chassis.database import Database
 from chassis.errors import ServiceError
+from chassis.text import search_key
 from contracts.user.v1.session_pb2 import Client
 
-from user_service.domain.errors import InvalidCredentialsError, SessionEndedError
+from user_service.domain.email_address import canonical
+from user_service.domain.errors import InvalidCredentialsError, InvalidFieldError, SessionEndedError
 from user_service.domain.user import User, new_credential_version
 from user_service.repository import users
 from user_service.repository.login_throttle import Attempt, LoginThrottle, Refused, too_many
 from user_service.service.devices import Devices
-from user_service.service.passwords import Passwords
+from user_service.service.password_rules import acceptable, normalized
+from user_service.service.passwords import Passwords, needs_rehash
 from user_service.service.sessions import Sessions, Tokens
 
 _log = structlog.get_logger(__name__)
@@ -76,10 +79,14 @@ class Credentials:
             InvalidCredentialsError: wrong address, wrong password or disabled user.
             ServiceError: TOO_MANY_ATTEMPTS while the next guess has to wait.
         """
-        account = _hash("email", email.strip().lower())
-        async with self._attempt(await self._begin_login(account, email, client)):
-            user = await self._verified(email, password)
+        address = _address(email)
+        # What is no address is counted as well, apart from those that are.
+        account = _hash("address", address) if address else _hash("text", search_key(email))
+        async with self._attempt(await self._begin_login(account, address, client)):
+            user, spelled = await self._verified(address, password)
         tokens = await self._sessions.grant(user, client)
+        if needs_rehash(user.password_hash):
+            await self._rehash(user, spelled)
         return LoggedIn(tokens, self._devices.token(client.device_token, account))
 
     async def change_password(self, user_id: UUID, session_id: str, current: str, new: str) -> User:
@@ -88,6 +95,7 @@ class Credentials:
         Raises:
             SessionEndedError: the caller's session has ended.
             InvalidCredentialsError: the current password is wrong.
+            InvalidFieldError: the new one is one that is refused.
             ServiceError: TOO_MANY_ATTEMPTS while the next guess has to wait.
         """
         await self._sessions.valid(str(user_id), session_id)
@@ -98,8 +106,12 @@ class Credentials:
         async with self._attempt(begun):
             async with self._database.connection() as connection:
                 user = await users.get(connection, user_id)
-            if not await self._passwords.verify(user.password_hash, current):
+            spelled = normalized(current)
+            if spelled is None or not await self._passwords.verify(user.password_hash, spelled):
                 raise InvalidCredentialsError
+        new = acceptable(new, field="/new_password", email=user.email, display_name=user.display_name)
+        if new == spelled:
+            raise InvalidFieldError("/new_password", "must not be the old one")
         new_hash = await self._passwords.hash(new)
         async with self._database.transaction() as connection:
             locked = await users.lock(connection, user_id)
@@ -114,29 +126,42 @@ class Credentials:
         await self._sessions.remove_ended(stored)
         return stored
 
-    async def _begin_login(self, account: str, email: str, client: Client) -> Attempt | Refused:
+    async def _begin_login(self, account: str, address: str | None, client: Client) -> Attempt | Refused:
         device = self._devices.known(client.device_token, account)
         if device is not None:
             return await self._throttle.begin(account, _hash("device", device), counts_for_account=False)
-        origin = _hash("address", _network(client.address))
+        origin = _hash("network", _network(client.address))
         begun = await self._throttle.begin(account, origin, counts_for_account=True)
-        if isinstance(begun, Refused) and begun.by_account and await self._is_home(email, client.address):
+        if isinstance(begun, Refused) and begun.by_account and await self._is_home(address, client.address):
             return await self._throttle.begin(account, origin, counts_for_account=False)
         return begun
 
-    async def _is_home(self, email: str, address: str) -> bool:
+    async def _is_home(self, address: str | None, network_address: str) -> bool:
         """Whether the account has a live session at this address: its owner's, whatever strangers do elsewhere."""
-        async with self._database.connection() as connection:
-            user = await users.by_email(connection, email)
-        return user is not None and await self._sessions.is_used_from(user, _network, address)
+        user = await self._by_address(address)
+        return user is not None and await self._sessions.is_used_from(user, _network, network_address)
 
-    async def _verified(self, email: str, password: str) -> User:
+    async def _by_address(self, address: str | None) -> User | None:
+        # Asked for what nobody has, too: it takes the same time.
         async with self._database.connection() as connection:
-            user = await users.by_email(connection, email)
-        matches = await self._passwords.verify(user.password_hash if user else None, password)
-        if user is None or not matches or not user.is_active:
+            return await users.by_email(connection, address or "")
+
+    async def _verified(self, address: str | None, password: str) -> tuple[User, str]:
+        user, spelled = await self._by_address(address), normalized(password)
+        known = user.password_hash if user is not None and spelled is not None else None
+        matches = await self._passwords.verify(known, spelled or password)
+        if user is None or spelled is None or not matches or not user.is_active:
             raise InvalidCredentialsError
-        return user
+        return user, spelled
+
+    async def _rehash(self, user: User, password: str) -> None:
+        try:
+            new_hash = await self._passwords.hash(password)
+            async with self._database.connection() as connection:
+                await users.rehash(connection, user, new_hash)
+        except ServiceError as error:
+            # Whoever has logged in is in; the next login tries again.
+            _log.info("a password could not be hashed again", user_id=str(user.id), error=str(error))
 
     @asynccontextmanager
     async def _attempt(self, begun: Attempt | Refused) -> AsyncIterator[None]:
@@ -162,6 +187,13 @@ class Credentials:
         except ServiceError as error:
             # The place that the attempt holds is free again by itself.
             _log.warning("an attempt could not be taken back", error=str(error))
+
+
+def _address(email: str) -> str | None:
+    try:
+        return canonical(email)
+    except InvalidFieldError:
+        return None
 
 
 def _hash(kind: str, text: str) -> str:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
+import structlog
 from chassis.cache import VersionedCache
 from chassis.database import Connection, Database
 
+from user_service.domain.email_address import canonical
 from user_service.domain.errors import LastAdministratorError
 from user_service.domain.user import Role, User, UserStatus, new_credential_version
 from user_service.repository import users
+from user_service.service.password_rules import acceptable
 from user_service.service.passwords import Passwords
 from user_service.service.sessions import Sessions
+
+_BATCH = 500
+_log = structlog.get_logger(__name__)
 
 
 class UserUseCases:
@@ -53,8 +60,12 @@ class UserUseCases:
         """Create a user.
 
         Raises:
-            EmailTakenError: the address is registered.
+            InvalidFieldError: the address is none, or the password one that is refused.
+            EmailTakenError: the address is registered, in this or another spelling.
         """
+        email = unicodedata.normalize("NFC", email)
+        canonical(email)
+        password = acceptable(password, field="/password", email=email, display_name=display_name)
         user = User(
             id=self._new_id(),
             email=email,
@@ -130,6 +141,19 @@ class UserUseCases:
             user = await users.lock(connection, user_id)
             stored = await self._store(connection, user.with_sessions_ended())
         await self._sessions.remove_ended(stored)
+
+    async def fill_forms(self) -> None:
+        """Give users of before there were canonical forms theirs. Again is harmless, also by several at once."""
+        after: UUID | None = None
+        while True:
+            async with self._database.connection() as connection:
+                batch = await users.without_forms(connection, after, _BATCH)
+                for user in batch:
+                    if not await users.fill_forms(connection, user):
+                        _log.warning("no login by this user's address: it is none, or another's", user_id=str(user.id))
+            if len(batch) < _BATCH:
+                return
+            after = batch[-1].id
 
     async def _store(self, connection: Connection, user: User) -> User:
         stored = await users.update(connection, replace(user, version=user.version + 1), self._now())

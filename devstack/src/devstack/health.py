@@ -31,13 +31,6 @@ class Health:
 
     async def now(self, name: str) -> str:
         """READY; NOT_READY, it answers and lacks something (its database, say); or UNHEALTHY, it does not answer."""
-        try:
-            async with asyncio.timeout(_SECONDS):
-                return await self._ask(name)
-        except (OSError, TimeoutError):
-            return UNHEALTHY
-
-    async def _ask(self, name: str) -> str:
         if name == "postgres":
             answer = await _exchange(str(self._layout.sockets / "postgres" / ".s.PGSQL.5432"), _STARTUP)
             # Authentication is asked for; anything else is an error, such as that it is starting.
@@ -51,16 +44,21 @@ class Health:
     async def _probe(self, name: str, what: str) -> bool:
         address = urlsplit(self._endpoints[f"{name}_ops"])
         request = f"GET /healthz/{what} HTTP/1.1\r\nhost: {address.netloc}\r\nconnection: close\r\n\r\n"
+        # A service waits for what it needs before it says that it is not ready: each question has a time of its own.
         answer = await _exchange((str(address.hostname), address.port or 80), request.encode())
         return answer.startswith(b"HTTP/1.1 200")
 
 
 async def _exchange(where: str | tuple[str, int], message: bytes) -> bytes:
-    """The beginning of what is answered to a message on a connection of its own."""
+    """The beginning of what is answered to a message on a connection of its own; empty when nothing is, in time."""
     opening = asyncio.open_unix_connection(where) if isinstance(where, str) else asyncio.open_connection(*where)
-    reader, writer = await opening
     try:
-        writer.write(message)
-        return await reader.read(64)
-    finally:
-        writer.close()
+        async with asyncio.timeout(_SECONDS):
+            reader, writer = await opening
+            try:
+                writer.write(message)
+                return await reader.read(64)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return b""

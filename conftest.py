@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import answers
 import asyncpg
 import httpx
 import pytest
@@ -29,6 +30,8 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from devstack import postgres, services
+
+pytest_plugins = ["completeness"]
 
 BACKEND = Path(sys.executable).parent / "backend"
 
@@ -160,10 +163,11 @@ def client_address() -> str:
 
 
 def http_client(base_url: str, **options: Any) -> httpx.AsyncClient:
-    """A connection pool of a client of its own."""
+    """A connection pool of a client of its own; every answer it gets must be one of the contract."""
     limits = httpx.Limits(max_connections=64)
     transport = httpx.AsyncHTTPTransport(limits=limits, local_address=client_address(), **options)
-    return httpx.AsyncClient(base_url=base_url, timeout=30, transport=transport)
+    hooks = {"response": [answers.check]}
+    return httpx.AsyncClient(base_url=base_url, timeout=30, transport=transport, event_hooks=hooks)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from chassis.errors import FieldViolation, ServiceError, as_service_error
 from chassis.grpc import framing
 from chassis.grpc.policy import ContractMismatchError
 from chassis.http import parsing
-from chassis.http.answers import expected_version, is_current
+from chassis.http.answers import expected_versions, is_current
 from chassis.http.application import HttpApplication, Limits
 from chassis.ids import uuid7
 from chassis.keyset import CursorSigner
@@ -241,7 +241,19 @@ class TestHttp:
         assert is_current("*", 3)
         assert not is_current('"2"', 3)
         assert not is_current(msgspec.UNSET, 3)
-        assert (expected_version('"3"'), expected_version("*"), expected_version(msgspec.UNSET)) == (3, None, None)
+        assert is_current(", ".join(f'"{i}"' for i in range(500)) + ', W/"501"', 501)
+        assert not is_current('"a,"3"', 3)
+        assert not is_current("3", 3)
+
+    @pytest.mark.parametrize(
+        ("if_match", "versions"),
+        [
+            (msgspec.UNSET, (None,)), ("*", (None,)), ('"3"', (3,)), ('"1", "3", W/"2"', (3, 1)), ('W/"1"', (0,)),
+            ('"abc"', (0,)), ('""', (0,)), ('"01"', (0,)), ('"1,2"', (0,)), ('"' + "9" * 30 + '"', (0,)), ('"0"', (0,)),
+        ],
+    )  # fmt: skip
+    def test_if_match(self, if_match: Any, versions: tuple[int | None, ...]) -> None:
+        assert expected_versions(if_match) == versions
 
     def operation(self, **changes: Any) -> Operation:
         known: dict[str, Any] = {

@@ -106,7 +106,8 @@ def bearer_token(request: Request) -> str:
     scheme, _, token = credentials[0].partition(" ")
     if scheme.lower() != "bearer":
         raise ServiceError("UNAUTHENTICATED")
-    return token
+    # One or more spaces (RFC 9110, section 11.1).
+    return token.lstrip(" ")
 
 
 def calling(claims: Claims, token: str) -> context.RequestContext:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct, UnsetType
@@ -11,6 +13,12 @@ from starlette.responses import Response
 
 from chassis.errors import ServiceError
 
+T = TypeVar("T")
+
+# RFC 9110, section 8.8.3; a comma may be within a tag.
+_TAG = re.compile(r'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+# The canonical spelling of what `etag` writes.
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -38,8 +46,7 @@ def is_current(if_none_match: str | UnsetType, version: int) -> bool:
     """Whether If-None-Match names this version (RFC 9110, section 13.1.2; weak comparison)."""
     if isinstance(if_none_match, UnsetType):
         return False
-    candidates = (candidate.strip().removeprefix("W/") for candidate in if_none_match.split(","))
-    return any(candidate in ("*", etag(version)) for candidate in candidates)
+    return if_none_match.strip() == "*" or any(tag == etag(version) for _, tag in _TAG.findall(if_none_match))
 
 
 def not_modified(version: int) -> Response:
@@ -47,11 +54,39 @@ def not_modified(version: int) -> Response:
     return Response(status_code=304, headers={"etag": etag(version)})
 
 
-def expected_version(if_match: str | UnsetType) -> int | None:
-    """The version If-Match names; None when any will do (no header, or `*`)."""
-    if isinstance(if_match, UnsetType) or if_match == "*":
-        return None
-    return int(if_match.strip().strip('"'))
+def expected_versions(if_match: str | UnsetType) -> tuple[int | None, ...]:
+    """The versions that If-Match allows, newest first; (None,) when any will do (no header, or `*`).
+
+    The comparison is strong (RFC 9110, section 13.1.1): a weak tag and one that is none of ours allow no version, which
+    is 0, for versions start at 1. Whether there is such a resource is asked first (section 13.2.1), by the service.
+    """
+    if isinstance(if_match, UnsetType) or if_match.strip() == "*":
+        return (None,)
+    versions = {
+        int(number) for weak, tag in _TAG.findall(if_match) if not weak and _VERSION.fullmatch(number := tag[1:-1])
+    }
+    return tuple(sorted(versions, reverse=True)) or (0,)
+
+
+async def matching(if_match: str | UnsetType, request: Any, call: Callable[[], Awaitable[T]]) -> T:
+    """Make a change only to a version that If-Match allows: `request.expected_version` says which, to `call`.
+
+    A list of versions is tried one by one, each atomically where the change is made.
+
+    Raises:
+        ServiceError: STALE_VERSION when it is none of them, and whatever `call` raises.
+    """
+    *others, last = expected_versions(if_match)
+    for version in others:
+        request.expected_version = version
+        try:
+            return await call()
+        except ServiceError as error:
+            if error.reason != "STALE_VERSION":
+                raise
+    if last is not None:
+        request.expected_version = last
+    return await call()
 
 
 def problem_answer(error: ServiceError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:

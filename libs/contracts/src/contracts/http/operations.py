@@ -56,11 +56,11 @@ class RefreshTokensHeaders(Struct, frozen=True, kw_only=True):
 
 
 class GetMeHeaders(Struct, frozen=True, kw_only=True):
-    if_none_match: Annotated[str, Meta(max_length=200)] | UnsetType = field(default=UNSET, name='if-none-match')
+    if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name='if-none-match')
 
 
 class UpdateMeHeaders(Struct, frozen=True, kw_only=True):
-    if_match: Annotated[str, Meta(max_length=40, pattern='^(\\*|"[0-9]{1,18}")\\Z')] | UnsetType = field(default=UNSET, name='if-match')
+    if_match: Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')] | UnsetType = field(default=UNSET, name='if-match')
 
 
 class GetMyOverviewHeaders(Struct, frozen=True, kw_only=True):
@@ -74,7 +74,7 @@ class ListProductsQuery(Struct, frozen=True, kw_only=True):
 
 
 class GetProductHeaders(Struct, frozen=True, kw_only=True):
-    if_none_match: Annotated[str, Meta(max_length=200)] | UnsetType = field(default=UNSET, name='if-none-match')
+    if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name='if-none-match')
 
 
 class ListOrdersQuery(Struct, frozen=True, kw_only=True):
@@ -90,16 +90,16 @@ class CreateOrderHeaders(Struct, frozen=True, kw_only=True):
 
 
 class GetOrderHeaders(Struct, frozen=True, kw_only=True):
-    if_none_match: Annotated[str, Meta(max_length=200)] | UnsetType = field(default=UNSET, name='if-none-match')
+    if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name='if-none-match')
 
 
 class PayOrderHeaders(Struct, frozen=True, kw_only=True):
     idempotency_key: Annotated[str, Meta(min_length=8, max_length=128, pattern='^[\\x21-\\x7e]{8,128}\\Z')] = field(name='idempotency-key')
-    if_match: Annotated[str, Meta(max_length=40, pattern='^(\\*|"[0-9]{1,18}")\\Z')] | UnsetType = field(default=UNSET, name='if-match')
+    if_match: Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')] | UnsetType = field(default=UNSET, name='if-match')
 
 
 class CancelOrderHeaders(Struct, frozen=True, kw_only=True):
-    if_match: Annotated[str, Meta(max_length=40, pattern='^(\\*|"[0-9]{1,18}")\\Z')] | UnsetType = field(default=UNSET, name='if-match')
+    if_match: Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')] | UnsetType = field(default=UNSET, name='if-match')
 
 
 class ListAllOrdersQuery(Struct, frozen=True, kw_only=True):
@@ -112,20 +112,20 @@ class ListAllOrdersQuery(Struct, frozen=True, kw_only=True):
 
 
 class ShipOrderHeaders(Struct, frozen=True, kw_only=True):
-    if_match: Annotated[str, Meta(max_length=40, pattern='^(\\*|"[0-9]{1,18}")\\Z')] | UnsetType = field(default=UNSET, name='if-match')
+    if_match: Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')] | UnsetType = field(default=UNSET, name='if-match')
 
 
 class DeliverOrderHeaders(Struct, frozen=True, kw_only=True):
-    if_match: Annotated[str, Meta(max_length=40, pattern='^(\\*|"[0-9]{1,18}")\\Z')] | UnsetType = field(default=UNSET, name='if-match')
+    if_match: Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')] | UnsetType = field(default=UNSET, name='if-match')
 
 
 class RefundOrderHeaders(Struct, frozen=True, kw_only=True):
     idempotency_key: Annotated[str, Meta(min_length=8, max_length=128, pattern='^[\\x21-\\x7e]{8,128}\\Z')] = field(name='idempotency-key')
-    if_match: Annotated[str, Meta(max_length=40, pattern='^(\\*|"[0-9]{1,18}")\\Z')] | UnsetType = field(default=UNSET, name='if-match')
+    if_match: Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')] | UnsetType = field(default=UNSET, name='if-match')
 
 
 class UpdateProductHeaders(Struct, frozen=True, kw_only=True):
-    if_match: Annotated[str, Meta(max_length=40, pattern='^(\\*|"[0-9]{1,18}")\\Z')] | UnsetType = field(default=UNSET, name='if-match')
+    if_match: Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')] | UnsetType = field(default=UNSET, name='if-match')
 
 
 class ListUsersQuery(Struct, frozen=True, kw_only=True):
@@ -135,7 +135,7 @@ class ListUsersQuery(Struct, frozen=True, kw_only=True):
 
 
 class UpdateUserHeaders(Struct, frozen=True, kw_only=True):
-    if_match: Annotated[str, Meta(max_length=40, pattern='^(\\*|"[0-9]{1,18}")\\Z')] | UnsetType = field(default=UNSET, name='if-match')
+    if_match: Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')] | UnsetType = field(default=UNSET, name='if-match')
 
 
 OPERATIONS: tuple[Operation, ...] = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chassis.errors import FieldViolation, ServiceError
 from chassis.grpc import client
-from chassis.http.answers import expected_version, is_current, json_answer, not_modified
+from chassis.http.answers import is_current, json_answer, matching, not_modified
 from contracts.common.v1 import money_pb2, paging_pb2
 from contracts.http import models, operations
 from contracts.order.v1 import catalog_pb2
@@ -56,9 +56,8 @@ class CatalogHandlers:
             id=product_id,
             name=None if body.name is UNSET else body.name,
             price=None if body.price is UNSET else _money(body.price),
-            expected_version=expected_version(headers.if_match),
         )
-        product = await client.call(self._catalog.UpdateProduct, request)
+        product = await matching(headers.if_match, request, lambda: client.call(self._catalog.UpdateProduct, request))
         return json_answer(shapes.product(product), version=product.version)
 
     async def adjust_stock(self, product_id: str, body: models.StockAdjustment) -> Response:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from chassis import context
 from chassis.errors import ServiceError
 from chassis.grpc import client
-from chassis.http.answers import empty_answer, expected_version, is_current, json_answer, not_modified
+from chassis.http.answers import empty_answer, is_current, json_answer, matching, not_modified
 from chassis.http.application import Call
 from contracts.http import models, operations
 from contracts.order.v1 import order_pb2
@@ -45,10 +45,8 @@ class MeHandlers:
 
     async def update_me(self, body: models.UpdateMeRequest, headers: operations.UpdateMeHeaders) -> Response:
         """PATCH /v1/me."""
-        request = user_pb2.UpdateProfileRequest(
-            display_name=body.display_name, expected_version=expected_version(headers.if_match)
-        )
-        user = await client.call(self._users.UpdateProfile, request)
+        request = user_pb2.UpdateProfileRequest(display_name=body.display_name)
+        user = await matching(headers.if_match, request, lambda: client.call(self._users.UpdateProfile, request))
         return json_answer(shapes.user(user), version=user.version)
 
     async def change_password(self, body: models.ChangePasswordRequest) -> Response:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from chassis.errors import FieldViolation, ServiceError
 from chassis.grpc import client
-from chassis.http.answers import expected_version, is_current, json_answer, not_modified
+from chassis.http.answers import is_current, json_answer, matching, not_modified
 from contracts.common.v1 import paging_pb2
 from contracts.http import models, operations
 from contracts.order.v1 import order_pb2
@@ -66,17 +66,17 @@ class OrderHandlers:
             order_id=order_id,
             idempotency_key=headers.idempotency_key,
             payment_token=body.payment_token,
-            expected_version=expected_version(headers.if_match),
         )
-        return _keyed(await client.call(self._orders.PayOrder, request, retry=True))
+        return _keyed(
+            await matching(headers.if_match, request, lambda: client.call(self._orders.PayOrder, request, retry=True))
+        )
 
     async def cancel_order(
         self, order_id: str, body: models.CancellationRequest, headers: operations.CancelOrderHeaders
     ) -> Response:
         """POST /v1/orders/{order_id}/cancellation."""
-        version = expected_version(headers.if_match)
-        request = order_pb2.CancelOrderRequest(order_id=order_id, reason=body.reason, expected_version=version)
-        return _order(await client.call(self._orders.CancelOrder, request))
+        request = order_pb2.CancelOrderRequest(order_id=order_id, reason=body.reason)
+        return _order(await matching(headers.if_match, request, lambda: client.call(self._orders.CancelOrder, request)))
 
     async def ship_order(
         self, order_id: str, body: models.ShipmentRequest, headers: operations.ShipOrderHeaders
@@ -86,15 +86,15 @@ class OrderHandlers:
             order_id=order_id,
             carrier=body.carrier,
             tracking_number=body.tracking_number,
-            expected_version=expected_version(headers.if_match),
         )
-        return _order(await client.call(self._orders.ShipOrder, request))
+        return _order(await matching(headers.if_match, request, lambda: client.call(self._orders.ShipOrder, request)))
 
     async def deliver_order(self, order_id: str, headers: operations.DeliverOrderHeaders) -> Response:
         """POST /v1/admin/orders/{order_id}/delivery."""
-        version = expected_version(headers.if_match)
-        request = order_pb2.DeliverOrderRequest(order_id=order_id, expected_version=version)
-        return _order(await client.call(self._orders.DeliverOrder, request))
+        request = order_pb2.DeliverOrderRequest(order_id=order_id)
+        return _order(
+            await matching(headers.if_match, request, lambda: client.call(self._orders.DeliverOrder, request))
+        )
 
     async def refund_order(
         self, order_id: str, body: models.RefundRequest, headers: operations.RefundOrderHeaders
@@ -105,9 +105,10 @@ class OrderHandlers:
             reason=body.reason,
             idempotency_key=headers.idempotency_key,
             restock=None if body.restock is UNSET else body.restock,
-            expected_version=expected_version(headers.if_match),
         )
-        result = await client.call(self._orders.RefundOrder, request, retry=True)
+        result = await matching(
+            headers.if_match, request, lambda: client.call(self._orders.RefundOrder, request, retry=True)
+        )
         return _keyed(result, status=202 if result.order.status == order_pb2.ORDER_STATUS_REFUNDING else 200)
 
     async def get_refund(self, order_id: str) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chassis.errors import FieldViolation, ServiceError
 from chassis.grpc import client
-from chassis.http.answers import empty_answer, expected_version, json_answer
+from chassis.http.answers import empty_answer, json_answer, matching
 from contracts.common.v1 import paging_pb2
 from contracts.http import models, operations
 from contracts.user.v1 import session_pb2, user_pb2
@@ -42,9 +42,8 @@ class UserHandlers:
             id=user_id,
             roles=None if body.roles is UNSET else user_pb2.RoleList(roles=body.roles),
             status=user_pb2.USER_STATUS_UNSPECIFIED if body.status is UNSET else shapes.USER_STATUS_NUMBER[body.status],
-            expected_version=expected_version(headers.if_match),
         )
-        user = await client.call(self._users.UpdateUser, request)
+        user = await matching(headers.if_match, request, lambda: client.call(self._users.UpdateUser, request))
         return json_answer(shapes.user(user), version=user.version)
 
     async def revoke_user_sessions(self, user_id: str) -> Response:

@@ -46,15 +46,46 @@ def problems(spec: dict[str, Any]) -> Iterator[str]:
                 expected |= {"422"}
             for status in sorted(expected - operation["responses"].keys()):
                 yield f"{where}: does not declare {status}"
+            yield from repetition(spec, method, operation, where)
             if not operation.get("summary") or not operation.get("tags"):
                 yield f"{where}: summary and tags are required"
     yield from unbounded(spec)
+    yield from open_bodies(spec)
     yield from examples(spec)
 
 
 def operation_classes() -> set[str]:
     """As the RPCs' contract names them."""
     return {name.removeprefix("OPERATION_CLASS_").lower() for name, number in OperationClass.items() if number}
+
+
+def repetition(spec: dict[str, Any], method: str, operation: dict[str, Any], where: str) -> Iterator[str]:
+    """A method that is not idempotent (RFC 9110, section 9.2.2) needs the key, or refuses it: never takes it in silence."""
+    references = [p["$ref"].rsplit("/", 1)[1] for p in operation.get("parameters", []) if "$ref" in p]
+    keyed = "IdempotencyKey" in references
+    if keyed and method not in ("post", "patch"):
+        yield f"{where}: takes an idempotency key, but is idempotent by its method"
+    if keyed and not spec["components"]["parameters"]["IdempotencyKey"].get("required"):
+        yield f"{where}: an idempotency key that may be left out promises nothing"
+
+
+def open_bodies(spec: dict[str, Any]) -> Iterator[str]:
+    """Objects of request bodies, at any depth, that take members which the contract does not know."""
+    schemas = spec["components"]["schemas"]
+    operations = [o for item in spec["paths"].values() for m, o in item.items() if m in METHODS]
+    waiting = [c["schema"] for o in operations for c in o.get("requestBody", {}).get("content", {}).values()]
+    seen: set[str] = set()
+    while waiting:
+        schema = waiting.pop()
+        name = schema.get("$ref", "").rsplit("/", 1)[-1]
+        if name in seen:
+            continue
+        if name:
+            seen.add(name)
+            schema = schemas[name]
+            if schema.get("type") == "object" and schema.get("additionalProperties") is not False:
+                yield f"{name}: is part of a request, and must have additionalProperties: false"
+        waiting += [*schema.get("properties", {}).values(), *([schema["items"]] if "items" in schema else [])]
 
 
 def unbounded(spec: dict[str, Any]) -> Iterator[str]:

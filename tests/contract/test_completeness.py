@@ -28,7 +28,20 @@ def run(directory: Path, conftest: str, *options: str) -> subprocess.CompletedPr
     (directory / "test_x.py").write_text("def test_a(): pass\ndef test_b(): pass\n")
     (directory / "pytest.ini").write_text("[pytest]\n")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | {"PYTHONPATH": f"{ROOT}/tests"}
-    command = [sys.executable, "-m", "pytest", "-p", "completeness", "-p", "no:cacheprovider", *options]
+    # Other plugins take seconds to load, and longer in each worker.
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "completeness",
+        "-p",
+        "xdist.plugin",
+        "-p",
+        "no:cacheprovider",
+        *options,
+    ]
     return subprocess.run(
         command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60, check=False
     )

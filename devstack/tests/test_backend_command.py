@@ -87,7 +87,7 @@ def check_logs(status: dict[str, Any], where: tuple[str, str]) -> None:
     assert [json.loads(line)["process"] for line in found] == ["edge", "bff", "order"]
     events = [json.loads(line) for line in backend("logs", *where).stdout.splitlines()]
     assert {event["process"] for event in events} == {
-        "postgres", "valkey", "limiter", "user", "order", "bff", "edge", "supervisor",
+        "postgres", "valkey", "valkey-cache", "limiter", "user", "order", "bff", "edge", "supervisor",
     }  # fmt: skip
     times = [event["time"] for event in events]
     assert times == sorted(times)
@@ -150,7 +150,16 @@ def test_up_status_logs_restart_down_and_up_again(data_dir: Path) -> None:
         assert line in first.stdout
     status = json.loads(backend("status", "--json", *where).stdout)
     assert status["ready"] is True
-    assert {p["name"] for p in status["processes"]} == {"postgres", "valkey", "limiter", "user", "order", "bff", "edge"}
+    assert {p["name"] for p in status["processes"]} == {
+        "postgres",
+        "valkey",
+        "valkey-cache",
+        "limiter",
+        "user",
+        "order",
+        "bff",
+        "edge",
+    }
     assert all(p["state"] == "ready" and psutil.pid_exists(p["pid"]) for p in status["processes"])
     assert status["endpoints"].keys() >= {"public", "public_tls", "bff_ops", "user_ops", "order_ops", "edge_ops"}
     assert set(status["demo"]) == {"admin", "support", "customer"}

@@ -41,6 +41,7 @@ from devstack.secrets import Secrets, load_or_create
 from order_service.domain.errors import DomainError, PaymentProviderError, PaymentTimeoutError, RequestInProgressError
 from order_service.domain.money import Money
 from order_service.domain.order import OrderStatus
+from order_service.domain.unpaid import UnpaidLimits
 from order_service.gateways.payment import Outcome, RefundOutcome
 from order_service.gateways.payment_sandbox import PaymentSandbox
 from order_service.handlers import messages
@@ -179,7 +180,7 @@ def _replica(database: Database, client: PipelinedClient) -> Replica:
     return Replica(
         orders=OrderUseCases(
             database=database, transitions=transitions, replays=replays, now=now, new_id=uuid7,
-            payment_window=timedelta(minutes=15),
+            payment_window=timedelta(minutes=15), unpaid=UnpaidLimits(orders=0, pieces=0, window=timedelta(0)),
         ),
         payments=PaymentUseCases(
             database=database, transitions=transitions, replays=replays, gateway=provider, now=now, new_id=uuid7,
@@ -279,7 +280,7 @@ class _Round:
                     await replica.refunds.refund(self._keyed(), self._order_id, "no", restock, None)
                 case "restock":
                     delta = self._chance.choice([-2, -1, 1, 5])
-                    await replica.catalog.adjust_stock(self._product_id, delta, "no", self._support.user_id)
+                    await replica.catalog.adjust_stock(self._keyed(), self._product_id, delta, "no")
                     self._restocked += delta
         except (DomainError, ProcessDiedError):
             pass

@@ -278,7 +278,9 @@ class TestIdempotency:
         product, key = await people.product(stock=0), new_key()
         assert (await refused(client.create_order(order_of((product, 1)), idempotency_key=key))).status == 409
         admin = await people.role("admin")
-        await admin.adjust_stock(product.id, models.StockAdjustment(delta=1, reason="delivery"))
+        await admin.adjust_stock(
+            product.id, models.StockAdjustment(delta=1, reason="delivery"), idempotency_key=new_key()
+        )
         assert (await client.create_order(order_of((product, 1)), idempotency_key=key)).status == 201
 
     @pytest.mark.parametrize("key", ["short", "x" * 129, "with space", "ünïcode-key"])
@@ -334,9 +336,13 @@ class TestStock:
     async def test_an_adjustment_is_recorded_and_never_goes_below_zero(self, people: People) -> None:
         admin = await people.role("admin")
         product = await people.product(stock=3)
-        lowered = await admin.adjust_stock(product.id, models.StockAdjustment(delta=-2, reason="broken"))
+        lowered = await admin.adjust_stock(
+            product.id, models.StockAdjustment(delta=-2, reason="broken"), idempotency_key=new_key()
+        )
         assert lowered.data.available == 1
-        error = await refused(admin.adjust_stock(product.id, models.StockAdjustment(delta=-2, reason="broken")))
+        error = await refused(
+            admin.adjust_stock(product.id, models.StockAdjustment(delta=-2, reason="broken"), idempotency_key=new_key())
+        )
         assert (error.status, error.problem and error.problem.type) == (409, "urn:backend:problem:stock-below-zero")
         database = await people.platform.database("orderdb")
         query = "SELECT delta, reason, actor_id FROM stock_changes WHERE product_id = $1 ORDER BY id"
@@ -536,7 +542,7 @@ async def test_the_overview_has_profile_orders_and_spend_and_a_compact_shape(peo
     assert isinstance(full.orders, list)
     assert len(full.orders) == 5
     assert full.orders[0].status == "pending_payment"
-    assert full.spent == [models.Money(amount_minor=3000, currency="EUR")]
+    assert full.spent == [models.Spent(amount_minor=3000, currency="EUR", capped=False)]
     assert full.missing == []
     compact = (
         await people.http.get(
@@ -545,3 +551,116 @@ async def test_the_overview_has_profile_orders_and_spend_and_a_compact_shape(peo
     ).json()
     assert compact["profile"].keys() == {"id", "display_name"}
     assert compact["orders"][0].keys() == {"id", "status", "total"}
+
+
+def problem_of(error: ApiError) -> tuple[int, str]:
+    assert error.problem is not None
+    return error.status, error.problem.type.removeprefix("urn:backend:problem:")
+
+
+async def test_an_adjustment_with_one_key_acts_once(people: People) -> None:
+    admin = await people.role("admin")
+    product, key = await people.product(stock=3), new_key()
+    delivery = models.StockAdjustment(delta=25, reason="delivery")
+    first = await admin.adjust_stock(product.id, delivery, idempotency_key=key)
+    again = await admin.adjust_stock(product.id, delivery, idempotency_key=key)
+    assert (first.data.available, again.data, again.headers["etag"]) == (28, first.data, first.headers["etag"])
+    assert again.headers["idempotency-replayed"] == "true"
+    assert await available(people, product) == 28
+    other = models.StockAdjustment(delta=24, reason="delivery")
+    assert problem_of(await refused(admin.adjust_stock(product.id, other, idempotency_key=key))) == (
+        422,
+        "idempotency-key-reused",
+    )
+
+
+async def test_an_order_is_bounded_and_a_sum_of_orders_stays_readable(people: People) -> None:
+    client, _ = await people.newcomer()
+    dearest = await people.product(stock=10_000, price=1_000_000_000_000)
+    error = await refused(client.create_order(order_of((dearest, 1000)), idempotency_key=new_key()))
+    assert problem_of(error) == (422, "order-too-large")
+    assert error.problem is not None
+    assert error.problem.facts == {"maximum": "1000000000000"}
+    order = await paid_order(people, client, dearest)
+    assert order.total.amount_minor == 1_000_000_000_000
+    database = await people.platform.database("orderdb")
+    me = uuid.UUID((await client.get_me()).data.id)
+    await database.execute(
+        "INSERT INTO orders SELECT uuidv7(), $1, 'paid', 'EUR', 5e17::bigint, 2, now(), now(), now() "
+        "FROM generate_series(1, 30)",
+        me,
+    )
+    overview = (await client.get_my_overview()).data
+    await database.execute("DELETE FROM orders WHERE user_id = $1 AND total_minor > 1e12", me)
+    await database.close()
+    assert overview.missing == []
+    assert overview.spent == [models.Spent(amount_minor=2**53 - 1, currency="EUR", capped=True)]
+
+
+async def test_stock_has_an_upper_bound(people: People) -> None:
+    admin = await people.role("admin")
+    product = await people.product(stock=1)
+    database = await people.platform.database("orderdb")
+    await database.execute("UPDATE products SET available = 1e12::bigint WHERE id = $1", uuid.UUID(product.id))
+    await database.close()
+    more = models.StockAdjustment(delta=1, reason="delivery")
+    error = await refused(admin.adjust_stock(product.id, more, idempotency_key=new_key()))
+    assert problem_of(error) == (409, "stock-too-large")
+
+
+@pytest.mark.parametrize("currency", ["ABC", "XXX", "XAU", "DEM"])
+async def test_a_currency_is_one_of_iso_4217(people: People, currency: str) -> None:
+    assert problem_of(await refused(people.product(currency=currency))) == (422, "unknown-currency")
+    admin, product = await people.role("admin"), await people.product(currency="JPY")
+    price = models.UpdateProductRequest(price=models.Money(amount_minor=1, currency=currency))
+    assert problem_of(await refused(admin.update_product(product.id, price))) == (422, "unknown-currency")
+
+
+async def test_a_sale_is_no_change_of_a_products_description(people: People) -> None:
+    client, _ = await people.newcomer()
+    admin = await people.role("admin")
+    product = await people.product()
+    seen = await admin.get_product(product.id)
+    await people.order(client, (product, 1))
+    # Who has a copy gets the new stock; who changes the name is not in the way of a sale.
+    fresh = await people.http.get(f"/v1/products/{product.id}", headers={"if-none-match": seen.headers["etag"]})
+    assert (fresh.status_code, fresh.json()["available"]) == (200, product.available - 1)
+    same = await people.http.get(f"/v1/products/{product.id}", headers={"if-none-match": fresh.headers["etag"]})
+    assert same.status_code == 304
+    renamed = models.UpdateProductRequest(name="Another name")
+    changed = await admin.update_product(product.id, renamed, if_match=seen.headers["etag"])
+    assert (changed.data.name, changed.data.available) == ("Another name", product.available - 1)
+    assert (await admin.get_product(product.id)).data == changed.data
+    for stale in (seen.headers["etag"], 'W/"1.1"', '"abc"'):
+        assert (await refused(admin.update_product(product.id, renamed, if_match=stale))).status == 412
+
+
+async def test_a_product_is_found_by_its_own_name_in_any_case(people: People) -> None:
+    admin = await people.role("admin")
+    for name in ("İstanbul ÇAY", "STRASSENkarte", "ΣΊΣΥΦΟΣ", "e\u0301clair"):
+        product = await people.product()
+        name = f"{name} {uuid.uuid4()}"
+        await admin.update_product(product.id, models.UpdateProductRequest(name=name))
+        for spelling in (name, name.lower(), name.upper(), name.replace("SS", "ß")):
+            assert [p.id for p in (await admin.list_products(q=spelling)).data.items] == [product.id], spelling
+
+
+async def test_newest_first_goes_by_the_time_that_is_shown(people: People) -> None:
+    client, _ = await people.newcomer()
+    product = await people.product()
+    placed = [await people.order(client, (product, 1)) for _ in range(4)]
+    database = await people.platform.database("orderdb")
+    # Made first, recorded last: as an order is that had to wait for a lock.
+    move = "UPDATE orders SET created_at = created_at + interval '1 hour' WHERE id = $1"
+    await database.execute(move, uuid.UUID(placed[0].id))
+    same = "UPDATE orders SET created_at = (SELECT created_at FROM orders WHERE id = $1) WHERE id = $2"
+    await database.execute(same, uuid.UUID(placed[2].id), uuid.UUID(placed[1].id))
+    await database.close()
+    seen, cursor = [], None
+    while True:
+        page = (await client.list_orders(limit=1, cursor=cursor)).data
+        seen += page.items
+        if (cursor := page.next_cursor) is None:
+            break
+    assert [o.id for o in seen] == [placed[i].id for i in (0, 3, 2, 1)]
+    assert all(newer.created_at >= older.created_at for newer, older in pairwise(seen))

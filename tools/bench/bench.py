@@ -94,7 +94,11 @@ class Bench:
             # Enough of everything, so that a run sells nothing out; orders spread over the catalog as they do in life.
             catalog = (await client.list_products(limit=100)).data.items
             for product in catalog:
-                await admin.adjust_stock(product.id, models.StockAdjustment(delta=10_000_000, reason="bench"))
+                await admin.adjust_stock(
+                    product.id,
+                    models.StockAdjustment(delta=10_000_000, reason="bench"),
+                    idempotency_key=str(uuid.uuid4()),
+                )
             self.products = [product.id for product in catalog]
             client.access_token = (await client.login(self.accounts[0])).data.access_token
             self.token = client.access_token

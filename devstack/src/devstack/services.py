@@ -93,6 +93,9 @@ def environment(service: str, layout: Layout, secrets: Secrets, options: Options
             "ALLOWED_ORIGINS": ",".join(options.cors_origins),
         }
     database = next(d for d in postgres.databases(secrets) if d.service == service)
+    if service == "order" and options.rate_limit_scale > 1:
+        # Whoever multiplies the limits of the contract does not want those of a user in the way either.
+        variables |= {"MAX_UNPAID_ORDERS": "0", "MAX_UNPAID_PIECES": "0"}
     cursor_secret = secrets.user_cursor_secret if service == "user" else secrets.order_cursor_secret
     if service == "user":
         variables |= {

@@ -35,6 +35,11 @@ def money(value: money_pb2.Money) -> models.Money:
     return models.Money(amount_minor=value.amount_minor, currency=value.currency)
 
 
+def spent(value: order_pb2.Spent) -> models.Spent:
+    """A sum over orders."""
+    return models.Spent(amount_minor=value.amount_minor, currency=value.currency, capped=value.capped)
+
+
 def user(value: user_pb2.User) -> models.User:
     """A user."""
     return models.User(

@@ -48,18 +48,19 @@ UPDATE orders SET status = $2, version = $3, updated_at = $4 WHERE id = $1;
 -- Newest first, after the keyset; null filters do not filter.
 SELECT * FROM orders
 WHERE (sqlc.narg(user_id)::uuid IS NULL OR user_id = sqlc.narg(user_id))
-  AND (sqlc.narg(before_id)::uuid IS NULL OR id < sqlc.narg(before_id))
+  AND (sqlc.narg(before_created_at)::timestamptz IS NULL
+       OR (created_at, id) < (sqlc.narg(before_created_at)::timestamptz, sqlc.narg(before_id)::uuid))
   AND (sqlc.narg(status)::order_status IS NULL OR status = sqlc.narg(status))
   AND (sqlc.narg(created_from)::timestamptz IS NULL OR created_at >= sqlc.narg(created_from))
   AND (sqlc.narg(created_before)::timestamptz IS NULL OR created_at < sqlc.narg(created_before))
-ORDER BY id DESC
+ORDER BY created_at DESC, id DESC
 LIMIT sqlc.arg(row_limit);
 
 -- name: ListItemsOfOrders :many
 SELECT * FROM order_items WHERE order_id = ANY(sqlc.arg(order_ids)::uuid[]) ORDER BY order_id, line_no;
 
 -- name: SumSpending :many
-SELECT currency, sum(total_minor)::bigint AS total_minor FROM orders
+SELECT currency, sum(total_minor)::numeric AS total_minor FROM orders
 WHERE user_id = $1 AND status IN ('paid', 'shipped', 'delivered', 'refunding')
 GROUP BY currency ORDER BY currency;
 

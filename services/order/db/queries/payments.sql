@@ -38,6 +38,15 @@ SELECT pg_try_advisory_xact_lock(sqlc.arg(lock_id)::bigint) AS locked, k.request
 FROM (SELECT 1) AS always
 LEFT JOIN idempotency_keys AS k ON k.user_id = sqlc.arg(user_id) AND k.key = sqlc.arg(key);
 
+-- name: ClaimKeyInTurn :one
+-- The same, and what one user orders is placed one after the other: each sees what the ones before it reserved. Keys
+-- are never waited for, so nobody waits in a circle.
+SELECT CASE WHEN pg_try_advisory_xact_lock(sqlc.arg(lock_id)::bigint)
+            THEN pg_advisory_xact_lock(sqlc.arg(user_lock_id)::bigint) IS NOT NULL ELSE false END::boolean AS locked,
+       k.request_hash, k.response
+FROM (SELECT 1) AS always
+LEFT JOIN idempotency_keys AS k ON k.user_id = sqlc.arg(user_id) AND k.key = sqlc.arg(key);
+
 -- name: InsertIdempotencyKey :execrows
 INSERT INTO idempotency_keys (user_id, key, request_hash, response, created_at)
 VALUES ($1, $2, $3, $4, $5)

@@ -23,6 +23,7 @@ from contracts.order.v1 import catalog_pb2, order_pb2
 from contracts.order.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
 from contracts.order.v1.order_pb2_grpc import add_OrderServiceServicer_to_server
 
+from order_service.domain.unpaid import UnpaidLimits
 from order_service.gateways.payment_sandbox import PaymentSandbox
 from order_service.handlers.catalog import CatalogHandlers
 from order_service.handlers.orders import OrderHandlers
@@ -80,6 +81,11 @@ def build(settings: Settings, database: Database, client: PipelinedClient) -> Se
         now=now,
         new_id=uuid7,
         payment_window=timedelta(seconds=settings.payment_window_seconds),
+        unpaid=UnpaidLimits(
+            orders=settings.max_unpaid_orders,
+            pieces=settings.max_unpaid_pieces,
+            window=timedelta(seconds=settings.unpaid_window_seconds),
+        ),
     )
     payments = PaymentUseCases(
         database=database,
@@ -100,6 +106,7 @@ def build(settings: Settings, database: Database, client: PipelinedClient) -> Se
             orders=orders,
             payments=payments,
             refunds=refunds,
+            catalog=catalog,
             database=database,
             now=now,
             interval=settings.sweep_interval_seconds,

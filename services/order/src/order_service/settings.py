@@ -21,6 +21,22 @@ class Settings(DatabaseSettings):
     payment_timeout_seconds: Annotated[
         float, Field(description="How long the payment provider may take to answer", gt=0, le=60)
     ] = 1.0
+    max_unpaid_orders: Annotated[
+        int,
+        Field(description="Orders one user may place without paying, in UNPAID_WINDOW_SECONDS; 0: any", ge=0, le=1000),
+    ] = 20
+    max_unpaid_pieces: Annotated[
+        int,
+        Field(
+            description="Pieces of one product one user may reserve without paying, in UNPAID_WINDOW_SECONDS; 0: any",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 20
+    unpaid_window_seconds: Annotated[
+        float,
+        Field(description="How long an order counts as unpaid that expired or was cancelled", ge=0, le=604800),
+    ] = 3600.0
     sweep_interval_seconds: Annotated[
         float, Field(description="How often unpaid orders are expired and stuck payments settled", gt=0, le=3600)
     ] = 1.0

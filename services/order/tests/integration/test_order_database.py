@@ -24,14 +24,18 @@ from order_service.domain.errors import (
     NotFoundError,
     PaymentDeclinedError,
     RequestInProgressError,
+    TooManyUnpaidOrdersError,
+    TooMuchUnpaidError,
 )
 from order_service.domain.money import Money
 from order_service.domain.order import Order, OrderStatus
 from order_service.domain.product import Product
+from order_service.domain.unpaid import UnpaidLimits
 from order_service.gateways.payment import Outcome as Charge
 from order_service.gateways.payment import PaymentGateway, RefundOutcome
 from order_service.gateways.payment_sandbox import PaymentSandbox
 from order_service.repository import idempotency, orders, payments, products
+from order_service.service.catalog import CatalogUseCases
 from order_service.service.orders import EXPIRY_BATCH, Actor, OrderUseCases
 from order_service.service.payments import STUCK_BATCH, PaymentUseCases
 from order_service.service.refunds import DUE_BATCH, RefundUseCases
@@ -91,13 +95,14 @@ async def replicas(platform: Platform, database: Database) -> AsyncIterator[tupl
                     now=clock,
                     new_id=uuid7,
                     payment_window=timedelta(minutes=15),
+                    unpaid=UnpaidLimits(orders=0, pieces=0, window=timedelta(0)),
                 )
             )
         yield clock, made
 
 
 async def new_product(database: Database, stock: int, name: str = "thing") -> Product:
-    product = Product(uuid7(), f"I-{uuid.uuid4().hex[:20].upper()}", name, Money(100, "EUR"), stock, 1, NOW)
+    product = Product(uuid7(), f"I-{uuid.uuid4().hex[:20].upper()}", name, Money(100, "EUR"), stock, 1, 1, NOW)
     async with database.transaction() as connection:
         return await products.insert(connection, product)
 
@@ -202,6 +207,105 @@ async def test_the_service_role_has_rows_and_no_schema(database: Database) -> No
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             async with database.connection() as connection:
                 await connection.execute(statement)
+
+
+async def test_what_happened_cannot_be_changed_by_the_service(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    import asyncpg
+
+    clock, (one, _) = replicas
+    product = await new_product(database, stock=1)
+    order, _ = await one.create(Keyed(uuid7(), "key-order", b"h" * 32), [(product.id, 1)])
+    paying = payments_of(database, one, clock, PaymentSandbox(database, 1))
+    await paying.pay(Keyed(order.user_id, "key-payment", b"p" * 32), order.id, "tok_approved", None)
+    for statement in (
+        "UPDATE order_transitions SET reason = 'x'", "DELETE FROM order_transitions", "TRUNCATE order_transitions",
+        "UPDATE stock_changes SET delta = 0", "DELETE FROM stock_changes", "UPDATE order_items SET quantity = 1",
+        "DELETE FROM order_items", "DELETE FROM orders", "UPDATE orders SET total_minor = 0",
+        "UPDATE orders SET user_id = id", "DELETE FROM payments", "UPDATE payments SET order_id = order_id",
+        "UPDATE payments SET payment_token = ''", "DELETE FROM refunds", "DELETE FROM products",
+    ):  # fmt: skip
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with database.connection() as connection:
+                await connection.execute(statement)
+    with pytest.raises(asyncpg.RestrictViolationError):
+        async with database.connection() as connection:
+            await connection.execute("UPDATE payments SET status = 'failed'")
+
+
+async def test_products_stored_before_there_was_a_search_key_are_made_findable(database: Database) -> None:
+    mark = uuid.uuid4().hex
+    product = await new_product(database, 1, f"İstanbul {mark}")
+    catalog = CatalogUseCases(database=database, cache=None, now=Clock(), new_id=uuid7)  # type: ignore[arg-type]
+    async with database.connection() as connection:
+        await connection.execute("UPDATE products SET search_key = NULL")
+        assert await products.page(connection, mark, None, 10) == []
+        assert await catalog.fill_search_keys() == 1
+        assert await products.page(connection, f"i̇stanbul {mark}", None, 10) == [product]
+
+
+class TestUnpaid:
+    LIMITS = UnpaidLimits(orders=3, pieces=5, window=timedelta(hours=1))
+
+    @pytest.fixture
+    async def shop(
+        self, database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+    ) -> tuple[Clock, OrderUseCases]:
+        clock, (one, two) = replicas
+        one._unpaid = two._unpaid = self.LIMITS
+        return clock, one
+
+    async def buy(self, one: OrderUseCases, user: uuid.UUID, product: Product, quantity: int) -> Order:
+        key = uuid.uuid4().hex
+        order, _ = await one.create(Keyed(user, key, hashlib.sha256(key.encode()).digest()), [(product.id, quantity)])
+        return order
+
+    async def test_one_user_reserves_no_more_than_so_many_pieces_also_one_after_the_other(
+        self, database: Database, shop: tuple[Clock, OrderUseCases]
+    ) -> None:
+        clock, one = shop
+        user, product = uuid7(), await new_product(database, stock=100)
+        await self.buy(one, user, product, 4)
+        with pytest.raises(TooMuchUnpaidError) as caught:
+            await self.buy(one, user, product, 2)
+        assert caught.value.facts == {str(product.id): "1"}
+        await self.buy(one, user, product, 1)
+        await self.buy(one, uuid7(), product, 5)
+        # Expired, and still counted for the rest of the window.
+        clock.now += timedelta(minutes=16)
+        assert await one.expire() == 3
+        with pytest.raises(TooMuchUnpaidError):
+            await self.buy(one, user, product, 1)
+        clock.now += timedelta(minutes=45)
+        await self.buy(one, user, product, 5)
+
+    async def test_what_is_paid_does_not_count_and_what_is_cancelled_does(
+        self, database: Database, shop: tuple[Clock, OrderUseCases]
+    ) -> None:
+        clock, one = shop
+        user, product = uuid7(), await new_product(database, stock=100)
+        paying = payments_of(database, one, clock, PaymentSandbox(database, 1))
+        for _ in range(4):
+            order = await self.buy(one, user, product, 5)
+            await paying.pay(Keyed(user, f"pay-{order.id}", b"p" * 32), order.id, "tok_approved", None)
+        for _ in range(3):
+            order = await self.buy(one, user, product, 1)
+            await one.cancel(order.id, Actor(user), "no", None)
+        with pytest.raises(TooManyUnpaidOrdersError):
+            await self.buy(one, user, product, 1)
+
+    async def test_simultaneous_orders_of_one_user_stay_within_the_limit(
+        self, database: Database, replicas: tuple[Clock, list[OrderUseCases]], shop: tuple[Clock, OrderUseCases]
+    ) -> None:
+        _, pair = replicas
+        user = uuid7()
+        different = [await new_product(database, stock=10) for _ in range(10)]
+        placed = await asyncio.gather(
+            *(self.buy(pair[i % 2], user, product, 1) for i, product in enumerate(different)), return_exceptions=True
+        )
+        assert sum(isinstance(order, Order) for order in placed) == 3
+        assert sum(isinstance(error, TooManyUnpaidOrdersError) for error in placed) == 7
 
 
 async def test_nobody_sees_a_strangers_order(database: Database, replicas: tuple[Clock, list[OrderUseCases]]) -> None:

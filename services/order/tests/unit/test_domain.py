@@ -49,7 +49,7 @@ class TestMoney:
 
 
 def product(available: int, price: Money = Money(100, "EUR")) -> Product:
-    return Product(uuid4(), "SKU", "name", price, available, 1, NOW)
+    return Product(uuid4(), "SKU", "name", price, available, 1, 1, NOW)
 
 
 class TestReservation:

@@ -23,7 +23,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def json_answer(
-    model: Struct, *, status: int = 200, version: int | None = None, headers: Mapping[str, str] | None = None
+    model: Struct, *, status: int = 200, version: int | str | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
     """A JSON body; with a version, its ETag."""
     response = Response(_encode(model), status, headers=headers, media_type="application/json")
@@ -37,19 +37,19 @@ def empty_answer(headers: Mapping[str, str] | None = None) -> Response:
     return Response(status_code=204, headers=headers)
 
 
-def etag(version: int) -> str:
+def etag(version: int | str) -> str:
     """A strong entity tag (RFC 9110, section 8.8.3): a resource's version is bumped by every change."""
     return f'"{version}"'
 
 
-def is_current(if_none_match: str | UnsetType, version: int) -> bool:
+def is_current(if_none_match: str | UnsetType, version: int | str) -> bool:
     """Whether If-None-Match names this version (RFC 9110, section 13.1.2; weak comparison)."""
     if isinstance(if_none_match, UnsetType):
         return False
     return if_none_match.strip() == "*" or any(tag == etag(version) for _, tag in _TAG.findall(if_none_match))
 
 
-def not_modified(version: int) -> Response:
+def not_modified(version: int | str) -> Response:
     """304."""
     return Response(status_code=304, headers={"etag": etag(version)})
 

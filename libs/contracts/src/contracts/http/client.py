@@ -175,9 +175,9 @@ class BackendClient:
         """Change a product's name or price."""
         return await self._send('PATCH', f"/v1/admin/products/{product_id}", models.Product, body=body, headers={'If-Match': if_match})
 
-    async def adjust_stock(self, product_id: str, body: models.StockAdjustment) -> Answer[models.Product]:
+    async def adjust_stock(self, product_id: str, body: models.StockAdjustment, *, idempotency_key: str) -> Answer[models.Product]:
         """Add or remove stock, with a reason."""
-        return await self._send('POST', f"/v1/admin/products/{product_id}/stock", models.Product, body=body)
+        return await self._send('POST', f"/v1/admin/products/{product_id}/stock", models.Product, body=body, headers={'Idempotency-Key': idempotency_key})
 
     async def list_users(self, *, limit: int | None = None, cursor: str | None = None, q: str | None = None) -> Answer[models.UserPage]:
         """Users, newest first."""

@@ -33,11 +33,21 @@ class FieldError(Struct, frozen=True, kw_only=True):
 
 class Money(Struct, frozen=True, kw_only=True):
     amount_minor: Annotated[
-        int, Meta(description="In the currency's minor unit", ge=0, le=1000000000000)
+        int,
+        Meta(
+            description="In the currency's minor unit. A price, a line and an order's total are all within the maximum",
+            ge=0,
+            le=1000000000000,
+        ),
     ]
     currency: Annotated[
         str,
-        Meta(description='ISO 4217', max_length=3, min_length=3, pattern='^[A-Z]{3}\\Z'),
+        Meta(
+            description='ISO 4217, and one that has a minor unit',
+            max_length=3,
+            min_length=3,
+            pattern='^[A-Z]{3}\\Z',
+        ),
     ]
 
 
@@ -145,7 +155,7 @@ class Product(Struct, frozen=True, kw_only=True):
     sku: Annotated[str, Meta(max_length=40)]
     name: Annotated[str, Meta(max_length=200)]
     price: Money
-    available: Annotated[int, Meta(ge=0)]
+    available: Annotated[int, Meta(ge=0, le=9007199254740991)]
 
 
 class ProductPage(Struct, frozen=True, kw_only=True):
@@ -287,6 +297,22 @@ class OrderHistory(Struct, frozen=True, kw_only=True):
     items: list[OrderTransition]
 
 
+class Spent(Struct, frozen=True, kw_only=True):
+    amount_minor: Annotated[
+        int, Meta(description="In the currency's minor unit", ge=0, le=9007199254740991)
+    ]
+    currency: Annotated[
+        str,
+        Meta(description='ISO 4217', max_length=3, min_length=3, pattern='^[A-Z]{3}\\Z'),
+    ]
+    capped: Annotated[
+        bool,
+        Meta(
+            description='The sum is larger than the largest integer that JSON carries safely'
+        ),
+    ]
+
+
 class OverviewProfile(Struct, frozen=True, kw_only=True):
     id: str
     display_name: Annotated[str, Meta(max_length=100)]
@@ -363,7 +389,7 @@ class Overview(Struct, frozen=True, kw_only=True):
     ) = UNSET
     spent: (
         Annotated[
-            list[Money],
+            list[Spent],
             Meta(
                 description='What was paid and not refunded, by currency; absent when listed in `missing`',
                 max_length=200,

@@ -125,7 +125,11 @@ class RefundOrderHeaders(Struct, frozen=True, kw_only=True):
 
 
 class UpdateProductHeaders(Struct, frozen=True, kw_only=True):
-    if_match: Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')] | UnsetType = field(default=UNSET, name='if-match')
+    if_match: Annotated[str, Meta(min_length=1, max_length=200)] | UnsetType = field(default=UNSET, name='if-match')
+
+
+class AdjustStockHeaders(Struct, frozen=True, kw_only=True):
+    idempotency_key: Annotated[str, Meta(min_length=8, max_length=128, pattern='^[\\x21-\\x7e]{8,128}\\Z')] = field(name='idempotency-key')
 
 
 class ListUsersQuery(Struct, frozen=True, kw_only=True):
@@ -164,7 +168,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(id='getOrderHistory', handler='get_order_history', method='GET', path='/v1/admin/orders/{order_id}/history', permission='orders:read_any', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration', answer='OrderHistory'),
     Operation(id='createProduct', handler='create_product', method='POST', path='/v1/admin/products', permission='catalog:write', anonymous=False, success=201, media_type='application/json', timeout=2.0, rate_limit=RateLimit(600, 60, True), operation_class='administration', refuses_idempotency_key=True, answer='Product', body=models.CreateProductRequest),
     Operation(id='updateProduct', handler='update_product', method='PATCH', path='/v1/admin/products/{product_id}', permission='catalog:write', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration', refuses_idempotency_key=True, answer='Product', body=models.UpdateProductRequest, headers=UpdateProductHeaders),
-    Operation(id='adjustStock', handler='adjust_stock', method='POST', path='/v1/admin/products/{product_id}/stock', permission='catalog:write', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration', refuses_idempotency_key=True, answer='Product', body=models.StockAdjustment),
+    Operation(id='adjustStock', handler='adjust_stock', method='POST', path='/v1/admin/products/{product_id}/stock', permission='catalog:write', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration', answer='Product', body=models.StockAdjustment, headers=AdjustStockHeaders),
     Operation(id='listUsers', handler='list_users', method='GET', path='/v1/admin/users', permission='users:read_any', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(300, 60, True), operation_class='administration', answer='UserPage', query=ListUsersQuery),
     Operation(id='updateUser', handler='update_user', method='PATCH', path='/v1/admin/users/{user_id}', permission='users:write_any', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration', refuses_idempotency_key=True, answer='User', body=models.UpdateUserRequest, headers=UpdateUserHeaders),
     Operation(id='revokeUserSessions', handler='revoke_user_sessions', method='DELETE', path='/v1/admin/users/{user_id}/sessions', permission='users:write_any', anonymous=False, success=204, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration'),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 from chassis.errors import FieldViolation, ServiceError
 from chassis.grpc import client
-from chassis.http.answers import is_current, json_answer, matching, not_modified
+from chassis.http.answers import is_current, json_answer, not_modified
 from contracts.common.v1 import money_pb2, paging_pb2
 from contracts.http import models, operations
 from contracts.order.v1 import catalog_pb2
 from contracts.order.v1.catalog_pb2_grpc import CatalogServiceStub
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
 from bff import shapes
@@ -33,9 +36,9 @@ class CatalogHandlers:
     async def get_product(self, product_id: str, headers: operations.GetProductHeaders) -> Response:
         """GET /v1/products/{product_id}."""
         product = await client.call(self._catalog.GetProduct, catalog_pb2.GetProductRequest(id=product_id), retry=True)
-        if is_current(headers.if_none_match, product.version):
-            return not_modified(product.version)
-        return json_answer(shapes.product(product), version=product.version)
+        if is_current(headers.if_none_match, _version(product)):
+            return not_modified(_version(product))
+        return _product(product)
 
     async def create_product(self, body: models.CreateProductRequest) -> Response:
         """POST /v1/admin/products."""
@@ -44,7 +47,7 @@ class CatalogHandlers:
         )
         product = await client.call(self._catalog.CreateProduct, request)
         location = {"location": f"/v1/products/{product.id}"}
-        return json_answer(shapes.product(product), status=201, version=product.version, headers=location)
+        return _product(product, status=201, headers=location)
 
     async def update_product(
         self, product_id: str, body: models.UpdateProductRequest, headers: operations.UpdateProductHeaders
@@ -56,16 +59,48 @@ class CatalogHandlers:
             id=product_id,
             name=None if body.name is UNSET else body.name,
             price=None if body.price is UNSET else _money(body.price),
+            expected_version=_expected_description(headers.if_match),
         )
-        product = await matching(headers.if_match, request, lambda: client.call(self._catalog.UpdateProduct, request))
-        return json_answer(shapes.product(product), version=product.version)
+        product = await client.call(self._catalog.UpdateProduct, request)
+        return _product(product)
 
-    async def adjust_stock(self, product_id: str, body: models.StockAdjustment) -> Response:
+    async def adjust_stock(
+        self, product_id: str, body: models.StockAdjustment, headers: operations.AdjustStockHeaders
+    ) -> Response:
         """POST /v1/admin/products/{product_id}/stock."""
-        request = catalog_pb2.AdjustStockRequest(id=product_id, delta=body.delta, reason=body.reason)
-        product = await client.call(self._catalog.AdjustStock, request)
-        return json_answer(shapes.product(product), version=product.version)
+        request = catalog_pb2.AdjustStockRequest(
+            id=product_id, delta=body.delta, reason=body.reason, idempotency_key=headers.idempotency_key
+        )
+        result = await client.call(self._catalog.AdjustStock, request, retry=True)
+        replayed = {"idempotency-replayed": "true"} if result.replayed else {}
+        return _product(result.product, headers=replayed)
 
 
 def _money(value: models.Price) -> money_pb2.Money:
     return money_pb2.Money(amount_minor=value.amount_minor, currency=value.currency)
+
+
+# A product's entity tag has two parts: the version of its description, and that of its stock.
+_TAG = re.compile(r'"([0-9]{1,18})(?:\.[0-9]{1,18})?"')
+
+
+def _version(product: catalog_pb2.Product) -> str:
+    return f"{product.version}.{product.stock_version}"
+
+
+def _expected_description(if_match: str | UnsetType) -> int | None:
+    """The description's version that If-Match names: the rest of the tag is about stock, which a change leaves alone.
+
+    Raises:
+        ServiceError: STALE_VERSION: no tag of a product is like that.
+    """
+    if isinstance(if_match, UnsetType) or if_match.strip() == "*":
+        return None
+    tag = _TAG.fullmatch(if_match.strip())
+    if tag is None:
+        raise ServiceError("STALE_VERSION")
+    return int(tag[1])
+
+
+def _product(product: catalog_pb2.Product, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return json_answer(shapes.product(product), status=status, version=_version(product), headers=headers)

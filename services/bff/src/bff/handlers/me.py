@@ -77,7 +77,7 @@ class MeHandlers:
             models.Overview(
                 profile=profile,
                 orders=[shapes.overview_order(order, compact=compact) for order in summary.newest],
-                spent=[shapes.money(amount) for amount in summary.spent],
+                spent=[shapes.spent(amount) for amount in summary.spent],
                 missing=[],
             )
         )

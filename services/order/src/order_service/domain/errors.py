@@ -36,6 +36,30 @@ class MixedCurrenciesError(DomainError):
         super().__init__(f"{first} and {second}")
 
 
+class UnknownCurrencyError(DomainError):
+    """ISO 4217 has no such currency, or it has no minor unit."""
+
+    reason = "UNKNOWN_CURRENCY"
+
+
+class OrderTooLargeError(DomainError):
+    """The lines come to more than an order may."""
+
+    reason = "ORDER_TOO_LARGE"
+
+
+class TooManyUnpaidOrdersError(DomainError):
+    """The user has placed too many orders lately without paying them."""
+
+    reason = "TOO_MANY_UNPAID_ORDERS"
+
+
+class TooMuchUnpaidError(DomainError):
+    """The user has lately had too many pieces of one product reserved without paying them; the facts name it."""
+
+    reason = "TOO_MUCH_UNPAID"
+
+
 class OutOfStockError(DomainError):
     """Some lines want more than there is; the facts map product ids to what is available."""
 
@@ -46,6 +70,12 @@ class StockBelowZeroError(DomainError):
     """A stock adjustment would take more than there is."""
 
     reason = "STOCK_BELOW_ZERO"
+
+
+class StockTooLargeError(DomainError):
+    """A stock adjustment would make more than can be counted."""
+
+    reason = "STOCK_TOO_LARGE"
 
 
 class SkuTakenError(DomainError):

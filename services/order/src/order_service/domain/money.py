@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from order_service.domain.errors import MixedCurrenciesError
+from order_service.domain.currencies import EXPONENTS
+from order_service.domain.errors import MixedCurrenciesError, UnknownCurrencyError
+
+# The largest price, and the largest total of an order: `Money.maximum` in the contract, far below the 2^53 that JSON
+# carries safely.
+MAX_MINOR = 1_000_000_000_000
+# The largest sum over orders that is shown, the largest integer that every JSON reader keeps (RFC 8259, section 6).
+MAX_SUM_MINOR = 2**53 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +39,14 @@ class Money:
     def __mul__(self, quantity: int) -> Money:
         """The price of `quantity` pieces."""
         return Money(self.amount_minor * quantity, self.currency)
+
+
+def entered(amount_minor: int, currency: str) -> Money:
+    """An amount that somebody enters, where it enters; what is stored already is not looked at again.
+
+    Raises:
+        UnknownCurrencyError: ISO 4217 has no such currency, or it has no minor unit.
+    """
+    if currency not in EXPONENTS:
+        raise UnknownCurrencyError(f"{currency} is not a currency with a minor unit")
+    return Money(amount_minor, currency)

@@ -7,9 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from order_service.domain.errors import OutOfStockError, StaleVersionError, UnknownProductError
-from order_service.domain.money import Money
+from order_service.domain.errors import (
+    OrderTooLargeError,
+    OutOfStockError,
+    StaleVersionError,
+    StockBelowZeroError,
+    StockTooLargeError,
+    UnknownProductError,
+)
+from order_service.domain.money import MAX_MINOR, Money
 from order_service.domain.order import OrderLine
+
+# The most pieces of one product that an adjustment leaves; what orders give back may come on top.
+MAX_STOCK = 1_000_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +31,27 @@ class Product:
     name: str
     price: Money
     available: int
+    # Of everything but the stock, which every sale changes and which has a version of its own.
     version: int
+    stock_version: int
     created_at: datetime
+
+    @property
+    def revision(self) -> int:
+        """Raised by every change of any kind: what copies of the whole are ordered by."""
+        return self.version + self.stock_version
+
+    def check_adjustment(self, delta: int) -> None:
+        """Whether so many pieces may be added, or (negative) taken away.
+
+        Raises:
+            StockBelowZeroError, StockTooLargeError: no.
+        """
+        after = self.available + delta
+        if after < 0:
+            raise StockBelowZeroError(f"only {self.available} available", available=str(self.available))
+        if delta > 0 and after > MAX_STOCK:
+            raise StockTooLargeError(f"at most {MAX_STOCK} pieces of a product", maximum=str(MAX_STOCK))
 
     def expect(self, version: int | None) -> None:
         """Check a conditional change.
@@ -49,6 +78,7 @@ def reserve(wanted: Mapping[UUID, int], products: Sequence[Product]) -> tuple[tu
         UnknownProductError: a product does not exist.
         OutOfStockError: naming every product with too little stock.
         MixedCurrenciesError: the products do not share a currency.
+        OrderTooLargeError: they come to more than an order may.
     """
     by_id = {product.id: product for product in products}
     if missing := [product_id for product_id in wanted if product_id not in by_id]:
@@ -60,4 +90,10 @@ def reserve(wanted: Mapping[UUID, int], products: Sequence[Product]) -> tuple[tu
     total = lines[0].total
     for line in lines[1:]:
         total += line.total
+    if total.amount_minor > MAX_MINOR:
+        raise OrderTooLargeError(
+            f"an order may come to {MAX_MINOR} in the minor unit of its currency, this one would come to "
+            f"{total.amount_minor}",
+            maximum=str(MAX_MINOR),
+        )
     return lines, total

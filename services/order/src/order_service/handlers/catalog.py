@@ -11,7 +11,7 @@ from chassis.keyset import CursorSigner
 from contracts.order.v1 import catalog_pb2
 from contracts.order.v1.catalog_pb2_grpc import CatalogServiceServicer
 
-from order_service.domain.money import Money
+from order_service.domain.money import entered
 from order_service.handlers import messages
 from order_service.service.catalog import CatalogUseCases
 
@@ -44,12 +44,12 @@ class CatalogHandlers(CatalogServiceServicer):
         if cached is not None:
             return catalog_pb2.Product.FromString(cached)
         answer = messages.product(await self._catalog.get(UUID(request.id)))
-        await self._cache.offer(answer.id, answer.version, answer.SerializeToString())
+        await self._cache.offer(answer.id, answer.version + answer.stock_version, answer.SerializeToString())
         return answer
 
     async def CreateProduct(self, request: catalog_pb2.CreateProductRequest, _context: Any) -> catalog_pb2.Product:
         """See the contract."""
-        price = Money(request.price.amount_minor, request.price.currency)
+        price = entered(request.price.amount_minor, request.price.currency)
         actor_id = UUID(context.caller().user_id)
         return messages.product(
             await self._catalog.create(request.sku, request.name, price, request.initial_stock, actor_id)
@@ -57,13 +57,13 @@ class CatalogHandlers(CatalogServiceServicer):
 
     async def UpdateProduct(self, request: catalog_pb2.UpdateProductRequest, _context: Any) -> catalog_pb2.Product:
         """See the contract."""
-        price = Money(request.price.amount_minor, request.price.currency) if request.HasField("price") else None
+        price = entered(request.price.amount_minor, request.price.currency) if request.HasField("price") else None
         name = request.name if request.HasField("name") else None
         return messages.product(await self._catalog.update(UUID(request.id), name, price, messages.version(request)))
 
-    async def AdjustStock(self, request: catalog_pb2.AdjustStockRequest, _context: Any) -> catalog_pb2.Product:
+    async def AdjustStock(self, request: catalog_pb2.AdjustStockRequest, _context: Any) -> catalog_pb2.ProductResult:
         """See the contract."""
-        actor_id = UUID(context.caller().user_id)
-        return messages.product(
-            await self._catalog.adjust_stock(UUID(request.id), request.delta, request.reason, actor_id)
+        product, replayed = await self._catalog.adjust_stock(
+            messages.keyed("stock", request), UUID(request.id), request.delta, request.reason
         )
+        return catalog_pb2.ProductResult(product=messages.product(product), replayed=replayed)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from chassis import context
 from contracts.common.v1 import money_pb2
 from contracts.order.v1 import catalog_pb2, order_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from order_service.domain.money import Money
+from order_service.domain.money import MAX_SUM_MINOR, Money
 from order_service.domain.order import Order, OrderStatus, Transition
 from order_service.domain.product import Product
 from order_service.domain.refund import Refund, RefundStatus
 from order_service.repository.orders import OrderFilter
+from order_service.service.replay import Keyed
 
 _TO_WIRE = {status: order_pb2.OrderStatus.Value(f"ORDER_STATUS_{status.name}") for status in OrderStatus}
 _REFUND_TO_WIRE = {status: order_pb2.RefundStatus.Value(f"REFUND_STATUS_{status.name}") for status in RefundStatus}
@@ -31,6 +34,12 @@ def timestamp(moment: datetime) -> Timestamp:
 def money(value: Money) -> money_pb2.Money:
     """A money message."""
     return money_pb2.Money(amount_minor=value.amount_minor, currency=value.currency)
+
+
+def spent(value: Money) -> order_pb2.Spent:
+    """A sum over orders, or as much of it as can be said."""
+    shown = min(value.amount_minor, MAX_SUM_MINOR)
+    return order_pb2.Spent(amount_minor=shown, currency=value.currency, capped=shown < value.amount_minor)
 
 
 def order(value: Order) -> order_pb2.Order:
@@ -94,6 +103,7 @@ def product(value: Product) -> catalog_pb2.Product:
         available=value.available,
         version=value.version,
         created_at=timestamp(value.created_at),
+        stock_version=value.stock_version,
     )
 
 
@@ -114,3 +124,9 @@ def _moment(message: Timestamp) -> datetime:
 def version(message: Any) -> int | None:
     """The `expected_version` of a request, None when it has none."""
     return message.expected_version if message.HasField("expected_version") else None
+
+
+def keyed(operation: str, message: Any) -> Keyed:
+    """A request with an idempotency key: the caller's, and the same only when everything in it is the same."""
+    body = operation.encode() + message.SerializeToString(deterministic=True)
+    return Keyed(UUID(context.caller().user_id), message.idempotency_key, hashlib.sha256(body).digest())

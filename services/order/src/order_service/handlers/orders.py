@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +19,6 @@ from order_service.repository.orders import OrderFilter
 from order_service.service.orders import Actor, OrderUseCases
 from order_service.service.payments import PaymentUseCases
 from order_service.service.refunds import RefundUseCases
-from order_service.service.replay import Keyed
 from order_service.service.transitions import Caches
 
 
@@ -43,7 +42,7 @@ class OrderHandlers(OrderServiceServicer):
     async def CreateOrder(self, request: order_pb2.CreateOrderRequest, _context: Any) -> order_pb2.OrderResult:
         """See the contract."""
         lines = [(UUID(item.product_id), item.quantity) for item in request.items]
-        order, replayed = await self._orders.create(_keyed("create", request, request.idempotency_key), lines)
+        order, replayed = await self._orders.create(messages.keyed("create", request), lines)
         return order_pb2.OrderResult(order=messages.order(order), replayed=replayed)
 
     async def GetOrder(self, request: order_pb2.GetOrderRequest, _context: Any) -> order_pb2.Order:
@@ -76,13 +75,13 @@ class OrderHandlers(OrderServiceServicer):
         """See the contract."""
         newest, spent = await self._orders.summary(UUID(context.caller().user_id), request.newest)
         return order_pb2.OrderSummary(
-            newest=[messages.order(order) for order in newest], spent=[messages.money(amount) for amount in spent]
+            newest=[messages.order(order) for order in newest], spent=[messages.spent(amount) for amount in spent]
         )
 
     async def PayOrder(self, request: order_pb2.PayOrderRequest, _context: Any) -> order_pb2.OrderResult:
         """See the contract."""
         order, replayed = await self._payments.pay(
-            _keyed("pay", request, request.idempotency_key),
+            messages.keyed("pay", request),
             UUID(request.order_id),
             request.payment_token,
             messages.version(request),
@@ -109,7 +108,7 @@ class OrderHandlers(OrderServiceServicer):
     async def RefundOrder(self, request: order_pb2.RefundOrderRequest, _context: Any) -> order_pb2.OrderResult:
         """See the contract."""
         order, replayed = await self._refunds.refund(
-            _keyed("refund", request, request.idempotency_key),
+            messages.keyed("refund", request),
             UUID(request.order_id),
             request.reason,
             request.restock if request.HasField("restock") else None,
@@ -130,21 +129,19 @@ class OrderHandlers(OrderServiceServicer):
 
     async def _page(self, where: OrderFilter, page: Any) -> order_pb2.ListOrdersResponse:
         scope = f"orders|{where}"
-        key = self._cursors.decode(scope, page.cursor, length=1)
-        found = await self._orders.page(where, UUID(key[0]) if key else None, page.limit + 1)
+        key = self._cursors.decode(scope, page.cursor, length=2)
+        before = (datetime.fromisoformat(key[0]), UUID(key[1])) if key else None
+        found = await self._orders.page(where, before, page.limit + 1)
         shown: list[Order] = found[: page.limit]
         more = len(found) > page.limit
         return order_pb2.ListOrdersResponse(
             orders=[messages.order(order) for order in shown],
-            next_cursor=self._cursors.encode(scope, [str(shown[-1].id)]) if more else "",
+            next_cursor=self._cursors.encode(scope, [shown[-1].created_at.isoformat(), str(shown[-1].id)])
+            if more
+            else "",
         )
 
 
 def _actor() -> Actor:
     caller = context.caller()
     return Actor(UUID(caller.user_id), caller.may("orders:read_any"), caller.may("orders:cancel_any"))
-
-
-def _keyed(operation: str, request: Any, key: str) -> Keyed:
-    body = operation.encode() + request.SerializeToString(deterministic=True)
-    return Keyed(UUID(context.caller().user_id), key, hashlib.sha256(body).digest())

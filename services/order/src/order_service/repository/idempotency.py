@@ -22,9 +22,27 @@ async def claim(connection: Connection, user_id: UUID, key: str, request_hash: b
         RequestInProgressError: another transaction holds the key right now.
         IdempotencyKeyReusedError: the key belongs to a different request.
     """
-    digest = hashlib.blake2b(user_id.bytes + key.encode(), digest_size=8).digest()
-    lock_id = int.from_bytes(digest, "big", signed=True)
-    claimed = await queries.claim_key(connection, lock_id=lock_id, user_id=user_id, key=key)
+    lock_id = _lock_id(user_id.bytes + key.encode())
+    return _claimed(await queries.claim_key(connection, lock_id=lock_id, user_id=user_id, key=key), request_hash)
+
+
+async def claim_in_turn(connection: Connection, user_id: UUID, key: str, request_hash: bytes) -> bytes | None:
+    """`claim`, for what one user does one after the other: the next one waits until this transaction ends."""
+    found = await queries.claim_key_in_turn(
+        connection,
+        lock_id=_lock_id(user_id.bytes + key.encode()),
+        user_lock_id=_lock_id(user_id.bytes),
+        user_id=user_id,
+        key=key,
+    )
+    return _claimed(found, request_hash)
+
+
+def _lock_id(of: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(of, digest_size=8).digest(), "big", signed=True)
+
+
+def _claimed(claimed: queries.ClaimKeyRow | None, request_hash: bytes) -> bytes | None:
     if claimed is None or not claimed.locked:
         raise RequestInProgressError
     if claimed.request_hash is None:

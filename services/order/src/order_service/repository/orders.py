@@ -99,12 +99,15 @@ async def update(connection: Connection, order: Order, transition: Transition) -
     await _record(connection, transition)
 
 
-async def page(connection: Connection, where: OrderFilter, before: UUID | None, limit: int) -> list[Order]:
-    """Up to `limit` orders, newest first, below the keyset `before`."""
+async def page(
+    connection: Connection, where: OrderFilter, before: tuple[datetime, UUID] | None, limit: int
+) -> list[Order]:
+    """Up to `limit` orders, newest first, below the keyset (created_at, id)."""
     found = await queries.list_orders(
         connection,
         user_id=where.user_id,
-        before_id=before,
+        before_created_at=before[0] if before else None,
+        before_id=before[1] if before else None,
         status=None if where.status is None else queries.OrderStatus(where.status),
         created_from=where.created_from,
         created_before=where.created_before,
@@ -130,7 +133,7 @@ async def expired(
 async def spending(connection: Connection, user_id: UUID) -> list[Money]:
     """What the user has paid and was not refunded, by currency."""
     found = await queries.sum_spending(connection, user_id=user_id)
-    return [Money(row.total_minor, row.currency) for row in found]
+    return [Money(int(row.total_minor), row.currency) for row in found]
 
 
 async def history(connection: Connection, order_id: UUID) -> list[Transition]:

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from uuid import UUID
 
+from chassis.text import search_key
+
 from order_service.domain.errors import NotFoundError, SkuTakenError
 from order_service.domain.product import Product
+from order_service.domain.unpaid import Unpaid
 from order_service.repository import queries, rows
 from order_service.repository.queries import Connection
 
@@ -26,6 +29,7 @@ async def insert(connection: Connection, product: Product) -> Product:
         price_minor=product.price.amount_minor,
         currency=product.price.currency,
         available=product.available,
+        search_key=search_key(product.name),
         now=product.created_at,
     )
     if row is None:
@@ -62,6 +66,17 @@ async def lock_all(connection: Connection, product_ids: Iterable[UUID]) -> list[
     return [rows.product(row) for row in await queries.lock_products(connection, ids=sorted(product_ids))]
 
 
+async def lock_to_order(
+    connection: Connection, product_ids: Iterable[UUID], user_id: UUID, placed_since: datetime, most_orders: int
+) -> tuple[list[Product], Unpaid]:
+    """`lock_all`, and what the user has reserved since `placed_since` and not paid: of `most_orders` at most."""
+    found = await queries.lock_products_to_order(
+        connection, user_id=user_id, placed_since=placed_since, most_orders=most_orders, ids=sorted(product_ids)
+    )
+    unpaid = Unpaid(found[0].unpaid_orders if found else 0, {row.product.id: row.unpaid_pieces for row in found})
+    return [rows.product(row.product) for row in found], unpaid
+
+
 async def update(connection: Connection, product: Product, now: datetime) -> Product:
     """Store name and price; raises the version."""
     row = await queries.update_product(
@@ -70,6 +85,7 @@ async def update(connection: Connection, product: Product, now: datetime) -> Pro
         name=product.name,
         price_minor=product.price.amount_minor,
         currency=product.price.currency,
+        search_key=search_key(product.name),
         updated_at=now,
     )
     if row is None:
@@ -78,7 +94,7 @@ async def update(connection: Connection, product: Product, now: datetime) -> Pro
 
 
 async def change_stock(connection: Connection, deltas: Mapping[UUID, int], now: datetime) -> list[Product]:
-    """Add the deltas to the stock of products that the caller has locked; raises their versions."""
+    """Add the deltas to the stock of products that the caller has locked; raises their stock's versions."""
     found = await queries.change_stock(connection, now=now, ids=list(deltas), deltas=list(deltas.values()))
     return [rows.product(row) for row in found]
 
@@ -106,5 +122,15 @@ async def page(connection: Connection, search: str, after: tuple[str, UUID] | No
 
 def contains(search: str) -> str:
     """A LIKE pattern for "contains `search`", its wildcards taken literally."""
-    escaped = search.lower().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    escaped = search_key(search).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return f"%{escaped}%"
+
+
+async def fill_search_keys(connection: Connection, limit: int) -> int:
+    """Make up to `limit` products that have no search key findable; how many there were."""
+    found = await queries.list_products_without_search_key(connection, row_limit=limit)
+    if found:
+        await queries.set_search_keys(
+            connection, ids=[row.id for row in found], search_keys=[search_key(row.name) for row in found]
+        )
+    return len(found)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
@@ -60,6 +61,8 @@ class Product:
     version: int
     created_at: datetime
     updated_at: datetime
+    stock_version: int
+    search_key: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,76 +160,111 @@ class Refund:
 
 
 INSERT_PRODUCT = """
-INSERT INTO products (id, sku, name, price_minor, currency, available, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $7)
+INSERT INTO products (id, sku, name, price_minor, currency, available, search_key, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7::text, $8, $8)
 ON CONFLICT (sku) DO NOTHING
-RETURNING id, sku, name, price_minor, currency, available, version, created_at, updated_at
+RETURNING id, sku, name, price_minor, currency, available, version, created_at, updated_at, stock_version, search_key
 """
 
 
-async def insert_product(connection: Connection, *, id: UUID, sku: str, name: str, price_minor: int, currency: str, available: int, now: datetime) -> Product | None:
-    row = await connection.fetchrow(INSERT_PRODUCT, id, sku, name, price_minor, currency, available, now)
-    return None if row is None else Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8])
+async def insert_product(connection: Connection, *, id: UUID, sku: str, name: str, price_minor: int, currency: str, available: int, search_key: str, now: datetime) -> Product | None:
+    row = await connection.fetchrow(INSERT_PRODUCT, id, sku, name, price_minor, currency, available, search_key, now)
+    return None if row is None else Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10])
 
 
 GET_PRODUCT = """
-SELECT id, sku, name, price_minor, currency, available, version, created_at, updated_at FROM products WHERE id = $1
+SELECT id, sku, name, price_minor, currency, available, version, created_at, updated_at, stock_version, search_key FROM products WHERE id = $1
 """
 
 
 async def get_product(connection: Connection, *, id: UUID) -> Product | None:
     row = await connection.fetchrow(GET_PRODUCT, id)
-    return None if row is None else Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8])
+    return None if row is None else Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10])
 
 
 LOCK_PRODUCT = """
-SELECT id, sku, name, price_minor, currency, available, version, created_at, updated_at FROM products WHERE id = $1 FOR UPDATE
+SELECT id, sku, name, price_minor, currency, available, version, created_at, updated_at, stock_version, search_key FROM products WHERE id = $1 FOR UPDATE
 """
 
 
 async def lock_product(connection: Connection, *, id: UUID) -> Product | None:
     row = await connection.fetchrow(LOCK_PRODUCT, id)
-    return None if row is None else Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8])
+    return None if row is None else Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10])
 
 
 LOCK_PRODUCTS = """
-SELECT id, sku, name, price_minor, currency, available, version, created_at, updated_at FROM products WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE
+SELECT id, sku, name, price_minor, currency, available, version, created_at, updated_at, stock_version, search_key FROM products WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE
 """
 
 
 async def lock_products(connection: Connection, *, ids: list[UUID]) -> list[Product]:
     """In the order of their ids: two orders over the same products never wait for each other in a circle."""
     rows = await connection.fetch(LOCK_PRODUCTS, ids)
-    return [Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8]) for row in rows]
+    return [Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10]) for row in rows]
+
+
+LOCK_PRODUCTS_TO_ORDER = """
+WITH unpaid AS (
+    SELECT placed.id FROM orders AS placed
+    WHERE placed.user_id = $2 AND placed.created_at >= $3
+      AND placed.status IN ('pending_payment', 'cancelled', 'expired')
+    ORDER BY placed.created_at DESC, placed.id DESC
+    LIMIT $4
+), pieces AS (
+    SELECT item.product_id, sum(item.quantity) AS quantity
+    FROM order_items AS item JOIN unpaid ON unpaid.id = item.order_id
+    GROUP BY item.product_id
+)
+SELECT products.id, products.sku, products.name, products.price_minor, products.currency, products.available, products.version, products.created_at, products.updated_at, products.stock_version, products.search_key, (SELECT count(*) FROM unpaid)::bigint AS unpaid_orders,
+       coalesce(pieces.quantity, 0)::bigint AS unpaid_pieces
+FROM products LEFT JOIN pieces ON pieces.product_id = products.id
+WHERE products.id = ANY($1::uuid[])
+ORDER BY products.id
+FOR UPDATE OF products
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LockProductsToOrderRow:
+    product: Product
+    unpaid_orders: int
+    unpaid_pieces: int
+
+
+async def lock_products_to_order(connection: Connection, *, ids: list[UUID], user_id: UUID, placed_since: datetime, most_orders: int) -> list[LockProductsToOrderRow]:
+    """The same, and what a user has lately reserved without paying, so that both cost one round trip: the number of such orders, and the pieces of each product in them."""
+    rows = await connection.fetch(LOCK_PRODUCTS_TO_ORDER, ids, user_id, placed_since, most_orders)
+    return [LockProductsToOrderRow(Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10]), row[11], row[12]) for row in rows]
 
 
 UPDATE_PRODUCT = """
 UPDATE products
-SET name = $2, price_minor = $3, currency = $4, version = version + 1, updated_at = $5
+SET name = $2, price_minor = $3, currency = $4, search_key = $6::text, version = version + 1,
+    updated_at = $5
 WHERE id = $1
-RETURNING id, sku, name, price_minor, currency, available, version, created_at, updated_at
+RETURNING id, sku, name, price_minor, currency, available, version, created_at, updated_at, stock_version, search_key
 """
 
 
-async def update_product(connection: Connection, *, id: UUID, name: str, price_minor: int, currency: str, updated_at: datetime) -> Product | None:
-    row = await connection.fetchrow(UPDATE_PRODUCT, id, name, price_minor, currency, updated_at)
-    return None if row is None else Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8])
+async def update_product(connection: Connection, *, id: UUID, name: str, price_minor: int, currency: str, updated_at: datetime, search_key: str) -> Product | None:
+    row = await connection.fetchrow(UPDATE_PRODUCT, id, name, price_minor, currency, updated_at, search_key)
+    return None if row is None else Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10])
 
 
 CHANGE_STOCK = """
 UPDATE products AS p
-SET available = p.available + change.delta, version = p.version + 1, updated_at = $1
+SET available = p.available + change.delta, stock_version = p.stock_version + 1, updated_at = $1
 FROM (
     SELECT unnest($2::uuid[]) AS id, unnest($3::bigint[]) AS delta
 ) AS change
 WHERE p.id = change.id
-RETURNING p.id, p.sku, p.name, p.price_minor, p.currency, p.available, p.version, p.created_at, p.updated_at
+RETURNING p.id, p.sku, p.name, p.price_minor, p.currency, p.available, p.version, p.created_at, p.updated_at, p.stock_version, p.search_key
 """
 
 
 async def change_stock(connection: Connection, *, now: datetime, ids: list[UUID], deltas: list[int]) -> list[Product]:
     rows = await connection.fetch(CHANGE_STOCK, now, ids, deltas)
-    return [Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8]) for row in rows]
+    return [Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10]) for row in rows]
 
 
 INSERT_STOCK_CHANGE = """
@@ -240,19 +278,47 @@ async def insert_stock_change(connection: Connection, *, id: UUID, product_id: U
 
 
 LIST_PRODUCTS = """
-SELECT id, sku, name, price_minor, currency, available, version, created_at, updated_at FROM products
+SELECT id, sku, name, price_minor, currency, available, version, created_at, updated_at, stock_version, search_key FROM products
 WHERE ($1::text IS NULL
        OR (name, id) > ($1::text, $2::uuid))
-  AND ($3::text IS NULL OR lower(name) LIKE $3)
+  AND ($3::text IS NULL OR search_key LIKE $3)
 ORDER BY name, id
 LIMIT $4
 """
 
 
 async def list_products(connection: Connection, *, after_name: str | None, after_id: UUID | None, pattern: str | None, row_limit: int) -> list[Product]:
-    """By name, after the keyset (name, id); the search is part of a name, in any case."""
+    """By name, after the keyset (name, id); the pattern is of what search_key makes of a name."""
     rows = await connection.fetch(LIST_PRODUCTS, after_name, after_id, pattern, row_limit)
-    return [Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8]) for row in rows]
+    return [Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10]) for row in rows]
+
+
+LIST_PRODUCTS_WITHOUT_SEARCH_KEY = """
+SELECT id, name FROM products WHERE search_key IS NULL ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ListProductsWithoutSearchKeyRow:
+    id: UUID
+    name: str
+
+
+async def list_products_without_search_key(connection: Connection, *, row_limit: int) -> list[ListProductsWithoutSearchKeyRow]:
+    rows = await connection.fetch(LIST_PRODUCTS_WITHOUT_SEARCH_KEY, row_limit)
+    return [ListProductsWithoutSearchKeyRow(row[0], row[1]) for row in rows]
+
+
+SET_SEARCH_KEYS = """
+UPDATE products SET search_key = made.search_key
+FROM (SELECT unnest($1::uuid[]) AS id, unnest($2::text[]) AS search_key) AS made
+WHERE products.id = made.id
+"""
+
+
+async def set_search_keys(connection: Connection, *, ids: list[UUID], search_keys: list[str]) -> None:
+    """The description is what it was: no version is raised."""
+    await connection.execute(SET_SEARCH_KEYS, ids, search_keys)
 
 
 INSERT_ORDER = """
@@ -363,18 +429,19 @@ async def update_order_status(connection: Connection, *, id: UUID, status: Order
 LIST_ORDERS = """
 SELECT id, user_id, status, currency, total_minor, version, expires_at, created_at, updated_at FROM orders
 WHERE ($1::uuid IS NULL OR user_id = $1)
-  AND ($2::uuid IS NULL OR id < $2)
-  AND ($3::order_status IS NULL OR status = $3)
-  AND ($4::timestamptz IS NULL OR created_at >= $4)
-  AND ($5::timestamptz IS NULL OR created_at < $5)
-ORDER BY id DESC
-LIMIT $6
+  AND ($2::timestamptz IS NULL
+       OR (created_at, id) < ($2::timestamptz, $3::uuid))
+  AND ($4::order_status IS NULL OR status = $4)
+  AND ($5::timestamptz IS NULL OR created_at >= $5)
+  AND ($6::timestamptz IS NULL OR created_at < $6)
+ORDER BY created_at DESC, id DESC
+LIMIT $7
 """
 
 
-async def list_orders(connection: Connection, *, user_id: UUID | None, before_id: UUID | None, status: OrderStatus | None, created_from: datetime | None, created_before: datetime | None, row_limit: int) -> list[Order]:
+async def list_orders(connection: Connection, *, user_id: UUID | None, before_created_at: datetime | None, before_id: UUID | None, status: OrderStatus | None, created_from: datetime | None, created_before: datetime | None, row_limit: int) -> list[Order]:
     """Newest first, after the keyset; null filters do not filter."""
-    rows = await connection.fetch(LIST_ORDERS, user_id, before_id, status, created_from, created_before, row_limit)
+    rows = await connection.fetch(LIST_ORDERS, user_id, before_created_at, before_id, status, created_from, created_before, row_limit)
     return [Order(row[0], row[1], OrderStatus(row[2]), row[3], row[4], row[5], row[6], row[7], row[8]) for row in rows]
 
 
@@ -389,7 +456,7 @@ async def list_items_of_orders(connection: Connection, *, order_ids: list[UUID])
 
 
 SUM_SPENDING = """
-SELECT currency, sum(total_minor)::bigint AS total_minor FROM orders
+SELECT currency, sum(total_minor)::numeric AS total_minor FROM orders
 WHERE user_id = $1 AND status IN ('paid', 'shipped', 'delivered', 'refunding')
 GROUP BY currency ORDER BY currency
 """
@@ -398,7 +465,7 @@ GROUP BY currency ORDER BY currency
 @dataclass(frozen=True, slots=True)
 class SumSpendingRow:
     currency: str
-    total_minor: int
+    total_minor: Decimal
 
 
 async def sum_spending(connection: Connection, *, user_id: UUID) -> list[SumSpendingRow]:
@@ -527,6 +594,21 @@ class ClaimKeyRow:
 async def claim_key(connection: Connection, *, lock_id: int, user_id: UUID, key: str) -> ClaimKeyRow | None:
     """Lock and look in one round trip. The lock is held until the transaction ends; not locked: another transaction runs under the same key right now. A row that commits between this statement's snapshot and its lock is not seen here; inserting the key then finds it."""
     row = await connection.fetchrow(CLAIM_KEY, lock_id, user_id, key)
+    return None if row is None else ClaimKeyRow(row[0], row[1], row[2])
+
+
+CLAIM_KEY_IN_TURN = """
+SELECT CASE WHEN pg_try_advisory_xact_lock($1::bigint)
+            THEN pg_advisory_xact_lock($2::bigint) IS NOT NULL ELSE false END::boolean AS locked,
+       k.request_hash, k.response
+FROM (SELECT 1) AS always
+LEFT JOIN idempotency_keys AS k ON k.user_id = $3 AND k.key = $4
+"""
+
+
+async def claim_key_in_turn(connection: Connection, *, lock_id: int, user_lock_id: int, user_id: UUID, key: str) -> ClaimKeyRow | None:
+    """The same, and what one user orders is placed one after the other: each sees what the ones before it reserved. Keys are never waited for, so nobody waits in a circle."""
+    row = await connection.fetchrow(CLAIM_KEY_IN_TURN, lock_id, user_lock_id, user_id, key)
     return None if row is None else ClaimKeyRow(row[0], row[1], row[2])
 
 

@@ -14,7 +14,7 @@ from order_service.repository import queries
 def product(row: queries.Product) -> Product:
     """A product."""
     price = Money(row.price_minor, row.currency)
-    return Product(row.id, row.sku, row.name, price, row.available, row.version, row.created_at)
+    return Product(row.id, row.sku, row.name, price, row.available, row.version, row.stock_version, row.created_at)
 
 
 def order(row: queries.Order, items: Sequence[queries.OrderItem]) -> Order:

@@ -7,13 +7,19 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
+import msgspec
 from chassis.cache import VersionedCache
 from chassis.database import Database
 
-from order_service.domain.errors import StockBelowZeroError
 from order_service.domain.money import Money
 from order_service.domain.product import Product
-from order_service.repository import products
+from order_service.repository import idempotency, products
+from order_service.service.replay import Keyed
+
+SEARCH_KEY_BATCH = 500
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Product).decode
 
 
 class CatalogUseCases:
@@ -55,7 +61,7 @@ class CatalogUseCases:
             SkuTakenError: another product has the SKU.
         """
         now = self._now()
-        product = Product(self._new_id(), sku, name, price, initial_stock, version=1, created_at=now)
+        product = Product(self._new_id(), sku, name, price, initial_stock, version=1, stock_version=1, created_at=now)
         async with self._database.transaction() as connection:
             created = await products.insert(connection, product)
             if initial_stock:
@@ -77,22 +83,44 @@ class CatalogUseCases:
             product.expect(expected_version)
             product = replace(product, name=name or product.name, price=price or product.price)
             changed = await products.update(connection, product, self._now())
-            await self._cache.raise_floor({str(changed.id): changed.version})
+            await self._cache.raise_floor({str(changed.id): changed.revision})
         return changed
 
-    async def adjust_stock(self, product_id: UUID, delta: int, reason: str, actor_id: UUID) -> Product:
-        """Add `delta` pieces (negative removes) and record who did it and why.
+    async def adjust_stock(self, request: Keyed, product_id: UUID, delta: int, reason: str) -> tuple[Product, bool]:
+        """Add `delta` pieces (negative removes) and record who did it and why; once for each idempotency key.
+
+        Returns:
+            The product, and whether it is an earlier request's answer again.
 
         Raises:
             NotFoundError: there is no such product.
-            StockBelowZeroError: there are fewer than that.
+            StockBelowZeroError, StockTooLargeError: see `Product.check_adjustment`.
+            IdempotencyKeyReusedError, RequestInProgressError: see repository.idempotency.
         """
         now = self._now()
         async with self._database.transaction() as connection:
+            stored = await idempotency.claim(connection, request.user_id, request.key, request.request_hash)
+            if stored:
+                return _decode(stored), True
             product = await products.lock(connection, product_id)
-            if product.available + delta < 0:
-                raise StockBelowZeroError(f"only {product.available} available", available=str(product.available))
+            product.check_adjustment(delta)
             (changed,) = await products.change_stock(connection, {product_id: delta}, now)
-            await products.record_stock_change(connection, self._new_id(), product_id, delta, reason, actor_id, now)
-            await self._cache.raise_floor({str(changed.id): changed.version})
-        return changed
+            await products.record_stock_change(
+                connection, self._new_id(), product_id, delta, reason, request.user_id, now
+            )
+            # A product has no history to find its answer in again, and is small: at most 1 KiB, in the database only.
+            await idempotency.record(
+                connection, request.user_id, request.key, request.request_hash, _encode(changed), now
+            )
+            await self._cache.raise_floor({str(changed.id): changed.revision})
+        return changed, False
+
+    async def fill_search_keys(self) -> int:
+        """Make products findable that were stored before there was a search key; how many there were."""
+        count = 0
+        while True:
+            async with self._database.transaction() as connection:
+                filled = await products.fill_search_keys(connection, SEARCH_KEY_BATCH)
+            count += filled
+            if filled < SEARCH_KEY_BATCH:
+                return count

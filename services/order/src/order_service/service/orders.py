@@ -14,6 +14,7 @@ from order_service.domain.errors import NotFoundError, PaymentInProgressError
 from order_service.domain.money import Money
 from order_service.domain.order import Order, OrderStatus, Transition
 from order_service.domain.product import demand, reserve
+from order_service.domain.unpaid import UnpaidLimits
 from order_service.repository import idempotency, orders, payments, products
 from order_service.repository.orders import OrderFilter
 from order_service.service.replay import Keyed, ReplayCache, decode, encode, ended_with, first_answer
@@ -43,6 +44,7 @@ class OrderUseCases:
         now: the clock, UTC.
         new_id: makes time-ordered ids.
         payment_window: how long an unpaid order holds its stock.
+        unpaid: how much one user may reserve without paying.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class OrderUseCases:
         now: Callable[[], datetime],
         new_id: Callable[[], UUID],
         payment_window: timedelta,
+        unpaid: UnpaidLimits,
     ) -> None:
         self._database = database
         self._transitions = transitions
@@ -61,6 +64,7 @@ class OrderUseCases:
         self._now = now
         self._new_id = new_id
         self._payment_window = payment_window
+        self._unpaid = unpaid
 
     async def create(self, request: Keyed, lines: Sequence[tuple[UUID, int]]) -> tuple[Order, bool]:
         """Reserve stock and place an order, once for each idempotency key.
@@ -69,7 +73,8 @@ class OrderUseCases:
             The order, and whether it is an earlier request's answer again.
 
         Raises:
-            UnknownProductError, OutOfStockError, MixedCurrenciesError: the order cannot be placed; nothing changed.
+            UnknownProductError, OutOfStockError, MixedCurrenciesError, OrderTooLargeError, TooManyUnpaidOrdersError,
+            TooMuchUnpaidError: the order cannot be placed; nothing changed.
             IdempotencyKeyReusedError, RequestInProgressError: see repository.idempotency.
         """
         if (known := await self._replays.get(request)) is not None:
@@ -77,11 +82,16 @@ class OrderUseCases:
                 return await first_answer(connection, known), True
         now = self._now()
         async with self._database.transaction() as connection:
-            stored = await idempotency.claim(connection, request.user_id, request.key, request.request_hash)
+            stored = await idempotency.claim_in_turn(connection, request.user_id, request.key, request.request_hash)
             if stored:
                 return await first_answer(connection, decode(stored)), True
             wanted = demand(lines)
-            order_lines, total = reserve(wanted, await products.lock_all(connection, wanted))
+            since = now - max(self._unpaid.window, self._payment_window)
+            found, unpaid = await products.lock_to_order(
+                connection, wanted, request.user_id, since, self._unpaid.orders_to_look_at
+            )
+            order_lines, total = reserve(wanted, found)
+            self._unpaid.check(unpaid, wanted)
             order = Order(
                 id=self._new_id(),
                 user_id=request.user_id,
@@ -113,8 +123,8 @@ class OrderUseCases:
         _check_visible(order, actor)
         return order
 
-    async def page(self, where: OrderFilter, before: UUID | None, limit: int) -> list[Order]:
-        """Up to `limit` orders, newest first, below the keyset `before`."""
+    async def page(self, where: OrderFilter, before: tuple[datetime, UUID] | None, limit: int) -> list[Order]:
+        """Up to `limit` orders, newest first, below the keyset (created_at, id)."""
         async with self._database.connection() as connection:
             return await orders.page(connection, where, before, limit)
 

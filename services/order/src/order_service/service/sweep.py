@@ -11,6 +11,7 @@ import structlog
 from chassis.database import Database
 
 from order_service.repository import idempotency
+from order_service.service.catalog import CatalogUseCases
 from order_service.service.orders import OrderUseCases
 from order_service.service.payments import PaymentUseCases
 from order_service.service.refunds import RefundUseCases
@@ -26,7 +27,7 @@ class Sweep:
     """Runs until cancelled; a step that fails is logged, keeps no other from its turn, and is tried again.
 
     Args:
-        orders, payments, refunds: the use cases it drives.
+        orders, payments, refunds, catalog: the use cases it drives.
         database: for the keys.
         now: the clock, UTC.
         interval: seconds between rounds; jitter keeps replicas apart.
@@ -39,6 +40,7 @@ class Sweep:
         orders: OrderUseCases,
         payments: PaymentUseCases,
         refunds: RefundUseCases,
+        catalog: CatalogUseCases,
         database: Database,
         now: Callable[[], datetime],
         interval: float,
@@ -47,6 +49,7 @@ class Sweep:
         self._orders = orders
         self._payments = payments
         self._refunds = refunds
+        self._catalog = catalog
         self._database = database
         self._now = now
         self._interval = interval
@@ -67,6 +70,7 @@ class Sweep:
         await self._step("orders expired", self._orders.expire)
         await self._step("stuck payments settled", lambda: self._payments.settle_stuck(STUCK_AFTER))
         await self._step("refunds finished", self._refunds.finish_due)
+        await self._step("products made findable", self._catalog.fill_search_keys)
 
     async def _step(self, what: str, step: Callable[[], Awaitable[int]]) -> None:
         try:

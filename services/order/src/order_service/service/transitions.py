@@ -63,4 +63,4 @@ class Transitions:
     async def change_stock(self, connection: Connection, deltas: Mapping[UUID, int], now: datetime) -> None:
         """Add the deltas to the stock of products that the caller has locked."""
         changed = await products.change_stock(connection, deltas, now)
-        await self._caches.products.raise_floor({str(product.id): product.version for product in changed})
+        await self._caches.products.raise_floor({str(product.id): product.revision for product in changed})

@@ -28,7 +28,7 @@ from contracts.common.v1 import paging_pb2 as common_dot_v1_dot_paging__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16order/v1/catalog.proto\x12\x08order.v1\x1a\x15\x63ommon/v1/money.proto\x1a\x17\x63ommon/v1/options.proto\x1a\x16\x63ommon/v1/paging.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa5\x01\n\x07Product\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03sku\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x1f\n\x05price\x18\x04 \x01(\x0b\x32\x10.common.v1.Money\x12\x11\n\tavailable\x18\x05 \x01(\x03\x12\x0f\n\x07version\x18\x06 \x01(\x03\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"[\n\x13ListProductsRequest\x12,\n\x04page\x18\x01 \x01(\x0b\x32\x16.common.v1.PageRequestB\x06\x92\xb5\x18\x02\x08\x01\x12\x16\n\x06search\x18\x02 \x01(\tB\x06\x92\xb5\x18\x02\x18\x64\"P\n\x14ListProductsResponse\x12#\n\x08products\x18\x01 \x03(\x0b\x32\x11.order.v1.Product\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\'\n\x11GetProductRequest\x12\x12\n\x02id\x18\x01 \x01(\tB\x06\x92\xb5\x18\x02H\x01\"\xa9\x01\n\x14\x43reateProductRequest\x12*\n\x03sku\x18\x01 \x01(\tB\x1d\x92\xb5\x18\x19\x42\x17[A-Z0-9][A-Z0-9-]{1,39}\x12\x17\n\x04name\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\x01\x18\xc8\x01\x12\'\n\x05price\x18\x03 \x01(\x0b\x32\x10.common.v1.MoneyB\x06\x92\xb5\x18\x02\x08\x01\x12#\n\rinitial_stock\x18\x04 \x01(\x03\x42\x0c\x92\xb5\x18\x08 \x00(\x80\x94\xeb\xdc\x03\"\xa6\x01\n\x14UpdateProductRequest\x12\x12\n\x02id\x18\x01 \x01(\tB\x06\x92\xb5\x18\x02H\x01\x12\x1c\n\x04name\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\x01\x18\xc8\x01H\x00\x88\x01\x01\x12\x1f\n\x05price\x18\x03 \x01(\x0b\x32\x10.common.v1.Money\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x03H\x01\x88\x01\x01\x42\x07\n\x05_nameB\x13\n\x11_expected_version\"i\n\x12\x41\x64justStockRequest\x12\x12\n\x02id\x18\x01 \x01(\tB\x06\x92\xb5\x18\x02H\x01\x12$\n\x05\x64\x65lta\x18\x02 \x01(\x03\x42\x15\x92\xb5\x18\x11 \x80\xec\x94\xa3\xfc\xff\xff\xff\xff\x01(\x80\x94\xeb\xdc\x03\x12\x19\n\x06reason\x18\x03 \x01(\tB\t\x92\xb5\x18\x05\x10\x01\x18\xc8\x01\x32\xd1\x03\n\x0e\x43\x61talogService\x12Y\n\x0cListProducts\x12\x1d.order.v1.ListProductsRequest\x1a\x1e.order.v1.ListProductsResponse\"\n\x8a\xb5\x18\x02\x10\x01\xa0\xb5\x18\x01\x12H\n\nGetProduct\x12\x1b.order.v1.GetProductRequest\x1a\x11.order.v1.Product\"\n\x8a\xb5\x18\x02\x10\x01\xa0\xb5\x18\x01\x12[\n\rCreateProduct\x12\x1e.order.v1.CreateProductRequest\x1a\x11.order.v1.Product\"\x17\x8a\xb5\x18\x0f\n\rcatalog:write\xa0\xb5\x18\x05\x12[\n\rUpdateProduct\x12\x1e.order.v1.UpdateProductRequest\x1a\x11.order.v1.Product\"\x17\x8a\xb5\x18\x0f\n\rcatalog:write\xa0\xb5\x18\x05\x12W\n\x0b\x41\x64justStock\x12\x1c.order.v1.AdjustStockRequest\x1a\x11.order.v1.Product\"\x17\x8a\xb5\x18\x0f\n\rcatalog:write\xa0\xb5\x18\x05\x1a\x07\x9a\xb5\x18\x03\x62\x66\x66\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16order/v1/catalog.proto\x12\x08order.v1\x1a\x15\x63ommon/v1/money.proto\x1a\x17\x63ommon/v1/options.proto\x1a\x16\x63ommon/v1/paging.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x01\n\x07Product\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03sku\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x1f\n\x05price\x18\x04 \x01(\x0b\x32\x10.common.v1.Money\x12\x11\n\tavailable\x18\x05 \x01(\x03\x12\x0f\n\x07version\x18\x06 \x01(\x03\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rstock_version\x18\x08 \x01(\x03\"E\n\rProductResult\x12\"\n\x07product\x18\x01 \x01(\x0b\x32\x11.order.v1.Product\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"[\n\x13ListProductsRequest\x12,\n\x04page\x18\x01 \x01(\x0b\x32\x16.common.v1.PageRequestB\x06\x92\xb5\x18\x02\x08\x01\x12\x16\n\x06search\x18\x02 \x01(\tB\x06\x92\xb5\x18\x02\x18\x64\"P\n\x14ListProductsResponse\x12#\n\x08products\x18\x01 \x03(\x0b\x32\x11.order.v1.Product\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"\'\n\x11GetProductRequest\x12\x12\n\x02id\x18\x01 \x01(\tB\x06\x92\xb5\x18\x02H\x01\"\xa9\x01\n\x14\x43reateProductRequest\x12*\n\x03sku\x18\x01 \x01(\tB\x1d\x92\xb5\x18\x19\x42\x17[A-Z0-9][A-Z0-9-]{1,39}\x12\x17\n\x04name\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\x01\x18\xc8\x01\x12\'\n\x05price\x18\x03 \x01(\x0b\x32\x10.common.v1.MoneyB\x06\x92\xb5\x18\x02\x08\x01\x12#\n\rinitial_stock\x18\x04 \x01(\x03\x42\x0c\x92\xb5\x18\x08 \x00(\x80\x94\xeb\xdc\x03\"\xa6\x01\n\x14UpdateProductRequest\x12\x12\n\x02id\x18\x01 \x01(\tB\x06\x92\xb5\x18\x02H\x01\x12\x1c\n\x04name\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\x01\x18\xc8\x01H\x00\x88\x01\x01\x12\x1f\n\x05price\x18\x03 \x01(\x0b\x32\x10.common.v1.Money\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x03H\x01\x88\x01\x01\x42\x07\n\x05_nameB\x13\n\x11_expected_version\"\x9c\x01\n\x12\x41\x64justStockRequest\x12\x12\n\x02id\x18\x01 \x01(\tB\x06\x92\xb5\x18\x02H\x01\x12$\n\x05\x64\x65lta\x18\x02 \x01(\x03\x42\x15\x92\xb5\x18\x11 \x80\xec\x94\xa3\xfc\xff\xff\xff\xff\x01(\x80\x94\xeb\xdc\x03\x12\x19\n\x06reason\x18\x03 \x01(\tB\t\x92\xb5\x18\x05\x10\x01\x18\xc8\x01\x12\x31\n\x0fidempotency_key\x18\x04 \x01(\tB\x18\x92\xb5\x18\x14\x42\x12[\\x21-\\x7e]{8,128}2\xd7\x03\n\x0e\x43\x61talogService\x12Y\n\x0cListProducts\x12\x1d.order.v1.ListProductsRequest\x1a\x1e.order.v1.ListProductsResponse\"\n\x8a\xb5\x18\x02\x10\x01\xa0\xb5\x18\x01\x12H\n\nGetProduct\x12\x1b.order.v1.GetProductRequest\x1a\x11.order.v1.Product\"\n\x8a\xb5\x18\x02\x10\x01\xa0\xb5\x18\x01\x12[\n\rCreateProduct\x12\x1e.order.v1.CreateProductRequest\x1a\x11.order.v1.Product\"\x17\x8a\xb5\x18\x0f\n\rcatalog:write\xa0\xb5\x18\x05\x12[\n\rUpdateProduct\x12\x1e.order.v1.UpdateProductRequest\x1a\x11.order.v1.Product\"\x17\x8a\xb5\x18\x0f\n\rcatalog:write\xa0\xb5\x18\x05\x12]\n\x0b\x41\x64justStock\x12\x1c.order.v1.AdjustStockRequest\x1a\x17.order.v1.ProductResult\"\x17\x8a\xb5\x18\x0f\n\rcatalog:write\xa0\xb5\x18\x05\x1a\x07\x9a\xb5\x18\x03\x62\x66\x66\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,6 +59,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADJUSTSTOCKREQUEST'].fields_by_name['delta']._serialized_options = b'\222\265\030\021 \200\354\224\243\374\377\377\377\377\001(\200\224\353\334\003'
   _globals['_ADJUSTSTOCKREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_ADJUSTSTOCKREQUEST'].fields_by_name['reason']._serialized_options = b'\222\265\030\005\020\001\030\310\001'
+  _globals['_ADJUSTSTOCKREQUEST'].fields_by_name['idempotency_key']._loaded_options = None
+  _globals['_ADJUSTSTOCKREQUEST'].fields_by_name['idempotency_key']._serialized_options = b'\222\265\030\024B\022[\\x21-\\x7e]{8,128}'
   _globals['_CATALOGSERVICE']._loaded_options = None
   _globals['_CATALOGSERVICE']._serialized_options = b'\232\265\030\003bff'
   _globals['_CATALOGSERVICE'].methods_by_name['ListProducts']._loaded_options = None
@@ -72,19 +74,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CATALOGSERVICE'].methods_by_name['AdjustStock']._loaded_options = None
   _globals['_CATALOGSERVICE'].methods_by_name['AdjustStock']._serialized_options = b'\212\265\030\017\n\rcatalog:write\240\265\030\005'
   _globals['_PRODUCT']._serialized_start=142
-  _globals['_PRODUCT']._serialized_end=307
-  _globals['_LISTPRODUCTSREQUEST']._serialized_start=309
-  _globals['_LISTPRODUCTSREQUEST']._serialized_end=400
-  _globals['_LISTPRODUCTSRESPONSE']._serialized_start=402
-  _globals['_LISTPRODUCTSRESPONSE']._serialized_end=482
-  _globals['_GETPRODUCTREQUEST']._serialized_start=484
-  _globals['_GETPRODUCTREQUEST']._serialized_end=523
-  _globals['_CREATEPRODUCTREQUEST']._serialized_start=526
-  _globals['_CREATEPRODUCTREQUEST']._serialized_end=695
-  _globals['_UPDATEPRODUCTREQUEST']._serialized_start=698
-  _globals['_UPDATEPRODUCTREQUEST']._serialized_end=864
-  _globals['_ADJUSTSTOCKREQUEST']._serialized_start=866
-  _globals['_ADJUSTSTOCKREQUEST']._serialized_end=971
-  _globals['_CATALOGSERVICE']._serialized_start=974
-  _globals['_CATALOGSERVICE']._serialized_end=1439
+  _globals['_PRODUCT']._serialized_end=330
+  _globals['_PRODUCTRESULT']._serialized_start=332
+  _globals['_PRODUCTRESULT']._serialized_end=401
+  _globals['_LISTPRODUCTSREQUEST']._serialized_start=403
+  _globals['_LISTPRODUCTSREQUEST']._serialized_end=494
+  _globals['_LISTPRODUCTSRESPONSE']._serialized_start=496
+  _globals['_LISTPRODUCTSRESPONSE']._serialized_end=576
+  _globals['_GETPRODUCTREQUEST']._serialized_start=578
+  _globals['_GETPRODUCTREQUEST']._serialized_end=617
+  _globals['_CREATEPRODUCTREQUEST']._serialized_start=620
+  _globals['_CREATEPRODUCTREQUEST']._serialized_end=789
+  _globals['_UPDATEPRODUCTREQUEST']._serialized_start=792
+  _globals['_UPDATEPRODUCTREQUEST']._serialized_end=958
+  _globals['_ADJUSTSTOCKREQUEST']._serialized_start=961
+  _globals['_ADJUSTSTOCKREQUEST']._serialized_end=1117
+  _globals['_CATALOGSERVICE']._serialized_start=1120
+  _globals['_CATALOGSERVICE']._serialized_end=1591
 # @@protoc_insertion_point(module_scope)

@@ -32,11 +32,14 @@ class Product(_message.Message):
     AVAILABLE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    STOCK_VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     sku: _builtins.str
     name: _builtins.str
     available: _builtins.int
     version: _builtins.int
+    stock_version: _builtins.int
+    """Raised by every change of `available`, as `version` is by every change of the rest."""
     @_builtins.property
     def price(self) -> _money_pb2.Money: ...
     @_builtins.property
@@ -51,14 +54,41 @@ class Product(_message.Message):
         available: _builtins.int = ...,
         version: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        stock_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "created_at", b"created_at", "id", b"id", "name", b"name", "price", b"price", "sku", b"sku", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "created_at", b"created_at", "id", b"id", "name", b"name", "price", b"price", "sku", b"sku", "stock_version", b"stock_version", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Product: _TypeAlias = Product  # noqa: Y015
+
+@_typing.final
+class ProductResult(_message.Message):
+    """A product as a call with an idempotency key left it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCT_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    replayed: _builtins.bool
+    """The key had been used before: this is the first answer again."""
+    @_builtins.property
+    def product(self) -> Global___Product: ...
+    def __init__(
+        self,
+        *,
+        product: Global___Product | None = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["product", b"product"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["product", b"product", "replayed", b"replayed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProductResult: _TypeAlias = ProductResult  # noqa: Y015
 
 @_typing.final
 class ListProductsRequest(_message.Message):
@@ -168,6 +198,7 @@ class UpdateProductRequest(_message.Message):
     name: _builtins.str
     """Absent: unchanged."""
     expected_version: _builtins.int
+    """Of name and price: a sale does not touch it."""
     @_builtins.property
     def price(self) -> _money_pb2.Money:
         """Absent: unchanged."""
@@ -202,19 +233,22 @@ class AdjustStockRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     delta: _builtins.int
     reason: _builtins.str
+    idempotency_key: _builtins.str
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         delta: _builtins.int = ...,
         reason: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "id", b"id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "id", b"id", "idempotency_key", b"idempotency_key", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -58,7 +58,7 @@ class CatalogServiceStub:
         self.AdjustStock = channel.unary_unary(
                 '/order.v1.CatalogService/AdjustStock',
                 request_serializer=order_dot_v1_dot_catalog__pb2.AdjustStockRequest.SerializeToString,
-                response_deserializer=order_dot_v1_dot_catalog__pb2.Product.FromString,
+                response_deserializer=order_dot_v1_dot_catalog__pb2.ProductResult.FromString,
                 _registered_method=True)
 
 
@@ -92,7 +92,8 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AdjustStock(self, request, context):
-        """FAILED_PRECONDITION (STOCK_BELOW_ZERO) when the delta would take more than there is.
+        """FAILED_PRECONDITION (STOCK_BELOW_ZERO, STOCK_TOO_LARGE) when the delta would take more than there is, or make
+        more than can be. Once for each idempotency key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,7 +125,7 @@ def add_CatalogServiceServicer_to_server(servicer, server):
             'AdjustStock': grpc.unary_unary_rpc_method_handler(
                     servicer.AdjustStock,
                     request_deserializer=order_dot_v1_dot_catalog__pb2.AdjustStockRequest.FromString,
-                    response_serializer=order_dot_v1_dot_catalog__pb2.Product.SerializeToString,
+                    response_serializer=order_dot_v1_dot_catalog__pb2.ProductResult.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -262,7 +263,7 @@ class CatalogService:
             target,
             '/order.v1.CatalogService/AdjustStock',
             order_dot_v1_dot_catalog__pb2.AdjustStockRequest.SerializeToString,
-            order_dot_v1_dot_catalog__pb2.Product.FromString,
+            order_dot_v1_dot_catalog__pb2.ProductResult.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,8 +38,10 @@ class CatalogServiceStub:
     CreateProduct: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.CreateProductRequest, _catalog_pb2.Product]
     """ALREADY_EXISTS (SKU_TAKEN) when another product has the SKU."""
     UpdateProduct: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.UpdateProductRequest, _catalog_pb2.Product]
-    AdjustStock: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.AdjustStockRequest, _catalog_pb2.Product]
-    """FAILED_PRECONDITION (STOCK_BELOW_ZERO) when the delta would take more than there is."""
+    AdjustStock: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.AdjustStockRequest, _catalog_pb2.ProductResult]
+    """FAILED_PRECONDITION (STOCK_BELOW_ZERO, STOCK_TOO_LARGE) when the delta would take more than there is, or make
+    more than can be. Once for each idempotency key.
+    """
 
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
@@ -51,8 +53,10 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     CreateProduct: _aio.UnaryUnaryMultiCallable[_catalog_pb2.CreateProductRequest, _catalog_pb2.Product]  # type: ignore[assignment]
     """ALREADY_EXISTS (SKU_TAKEN) when another product has the SKU."""
     UpdateProduct: _aio.UnaryUnaryMultiCallable[_catalog_pb2.UpdateProductRequest, _catalog_pb2.Product]  # type: ignore[assignment]
-    AdjustStock: _aio.UnaryUnaryMultiCallable[_catalog_pb2.AdjustStockRequest, _catalog_pb2.Product]  # type: ignore[assignment]
-    """FAILED_PRECONDITION (STOCK_BELOW_ZERO) when the delta would take more than there is."""
+    AdjustStock: _aio.UnaryUnaryMultiCallable[_catalog_pb2.AdjustStockRequest, _catalog_pb2.ProductResult]  # type: ignore[assignment]
+    """FAILED_PRECONDITION (STOCK_BELOW_ZERO, STOCK_TOO_LARGE) when the delta would take more than there is, or make
+    more than can be. Once for each idempotency key.
+    """
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     """Products, their prices and their stock."""
@@ -91,7 +95,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _catalog_pb2.AdjustStockRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_catalog_pb2.Product, _abc.Awaitable[_catalog_pb2.Product]]:
-        """FAILED_PRECONDITION (STOCK_BELOW_ZERO) when the delta would take more than there is."""
+    ) -> _typing.Union[_catalog_pb2.ProductResult, _abc.Awaitable[_catalog_pb2.ProductResult]]:
+        """FAILED_PRECONDITION (STOCK_BELOW_ZERO, STOCK_TOO_LARGE) when the delta would take more than there is, or make
+        more than can be. Once for each idempotency key.
+        """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

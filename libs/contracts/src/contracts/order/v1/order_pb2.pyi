@@ -382,14 +382,14 @@ class OrderSummary(_message.Message):
     @_builtins.property
     def newest(self) -> _containers.RepeatedCompositeFieldContainer[Global___Order]: ...
     @_builtins.property
-    def spent(self) -> _containers.RepeatedCompositeFieldContainer[_money_pb2.Money]:
+    def spent(self) -> _containers.RepeatedCompositeFieldContainer[Global___Spent]:
         """What was paid and not refunded, by currency."""
 
     def __init__(
         self,
         *,
         newest: _abc.Iterable[Global___Order] | None = ...,
-        spent: _abc.Iterable[_money_pb2.Money] | None = ...,
+        spent: _abc.Iterable[Global___Spent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -398,6 +398,35 @@ class OrderSummary(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OrderSummary: _TypeAlias = OrderSummary  # noqa: Y015
+
+@_typing.final
+class Spent(_message.Message):
+    """A sum over all orders in one currency. An order is bounded, a life's orders are not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AMOUNT_MINOR_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    CAPPED_FIELD_NUMBER: _builtins.int
+    amount_minor: _builtins.int
+    """At most 2^53 - 1, the largest integer that every JSON reader keeps."""
+    currency: _builtins.str
+    capped: _builtins.bool
+    """The sum is larger than `amount_minor` can say."""
+    def __init__(
+        self,
+        *,
+        amount_minor: _builtins.int = ...,
+        currency: _builtins.str = ...,
+        capped: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_minor", b"amount_minor", "capped", b"capped", "currency", b"currency"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Spent: _TypeAlias = Spent  # noqa: Y015
 
 @_typing.final
 class PayOrderRequest(_message.Message):

@@ -612,7 +612,7 @@ async def test_stock_has_an_upper_bound(people: People) -> None:
 async def test_a_currency_is_one_of_iso_4217(people: People, currency: str) -> None:
     assert problem_of(await refused(people.product(currency=currency))) == (422, "unknown-currency")
     admin, product = await people.role("admin"), await people.product(currency="JPY")
-    price = models.UpdateProductRequest(price=models.Money(amount_minor=1, currency=currency))
+    price = models.UpdateProductRequest(price=models.Price(amount_minor=1, currency=currency))
     assert problem_of(await refused(admin.update_product(product.id, price))) == (422, "unknown-currency")
 
 
@@ -637,9 +637,9 @@ async def test_a_sale_is_no_change_of_a_products_description(people: People) -> 
 
 async def test_a_product_is_found_by_its_own_name_in_any_case(people: People) -> None:
     admin = await people.role("admin")
-    for name in ("İstanbul ÇAY", "STRASSENkarte", "ΣΊΣΥΦΟΣ", "e\u0301clair"):
+    for text in ("İstanbul ÇAY", "STRASSENkarte", "ΣΊΣΥΦΟΣ", "e\u0301clair"):
         product = await people.product()
-        name = f"{name} {uuid.uuid4()}"
+        name = f"{text} {uuid.uuid4()}"
         await admin.update_product(product.id, models.UpdateProductRequest(name=name))
         for spelling in (name, name.lower(), name.upper(), name.replace("SS", "ß")):
             assert [p.id for p in (await admin.list_products(q=spelling)).data.items] == [product.id], spelling

@@ -6,13 +6,43 @@ A service declares a `Settings` subclass; docs/configuration.md is generated fro
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 S = TypeVar("S", bound="Settings")
+
+
+@dataclass(frozen=True, slots=True)
+class DevelopmentOnly:
+    """Marks a setting some of whose values are for development: with ENVIRONMENT=production the start is refused.
+
+    The mark on the field is the one place that says so; the check, its message and docs/configuration.md follow.
+
+    Args:
+        why: what production would need instead.
+        values: those that are for development only.
+        above: so is every number larger than this.
+    """
+
+    why: str
+    values: tuple[object, ...] = ()
+    above: float | None = None
+
+    def forbids(self, value: object) -> bool:
+        """Whether production may not have this value."""
+        if self.above is not None and isinstance(value, int | float) and value > self.above:
+            return True
+        return value in self.values
+
+    def __str__(self) -> str:
+        """For docs/configuration.md."""
+        over = [] if self.above is None else [f"more than {self.above:g}"]
+        return "not in production: " + ", ".join([*(f"`{value}`" for value in self.values), *over])
+
 
 # The default, which the edge's configuration is rendered with as well.
 ACCESS_TOKEN_SECONDS = 300
@@ -30,11 +60,18 @@ class ConfigurationError(Exception):
 class Settings(BaseSettings):
     """What every service is configured with."""
 
-    model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True, case_sensitive=False)
-
-    environment: Annotated[str, Field(description="Where it runs; appears in every log line", min_length=1)] = (
-        "development"
+    model_config = SettingsConfigDict(
+        frozen=True, hide_input_in_errors=True, case_sensitive=False, validate_default=True
     )
+
+    # The first field: what the others may be depends on it. A closed list, so that a misspelt production is none.
+    environment: Annotated[
+        str,
+        Field(
+            description="Where it runs; appears in every log line",
+            pattern="^(development|test|staging|production)$",
+        ),
+    ] = "development"
     version: Annotated[str, Field(description="Version of the deployment; appears in every log line")] = "0.1.0"
     log_level: Annotated[
         str, Field(description="Lowest level that is logged", pattern="^(debug|info|warning|error)$")
@@ -46,13 +83,24 @@ class Settings(BaseSettings):
         ),
     ] = True
 
+    @field_validator("*", mode="after")
+    @classmethod
+    def _not_in_production(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.data.get("environment") == "production" and info.field_name is not None:
+            for mark in cls.model_fields[info.field_name].metadata:
+                if isinstance(mark, DevelopmentOnly) and mark.forbids(value):
+                    raise ValueError(f"is for development only: {mark.why}")
+        return value
+
 
 class TokenSettings(Settings):
     """What everybody agrees on who issues or verifies access tokens, and the keys that verify them."""
 
-    token_issuer: Annotated[str, Field(description="`iss` of the access tokens", min_length=1)] = (
-        "https://backend.local"
-    )
+    token_issuer: Annotated[
+        str,
+        Field(description="`iss` of the access tokens", min_length=1),
+        DevelopmentOnly("name the issuer after the deployment", values=("https://backend.local",)),
+    ] = "https://backend.local"
     token_audience: Annotated[str, Field(description="`aud` of the access tokens", min_length=1)] = "backend-api"
     access_token_seconds: Annotated[
         int, Field(description="Life of an access token; verifiers refuse one that lives longer", ge=1, le=3600)

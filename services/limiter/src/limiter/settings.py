@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from chassis.config import DevelopmentOnly, ValkeyUrl
 from chassis.config import Settings as ChassisSettings
-from chassis.config import ValkeyUrl
 from pydantic import Field
 
 
@@ -14,7 +14,9 @@ class Settings(ChassisSettings):
 
     valkey_url: ValkeyUrl
     rate_limit_scale: Annotated[
-        float, Field(description="Multiplies every limit of the contract", gt=0, le=1_000_000)
+        float,
+        Field(description="Multiplies every limit of the contract", gt=0, le=1_000_000),
+        DevelopmentOnly("the contract says what the limits are", above=1.0),
     ] = 1.0
     connections_per_address: Annotated[
         int, Field(description="Connections one address may open in any CONNECTION_SECONDS", ge=1, le=1_000_000)

@@ -24,6 +24,7 @@ from contracts.order.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_se
 from contracts.order.v1.order_pb2_grpc import add_OrderServiceServicer_to_server
 
 from order_service.domain.unpaid import UnpaidLimits
+from order_service.gateways.payment import PaymentGateway
 from order_service.gateways.payment_sandbox import PaymentSandbox
 from order_service.handlers.catalog import CatalogHandlers
 from order_service.handlers.orders import OrderHandlers
@@ -60,6 +61,13 @@ class Servicers:
             add_CatalogServiceServicer_to_server(self.catalog, contract)
 
 
+def payment_gateway(settings: Settings, database: Database) -> PaymentGateway:
+    """The provider that PAYMENT_PROVIDER names. A real one is another case here, and has no mark on its value."""
+    match settings.payment_provider:
+        case "sandbox":
+            return PaymentSandbox(database, settings.payment_timeout_seconds)
+
+
 def build(settings: Settings, database: Database, client: PipelinedClient) -> Servicers:
     """Wire the service over an open database and Valkey client."""
 
@@ -73,7 +81,7 @@ def build(settings: Settings, database: Database, client: PipelinedClient) -> Se
     )
     transitions = Transitions(caches, now)
     replays = ReplayCache(client, retention.total_seconds())
-    gateway = PaymentSandbox(database, settings.payment_timeout_seconds)
+    gateway = payment_gateway(settings, database)
     orders = OrderUseCases(
         database=database,
         transitions=transitions,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from chassis.config import CacheUrl, DatabaseSettings
+from chassis.config import CacheUrl, DatabaseSettings, DevelopmentOnly
 from pydantic import Field
 
 
@@ -15,6 +15,11 @@ class Settings(DatabaseSettings):
     order_cache_seconds: Annotated[
         float, Field(description="How long an unused order or product stays cached", gt=0, le=86400)
     ] = 300.0
+    payment_provider: Annotated[
+        Literal["sandbox"],
+        Field(description="Who moves the money; a real one is another `PaymentGateway` (gateways/payment.py)"),
+        DevelopmentOnly("the sandbox moves no money, and no real provider ships", values=("sandbox",)),
+    ] = "sandbox"
     payment_window_seconds: Annotated[
         float, Field(description="How long an unpaid order holds its stock", gt=0, le=86400)
     ] = 900.0

@@ -125,7 +125,7 @@ class RefundOrderHeaders(Struct, frozen=True, kw_only=True):
 
 
 class UpdateProductHeaders(Struct, frozen=True, kw_only=True):
-    if_match: Annotated[str, Meta(min_length=1, max_length=200)] | UnsetType = field(default=UNSET, name='if-match')
+    if_match: Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')] | UnsetType = field(default=UNSET, name='if-match')
 
 
 class AdjustStockHeaders(Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from chassis.errors import FieldViolation, ServiceError
 from chassis.grpc import client
-from chassis.http.answers import is_current, json_answer, not_modified
+from chassis.http.answers import is_current, json_answer, matching, not_modified
 from contracts.common.v1 import money_pb2, paging_pb2
 from contracts.http import models, operations
 from contracts.order.v1 import catalog_pb2
@@ -59,9 +59,9 @@ class CatalogHandlers:
             id=product_id,
             name=None if body.name is UNSET else body.name,
             price=None if body.price is UNSET else _money(body.price),
-            expected_version=_expected_description(headers.if_match),
         )
-        product = await client.call(self._catalog.UpdateProduct, request)
+        allowed = _of_description(headers.if_match)
+        product = await matching(allowed, request, lambda: client.call(self._catalog.UpdateProduct, request))
         return _product(product)
 
     async def adjust_stock(
@@ -81,25 +81,16 @@ def _money(value: models.Price) -> money_pb2.Money:
 
 
 # A product's entity tag has two parts: the version of its description, and that of its stock.
-_TAG = re.compile(r'"([0-9]{1,18})(?:\.[0-9]{1,18})?"')
+_TAG = re.compile(r'"([0-9]{1,18})\.[0-9]{1,18}"')
 
 
 def _version(product: catalog_pb2.Product) -> str:
     return f"{product.version}.{product.stock_version}"
 
 
-def _expected_description(if_match: str | UnsetType) -> int | None:
-    """The description's version that If-Match names: the rest of the tag is about stock, which a change leaves alone.
-
-    Raises:
-        ServiceError: STALE_VERSION: no tag of a product is like that.
-    """
-    if isinstance(if_match, UnsetType) or if_match.strip() == "*":
-        return None
-    tag = _TAG.fullmatch(if_match.strip())
-    if tag is None:
-        raise ServiceError("STALE_VERSION")
-    return int(tag[1])
+def _of_description(if_match: str | UnsetType) -> str | UnsetType:
+    """If-Match with the first part of each tag only: the rest is about stock, which a change leaves alone."""
+    return if_match if isinstance(if_match, UnsetType) else _TAG.sub(r'"\1"', if_match)
 
 
 def _product(product: catalog_pb2.Product, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -586,12 +586,12 @@ async def test_an_order_is_bounded_and_a_sum_of_orders_stays_readable(people: Pe
     database = await people.platform.database("orderdb")
     me = uuid.UUID((await client.get_me()).data.id)
     await database.execute(
-        "INSERT INTO orders SELECT uuidv7(), $1, 'paid', 'EUR', 5e17::bigint, 2, now(), now(), now() "
-        "FROM generate_series(1, 30)",
+        "INSERT INTO orders SELECT uuidv7(), $1, 'paid', 'EUR', 1e12::bigint, 2, at, at, at "
+        "FROM generate_series(1, 9100), (SELECT now() - interval '1 day' AS at) AS yesterday",
         me,
     )
     overview = (await client.get_my_overview()).data
-    await database.execute("DELETE FROM orders WHERE user_id = $1 AND total_minor > 1e12", me)
+    await database.execute("DELETE FROM orders WHERE user_id = $1 AND expires_at = created_at", me)
     await database.close()
     assert overview.missing == []
     assert overview.spent == [models.Spent(amount_minor=2**53 - 1, currency="EUR", capped=True)]

@@ -152,6 +152,11 @@ def edge(platform: Platform, options: Options | None = None, *without: str) -> I
         yield f"http://127.0.0.1:{own.port('public')}"
 
 
+def from_address(address: str, url: str) -> httpx.AsyncClient:
+    """A client that calls from this address."""
+    return httpx.AsyncClient(base_url=url, timeout=30, transport=httpx.AsyncHTTPTransport(local_address=address))
+
+
 async def metrics(url: str, path: str = "/metrics/envoy") -> dict[str, float]:
     """Envoy's own counters at an ops endpoint, or at /metrics the application's, by name with labels."""
     async with httpx.AsyncClient() as client:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 POLICIES = (
     "mtls", "peers", "admission", "access_log", "circuit_breakers", "outliers", "health_checks", "overload",
     "connections", "authentication", "doubled_credentials", "client_headers", "global_rate_limits", "local_rate_limits",
-    "body_limit", "header_bounds", "slow_senders", "paths", "http2_floods", "security_headers", "compression", "cors",
+    "authorities", "body_limit", "header_bounds", "slow_senders", "paths", "http2_floods", "security_headers", "compression", "cors",
     "http3",
 )  # fmt: skip
 # Services that run as several processes when asked to.

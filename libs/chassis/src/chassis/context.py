@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from chassis.identity import Caller
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 METADATA_REQUEST_ID = "x-request-id"
 METADATA_TOKEN = "authorization"
@@ -70,6 +71,11 @@ class RequestContext:
 def accept_request_id(offered: str | None) -> str:
     """`offered` when it is well-formed, else a fresh id."""
     return offered if offered and REQUEST_ID.fullmatch(offered) else secrets.token_hex(16)
+
+
+def accept_traceparent(offered: str | None) -> str:
+    """`offered` when it is well-formed (W3C Trace Context, section 3.2.2), else nothing."""
+    return offered if offered and _TRACEPARENT.fullmatch(offered) else ""
 
 
 _current: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)

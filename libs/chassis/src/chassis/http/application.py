@@ -134,8 +134,9 @@ class _Resource:
     """One path: picks the operation by method."""
 
     def __init__(self, endpoints: Mapping[str, _Endpoint]) -> None:
-        self._endpoints = endpoints
-        self._allow = ", ".join(sorted(endpoints))
+        # HEAD wherever GET is (RFC 9110, section 9.1).
+        self._endpoints = {**endpoints, "HEAD": endpoints["GET"]} if "GET" in endpoints else endpoints
+        self._allow = ", ".join(sorted(self._endpoints))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -144,7 +145,7 @@ class _Resource:
             response = _refusal(request, ServiceError("METHOD_NOT_ALLOWED"), {"allow": self._allow})
         else:
             response = await endpoint(request)
-        await response(scope, receive, send)
+        await _answer(request, response, send)
 
 
 class _Endpoint:
@@ -178,7 +179,7 @@ class _Endpoint:
         current = RequestContext(
             request_id=context.accept_request_id(request.headers.get("x-request-id")),
             deadline=deadline,
-            traceparent=request.headers.get("traceparent", ""),
+            traceparent=context.accept_traceparent(request.headers.get("traceparent")),
         )
         try:
             async with asyncio.timeout_at(deadline):
@@ -260,5 +261,14 @@ def _refusal(request: Request, error: ServiceError, headers: Mapping[str, str] |
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    response = _refusal(Request(scope, receive), ServiceError("NOT_FOUND"))
-    await response(scope, receive, send)
+    request = Request(scope, receive)
+    await _answer(request, _refusal(request, ServiceError("NOT_FOUND")), send)
+
+
+async def _answer(request: Request, response: Response, send: Send) -> None:
+    """Send it; to HEAD without content but with GET's headers, Content-Length included (RFC 9110, section 9.3.2)."""
+    if request.method == "HEAD":
+        await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+        await send({"type": "http.response.body", "body": b""})
+    else:
+        await response(request.scope, request.receive, send)

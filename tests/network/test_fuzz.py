@@ -1,0 +1,199 @@
+"""What one client sends, however wrong, is nobody else's trouble. (`tools/fuzz_edge.py` does the same for longer.)"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import mesh
+import pytest
+from contracts.http.operations import OPERATIONS
+from devstack.layout import Layout
+from devstack.options import Options
+from fuzz.mutations import Shot
+from fuzz.senders import SENDERS, Target, http1
+from fuzz.watch import Reader, metrics, upstream_ends
+from fuzz_edge import fuzz
+
+from conftest import People, Platform, client_address, http_client
+
+# Everything from 127.0.0.1 is one address to the limits, which are not what is tried here.
+WITHOUT_LIMITS = ("global_rate_limits", "local_rate_limits", "connections")
+
+
+def target(stack: Platform, own: Layout) -> Target:
+    return Target(own.port("public"), own.port("public_tls"), stack.layout.certificates / "public" / "ca.crt")
+
+
+@asynccontextmanager
+async def nobody_else_notices(stack: Platform, own: Layout, people: People) -> AsyncIterator[None]:
+    """A reader sees 200 and nothing else, and the connections behind the edge are the same ones before and after."""
+    ops = f"http://127.0.0.1:{own.port('edge_ops')}"
+    bff = stack.status["endpoints"]["bff_ops"]
+    client, _ = await people.newcomer()
+
+    async def ends() -> list[object]:
+        return [await upstream_ends(ops, "bff"), *[await upstream_ends(bff, name) for name in ("user", "order")]]
+
+    async with http_client(f"http://127.0.0.1:{own.port('public')}") as http:
+        headers = {"authorization": f"Bearer {client.access_token}"}
+        # Every worker has its connections now.
+        await asyncio.gather(*(http.get("/v1/orders", headers=headers) for _ in range(20)))
+        before = await ends()
+        async with Reader(lambda: http.get("/v1/orders", headers=headers)).running() as seen:
+            yield
+        assert set(seen) == {"200"}, seen
+    assert await ends() == before
+
+
+async def test_the_fuzzer_hurts_nobody_else(people: People, stack: Platform) -> None:
+    with mesh.another(stack, "edge", Options(without=WITHOUT_LIMITS)) as own:
+        async with nobody_else_notices(stack, own, people):
+            answers = await fuzz(target(stack, own), 6, seed=8, workers=2)
+    for protocol, seen in answers.items():
+        assert not any(status and status >= 500 for status in seen), (protocol, seen)
+        assert protocol == "resets" or sum(seen.values()) >= 20, (protocol, seen)
+
+
+async def test_trailers_go_no_further(people: People, stack: Platform) -> None:
+    """One named `host` is an offence to the codec behind."""
+    shot = Shot(method=b"POST", path=b"/v1/auth/refresh", body=b"{}", trailers=((b"host", b"evil.example"),))
+    with mesh.another(stack, "edge", Options(without=WITHOUT_LIMITS)) as own:
+        async with nobody_else_notices(stack, own, people):
+            for protocol in ("http/1.1", "h2c", "h2", "h3"):
+                statuses = await SENDERS[protocol](target(stack, own), [shot], "127.0.0.1")
+                assert set(statuses) <= {400, 401, 415, 422, None}, (protocol, statuses)
+    with mesh.another(stack, "edge", Options(without=("client_headers", *WITHOUT_LIMITS))) as own:
+        assert await SENDERS["h2"](target(stack, own), [shot], "127.0.0.1") == [502]
+
+
+ODD_HOSTS = (
+    b"",
+    b"@",
+    b"user@x",
+    b"user:pw@x",
+    b"[::1",
+    b"x:abc",
+    b"a,b",
+    b"%00",
+    b"x%41",
+    b"*",
+    b"(",
+    b";",
+    b"x@",
+    b"!",
+)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "another"])
+async def test_an_odd_authority_is_refused_at_the_door(people: People, stack: Platform, address: str) -> None:
+    source = client_address() if address == "another" else address
+    good = (b"api", b"api:8080", b"127.0.0.1", b"[::1]", b"[::1]:8080", b"API.example.")
+    with mesh.another(stack, "edge", Options(without=WITHOUT_LIMITS)) as own:
+        where = target(stack, own)
+        async with nobody_else_notices(stack, own, people):
+            for protocol in ("http/1.1", "h2c", "h2"):
+                odd = await SENDERS[protocol](where, [Shot(authorities=(host,)) for host in ODD_HOSTS], source)
+                # Over HTTP/2 its codec may end the stream without an answer.
+                assert set(odd) <= ({400} if protocol == "http/1.1" else {400, None}), (protocol, odd)
+                served = await SENDERS[protocol](where, [Shot(authorities=(host,)) for host in good], source)
+                assert set(served) == {200}, (protocol, served)
+            two = [Shot(authorities=(b"api", b"api")), Shot(authorities=(b"api", b"evil.example"))]
+            assert await http1(where, two, source) == [400, 400]
+
+
+async def test_without_the_rule_an_odd_authority_reaches_the_bff(stack: Platform) -> None:
+    with mesh.another(stack, "edge", Options(without=("authorities", *WITHOUT_LIMITS))) as own:
+        ops = f"http://127.0.0.1:{own.port('edge_ops')}"
+        sent = 'envoy_cluster_upstream_rq_total{envoy_cluster_name="bff"}'
+        before = (await metrics(ops)).get(sent, 0)
+        await http1(target(stack, own), [Shot(authorities=(b"user@x",))], "127.0.0.1")
+        assert (await metrics(ops))[sent] > before
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "another"])
+async def test_head_is_answered_wherever_get_is_and_never_has_content(
+    people: People, stack: Platform, address: str
+) -> None:
+    """Of every operation and of what is none: a status, GET's headers, and the connection goes on."""
+    source = client_address() if address == "another" else address
+    paths = [*{operation.path for operation in OPERATIONS}, "/v1/nope", "/v1/%41", "/healthz/ready"]
+    client, _ = await people.newcomer()
+    with mesh.another(stack, "edge", Options(without=WITHOUT_LIMITS)) as own:
+        async with nobody_else_notices(stack, own, people):
+            reader, writer = await asyncio.open_connection("127.0.0.1", own.port("public"), local_addr=(source, 0))
+            token = f"authorization: Bearer {client.access_token}"
+            for path in [path.replace("{", "").replace("}", "") for path in paths]:
+                heads = []
+                for method in ("HEAD", "GET"):
+                    writer.write(f"{method} {path} HTTP/1.1\r\nhost: x\r\n{token}\r\n\r\n".encode())
+                    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).decode().lower()
+                    length = int(head.partition("content-length: ")[2].split("\r\n")[0])
+                    if method == "GET":
+                        await reader.readexactly(length)
+                    lines = {line for line in head.splitlines() if not line.startswith(("ratelimit", "x-request-id"))}
+                    heads.append(lines - {line for line in lines if line.startswith(("date", "content-length"))})
+                assert heads[0] == heads[1], path
+            await mesh.close(writer)
+
+
+STEERING = {
+    "x-envoy-upstream-rq-timeout-ms": "1",
+    "x-envoy-upstream-rq-per-try-timeout-ms": "1",
+    "x-envoy-max-retries": "1000",
+    "x-envoy-retry-on": "5xx",
+    "x-envoy-internal": "true",
+    "x-envoy-decorator-operation": "x",
+    "x-envoy-expected-rq-timeout-ms": "1",
+    "x-envoy-downstream-service-cluster": "x",
+    "x-envoy-original-path": "/v1/me",
+    "x-envoy-original-dst-host": "127.0.0.1:1",
+    "x-client-trace-id": "x",
+}
+
+
+async def names_of_statistics(own: Layout) -> set[str]:
+    return set(await metrics(f"http://127.0.0.1:{own.port('edge_ops')}"))
+
+
+@pytest.mark.parametrize("proxies", [(), ("127.0.0.1/32",), ("127.0.0.0/8",)], ids=["no proxy", "it is one", "all are"])
+async def test_no_client_steers_envoy(stack: Platform, proxies: tuple[str, ...]) -> None:
+    """Whatever address it has, and through a trusted proxy as well: which passes on what its clients send."""
+    options = Options(trusted_proxies=proxies, without=WITHOUT_LIMITS)
+    with mesh.another(stack, "edge", options) as own:
+        url, marker = f"http://127.0.0.1:{own.port('public')}", f"z{uuid.uuid4().hex}"
+        for address in ("127.0.0.1", client_address()):
+            async with mesh.from_address(address, url) as http:
+                for sent in ({}, {"x-forwarded-for": "10.0.0.1"}):
+                    headers = {**STEERING, **sent}
+                    before = await http.get("/v1/products?limit=1", headers=headers)
+                    assert before.status_code == 200, (address, sent)
+                    for _ in range(5):
+                        odd = {**headers, "x-envoy-upstream-alt-stat-name": marker, "user-agent": marker}
+                        assert (await http.get(f"/v1/products?q={marker}", headers=odd)).status_code == 200
+                    await http.request(marker, f"/v1/{marker}", headers={"host": f"{marker}.example"})
+        assert not any(marker in name.lower() for name in await names_of_statistics(own))
+
+
+async def test_without_the_rule_127_0_0_1_steers_envoy(stack: Platform) -> None:
+    with mesh.another(stack, "edge", Options(without=("client_headers", *WITHOUT_LIMITS))) as own:
+        name = f"z{uuid.uuid4().hex}"
+        async with mesh.from_address("127.0.0.1", f"http://127.0.0.1:{own.port('public')}") as http:
+            await http.get("/v1/products?limit=1", headers={"x-envoy-upstream-alt-stat-name": name})
+        assert any(name in statistic for statistic in await names_of_statistics(own))
+
+
+async def test_a_request_id_from_outside_is_ours(stack: Platform) -> None:
+    well_formed = "01987b0e-5f3c-4c3e-9b1a-3f0d9e6a7b21"
+    ids = (well_formed, "evil id", "x", "y" * 65, "a;b" * 5, "é" * 10)
+    for proxies in ((), ("127.0.0.1/32",)):
+        with mesh.another(stack, "edge", Options(trusted_proxies=proxies, without=WITHOUT_LIMITS)) as own:
+            for address in ("127.0.0.1", client_address()):
+                async with mesh.from_address(address, f"http://127.0.0.1:{own.port('public')}") as http:
+                    for sent in ids:
+                        answer = await http.get("/v1/nope", headers=[(b"x-request-id", sent.encode())])
+                        trusted = bool(proxies) and address == "127.0.0.1"
+                        kept = answer.headers["x-request-id"] == sent
+                        assert kept is (trusted and sent == well_formed), (proxies, address, sent)

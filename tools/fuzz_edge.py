@@ -49,7 +49,9 @@ async def fuzz(
         requests = shots(source)
         while time.monotonic() < give_up:
             # Half of them from exactly 127.0.0.1, which Envoy would take for one of ours.
-            address = "127.0.0.1" if number % 2 else client_address(source)
+            # Resets are one client's: its limits, not many clients' load, are what holds them.
+            one = protocol == "resets" or number % 2
+            address = "127.0.0.1" if one else client_address(source)
             answers[protocol].update(await SENDERS[protocol](target, list(islice(requests, _ROUND)), address))
 
     async with asyncio.TaskGroup() as group:

@@ -253,12 +253,16 @@ async def _http3(port: int, configuration: QuicConfiguration) -> AsyncIterator[C
 
 async def resets(target: Target, _shots: list[Shot], address: str) -> list[int | None]:
     """Reads that are given up as soon as they are sent (rapid reset), just below the bound at which the edge ends a connection."""
-    encoder = hpack.Encoder()
-    block = encoder.encode(_fields(Shot()))
+    # Each operation has a limit of its own.
+    fields = [
+        _fields(Shot(path=path)) for path in (b"/v1/products?limit=1", b"/openapi.yaml", b"/.well-known/jwks.json")
+    ]
+    blocks = [hpack.Encoder().encode(some, huffman=False) for some in fields]
     try:
         async with _http2(target.port, None, address) as connection:
             await connection.ask(Shot())
             for stream in range(3, 163, 2):
+                block = blocks[stream // 2 % len(blocks)]
                 connection.write(frame(1, 5, stream, block) + frame(3, 0, stream, (8).to_bytes(4, "big")))
                 await asyncio.sleep(0.002)
     except GONE:

@@ -34,6 +34,7 @@ from devstack import postgres, services
 pytest_plugins = ["completeness"]
 
 BACKEND = Path(sys.executable).parent / "backend"
+pytest_plugins = ("browsers",)
 
 
 # Tests that share a stack of their own, one worker each; all others go wherever there is room.

@@ -195,10 +195,10 @@ class BackendClient:
         """The public keys of the access tokens."""
         return await self._send('GET', "/.well-known/jwks.json", models.JsonWebKeySet)
 
-    async def get_openapi(self) -> Answer[str]:
+    async def get_openapi(self, *, if_none_match: str | None = None) -> Answer[str]:
         """This document."""
-        return await self._send('GET', "/openapi.yaml", str)
+        return await self._send('GET', "/openapi.yaml", str, headers={'If-None-Match': if_none_match})
 
-    async def get_docs(self) -> Answer[str]:
+    async def get_docs(self, *, if_none_match: str | None = None) -> Answer[str]:
         """This reference, to browse."""
-        return await self._send('GET', "/docs", str)
+        return await self._send('GET', "/docs", str, headers={'If-None-Match': if_none_match})

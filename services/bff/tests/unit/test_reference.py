@@ -1,0 +1,32 @@
+"""What the page at /docs is made of."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib.resources import files
+
+from bff.reference.page import page
+
+VENDOR = files("bff.reference") / "vendor"
+
+
+def test_what_is_vendored_is_unchanged_and_says_its_version_and_licence() -> None:
+    for line in (VENDOR / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split()
+        assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == digest, name
+    version = re.search(r"version \| (\d+)\.(\d+)\.\d+ ", (VENDOR / "README.md").read_text())
+    assert version is not None
+    assert (int(version[1]), int(version[2])) >= (5, 35)
+    assert "Apache License" in (VENDOR / "LICENSE").read_text()
+
+
+def test_the_page_is_whole_and_its_policy_allows_nothing_but_its_own_parts() -> None:
+    html, policy = page()
+    text = html.decode()
+    assert "<!-- " not in text.split("<script>")[0]
+    assert text.count("</script>") == 3
+    assert "unsafe" not in policy
+    for directive in ("default-src 'none'", "connect-src 'self'", "form-action 'none'", "frame-ancestors 'none'"):
+        assert directive in policy
+    assert len(re.findall("'sha256-", policy)) == 4

@@ -17,6 +17,9 @@ from conftest import People, Platform
 
 pytestmark = pytest.mark.browser
 
+# A busy machine draws slowly; what is not there at all is not there after this either.
+expect.set_options(timeout=20_000)
+
 # As root Chromium has no sandbox of its own; without the rest it calls home at every start.
 _FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -92,7 +95,7 @@ class Reference:
             await block.locator(".btn-clear").dispatch_event("click")
         await block.locator(".execute").dispatch_event("click")
         status = block.locator(".live-responses-table tbody .response-col_status").first
-        await expect(status).to_have_text(re.compile(r"^\d{3}"), timeout=15_000)
+        await expect(status).to_have_text(re.compile(r"^\d{3}"))
         answered = int((await status.inner_text())[:3])
         await self.toggle(operation)
         return answered

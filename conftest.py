@@ -31,10 +31,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 from devstack import postgres, services
 
-pytest_plugins = ["completeness"]
+pytest_plugins = ["browsers", "completeness"]
 
 BACKEND = Path(sys.executable).parent / "backend"
-pytest_plugins = ("browsers",)
 
 
 # Tests that share a stack of their own, one worker each; all others go wherever there is room.

@@ -142,6 +142,14 @@ class UpdateUserHeaders(Struct, frozen=True, kw_only=True):
     if_match: Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')] | UnsetType = field(default=UNSET, name='if-match')
 
 
+class GetOpenapiHeaders(Struct, frozen=True, kw_only=True):
+    if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name='if-none-match')
+
+
+class GetDocsHeaders(Struct, frozen=True, kw_only=True):
+    if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name='if-none-match')
+
+
 OPERATIONS: tuple[Operation, ...] = (
     Operation(id='register', handler='register', method='POST', path='/v1/auth/register', permission=None, anonymous=True, success=201, media_type='application/json', timeout=8.0, rate_limit=RateLimit(20, 60, True), operation_class='login', refuses_idempotency_key=True, answer='User', body=models.RegisterRequest),
     Operation(id='login', handler='login', method='POST', path='/v1/auth/login', permission=None, anonymous=True, success=200, media_type='application/json', timeout=8.0, rate_limit=RateLimit(20, 60, True), operation_class='login', refuses_idempotency_key=True, answer='TokenPair', body=models.LoginRequest, headers=LoginHeaders),
@@ -173,6 +181,6 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(id='updateUser', handler='update_user', method='PATCH', path='/v1/admin/users/{user_id}', permission='users:write_any', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration', refuses_idempotency_key=True, answer='User', body=models.UpdateUserRequest, headers=UpdateUserHeaders),
     Operation(id='revokeUserSessions', handler='revoke_user_sessions', method='DELETE', path='/v1/admin/users/{user_id}/sessions', permission='users:write_any', anonymous=False, success=204, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration'),
     Operation(id='getJwks', handler='get_jwks', method='GET', path='/.well-known/jwks.json', permission=None, anonymous=True, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='read', answer='JsonWebKeySet'),
-    Operation(id='getOpenapi', handler='get_openapi', method='GET', path='/openapi.yaml', permission=None, anonymous=True, success=200, media_type='application/yaml', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='read'),
-    Operation(id='getDocs', handler='get_docs', method='GET', path='/docs', permission=None, anonymous=True, success=200, media_type='text/html', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='read'),
+    Operation(id='getOpenapi', handler='get_openapi', method='GET', path='/openapi.yaml', permission=None, anonymous=True, success=200, media_type='application/yaml', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='read', headers=GetOpenapiHeaders),
+    Operation(id='getDocs', handler='get_docs', method='GET', path='/docs', permission=None, anonymous=True, success=200, media_type='text/html', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='read', headers=GetDocsHeaders),
 )

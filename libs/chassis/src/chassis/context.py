@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from chassis.identity import Caller
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+# Of version, trace and parent: what says that there is none (W3C Trace Context, 3.2.2).
+_NO_TRACE = ("ff", "0" * 32, "0" * 16)
 
 METADATA_REQUEST_ID = "x-request-id"
 METADATA_TOKEN = "authorization"
@@ -75,7 +77,10 @@ def accept_request_id(offered: str | None) -> str:
 
 def accept_traceparent(offered: str | None) -> str:
     """`offered` when it is well-formed (W3C Trace Context, section 3.2.2), else nothing."""
-    return offered if offered and _TRACEPARENT.fullmatch(offered) else ""
+    found = _TRACEPARENT.fullmatch(offered) if offered else None
+    if found is None or any(part == none for part, none in zip(found.groups(), _NO_TRACE, strict=True)):
+        return ""
+    return found[0]
 
 
 _current: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)

@@ -166,7 +166,7 @@ def http_client(base_url: str, **options: Any) -> httpx.AsyncClient:
     """A connection pool of a client of its own; every answer it gets must be one of the contract."""
     limits = httpx.Limits(max_connections=64)
     transport = httpx.AsyncHTTPTransport(limits=limits, local_address=client_address(), **options)
-    hooks = {"response": [answers.check]}
+    hooks = {"response": [answers.check_of(base_url)]}
     return httpx.AsyncClient(base_url=base_url, timeout=30, transport=transport, event_hooks=hooks)
 
 

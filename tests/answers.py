@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any
 
@@ -16,10 +17,19 @@ SPEC: dict[str, Any] = yaml.safe_load((ROOT / "api/openapi/bff.v1.yaml").read_te
 _OF_THE_EDGE = {408, 426, 431}
 
 
-async def check(response: httpx.Response) -> None:
-    """An event hook for `httpx.AsyncClient`: raises AssertionError for an answer that is not in the contract."""
-    await response.aread()
-    conform(response)
+def check_of(base_url: str) -> Callable[[httpx.Response], Awaitable[None]]:
+    """An event hook for `httpx.AsyncClient`: raises AssertionError for an answer of this API that is not in the contract.
+
+    What the same client hears from elsewhere (a probe, metrics) has other contracts.
+    """
+    api = httpx.URL(base_url)
+
+    async def check(response: httpx.Response) -> None:
+        if (response.url.host, response.url.port) == (api.host, api.port):
+            await response.aread()
+            conform(response)
+
+    return check
 
 
 def conform(response: httpx.Response) -> None:
@@ -32,6 +42,9 @@ def conform(response: httpx.Response) -> None:
     where = f"{request.method} {request.url.path}: {status}"
     # A browser's question before a request is the edge's to answer (CORS).
     if request.method == "OPTIONS" and "access-control-request-method" in request.headers:
+        return
+    # To HTTPS, where that is the policy: the edge's, whatever was asked for.
+    if status == 301 and response.headers["location"].startswith("https://"):
         return
     declared = _declared(request.method, request.url.path)
     if declared is None or (str(status) not in declared and status in _OF_THE_EDGE):

@@ -27,7 +27,7 @@ from devstack.options import Options
 from user_service.service.passwords import Passwords
 
 from conftest import People, Platform, new_key, order_of
-from devstack import services
+from devstack import services, valkey
 
 
 async def grpcio_server(stack: AsyncExitStack, servicers: object) -> str:
@@ -44,8 +44,12 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     """The public URL of the stock servers."""
     targets = {}
     async with AsyncExitStack() as stack:
-        pipelined = PipelinedClient(services.valkey_url(platform.layout, platform.secrets))
+        pipelined, cache = (
+            PipelinedClient(services.valkey_url(platform.layout, platform.secrets, server=server))
+            for server in (valkey.STATE, valkey.CACHE)
+        )
         stack.push_async_callback(pipelined.close)
+        stack.push_async_callback(cache.close)
         for name in ("user", "order"):
             for variable, value in services.environment(name, platform.layout, platform.secrets, Options()).items():
                 monkeypatch.setenv(variable, value)
@@ -59,7 +63,7 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
                 stack.callback(passwords.close)
                 servicers: object = user_service.main.build(settings, database, pipelined, passwords)
             else:
-                servicers = order_service.main.build(settings, database, pipelined)
+                servicers = order_service.main.build(settings, database, cache)
             targets[name] = await grpcio_server(stack, servicers)
         for variable, value in services.environment("bff", platform.layout, platform.secrets, Options()).items():
             monkeypatch.setenv(variable, value)

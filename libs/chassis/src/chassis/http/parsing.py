@@ -143,17 +143,14 @@ def header_name(name: str) -> str:
     return "-".join(part.capitalize() for part in name.split("-"))
 
 
-def read_cookie(request: Request, name: str) -> str | None:
-    """A cookie's value as it stands (RFC 6265, section 5.4), or None.
+def read_cookies(request: Request, name: str) -> list[str]:
+    """The values of all cookies of a name as they stand (RFC 6265, section 5.4).
 
+    More than one are there when another host of our site has set its own: nothing says which is ours.
     Starlette's own reading takes off quotes with the standard library's, whose time is quadratic (CVE-2024-7592).
     """
-    for header in request.headers.getlist("cookie"):
-        for pair in header.split(";"):
-            key, _, value = pair.partition("=")
-            if key.strip() == name:
-                return value.strip()
-    return None
+    pairs = (pair.partition("=") for header in request.headers.getlist("cookie") for pair in header.split(";"))
+    return [value.strip() for key, _, value in pairs if key.strip() == name]
 
 
 def accepts(request: Request, media_type: str) -> bool:

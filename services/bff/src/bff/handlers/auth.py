@@ -7,7 +7,7 @@ from chassis.errors import ServiceError
 from chassis.grpc import client
 from chassis.http.answers import empty_answer, json_answer
 from chassis.http.application import Call
-from chassis.http.parsing import read_cookie
+from chassis.http.parsing import read_cookies
 from chassis.tokens import TokenVerifier
 from contracts.http import models, operations
 from contracts.user.v1 import session_pb2, user_pb2
@@ -26,6 +26,8 @@ REFRESH_COOKIE = "__Secure-refresh_token"
 DEVICE_COOKIE = "__Secure-device"
 # Cookies go where they are used and nowhere else.
 _COOKIE_PATH = "/v1/auth"
+# Of one name that logging out looks at: ours, and what other hosts of our site may have set.
+_MOST_COOKIES = 8
 # As long as browsers keep any (RFC 6265bis, section 5.5).
 _DEVICE_SECONDS = 400 * 24 * 3600
 
@@ -62,23 +64,22 @@ class AuthHandlers:
         by_cookie = body.refresh_token is UNSET
         if by_cookie:
             self._origins.check(call.request)
-        presented = (
-            read_cookie(call.request, REFRESH_COOKIE) or "" if body.refresh_token is UNSET else body.refresh_token
-        )
+        presented = _only_cookie(call.request, REFRESH_COOKIE) if body.refresh_token is UNSET else body.refresh_token
         request = session_pb2.RefreshRequest(refresh_token=presented, client=_client(call.request))
         # Repeated by the same client, it is answered alike.
         grant = await client.call(self._sessions.Refresh, request, retry=True)
         return _answer(grant, web=by_cookie or headers.x_client == "web")
 
     async def logout(self, call: Call[Principal]) -> Response:
-        """POST /v1/auth/logout: ends the session of the access token and that of the cookie, whichever there is."""
-        cookie = read_cookie(call.request, REFRESH_COOKIE)
-        if cookie is None:
+        """POST /v1/auth/logout: ends the session of the access token and those of all cookies, whichever there are."""
+        cookies = read_cookies(call.request, REFRESH_COOKIE)
+        if not cookies:
             await self._log_out(call.request)
             return empty_answer()
         self._origins.check(call.request)
-        request = session_pb2.EndSessionRequest(refresh_token=cookie)
-        await client.call(self._sessions.EndSession, request, retry=True)
+        for cookie in dict.fromkeys(cookies[:_MOST_COOKIES]):
+            request = session_pb2.EndSessionRequest(refresh_token=cookie)
+            await client.call(self._sessions.EndSession, request, retry=True)
         try:
             await self._log_out(call.request)
         except ServiceError as error:
@@ -95,11 +96,17 @@ class AuthHandlers:
             await client.call(self._sessions.LogOut, session_pb2.LogOutRequest())
 
 
+def _only_cookie(request: Request, name: str) -> str:
+    """The cookie's value, or nothing when there are several, of which one may be a stranger's."""
+    cookies = read_cookies(request, name)
+    return cookies[0] if len(cookies) == 1 else ""
+
+
 def _client(request: Request) -> session_pb2.Client:
     return session_pb2.Client(
         user_agent=request.headers.get("user-agent", "")[:300],
         address=client_address(request)[:64],
-        device_token=(read_cookie(request, DEVICE_COOKIE) or "")[:128],
+        device_token=_only_cookie(request, DEVICE_COOKIE)[:128],
     )
 
 

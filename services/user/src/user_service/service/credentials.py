@@ -87,7 +87,7 @@ class Credentials:
         tokens = await self._sessions.grant(user, client)
         if needs_rehash(user.password_hash):
             await self._rehash(user, spelled)
-        return LoggedIn(tokens, self._devices.token(client.device_token, account))
+        return LoggedIn(tokens, self._devices.token(client.device_token, account, user.credential_version))
 
     async def change_password(self, user_id: UUID, session_id: str, current: str, new: str) -> User:
         """Set a new password and end all sessions but the caller's.
@@ -127,14 +127,18 @@ class Credentials:
         return stored
 
     async def _begin_login(self, account: str, address: str | None, client: Client) -> Attempt | Refused:
-        device = self._devices.known(client.device_token, account)
-        if device is not None:
+        if (device := await self._known_device(account, address, client)) is not None:
             return await self._throttle.begin(account, _hash("device", device), counts_for_account=False)
         origin = _hash("network", _network(client.address))
         begun = await self._throttle.begin(account, origin, counts_for_account=True)
         if isinstance(begun, Refused) and begun.by_account and await self._is_home(address, client.address):
             return await self._throttle.begin(account, origin, counts_for_account=False)
         return begun
+
+    async def _known_device(self, account: str, address: str | None, client: Client) -> str | None:
+        if not client.device_token or (user := await self._by_address(address)) is None:
+            return None
+        return self._devices.known(client.device_token, account, user.credential_version)
 
     async def _is_home(self, address: str | None, network_address: str) -> bool:
         """Whether the account has a live session at this address: its owner's, whatever strangers do elsewhere."""

@@ -13,7 +13,9 @@ _MAC_BYTES = 32
 
 
 class Devices:
-    """Makes and reads device tokens: a random id, and a MAC over it and the account.
+    """Makes and reads device tokens: a random id, and a MAC over it, the account and its credential version.
+
+    So whatever ends a user's sessions makes their devices unknown, too.
 
     Args:
         secret: shared by all replicas of the service.
@@ -22,21 +24,23 @@ class Devices:
     def __init__(self, secret: str) -> None:
         self._secret = secret.encode()
 
-    def known(self, token: str, account: str) -> str | None:
+    def known(self, token: str, account: str, credential_version: int) -> str | None:
         """The device's id, when the token is one that this account's login gave it."""
         try:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             return None
         device, mac = raw[:_ID_BYTES], raw[_ID_BYTES:]
-        return device.hex() if hmac.compare_digest(mac, self._mac(device, account)) else None
+        return device.hex() if hmac.compare_digest(mac, self._mac(device, account, credential_version)) else None
 
-    def token(self, presented: str, account: str) -> str:
+    def token(self, presented: str, account: str, credential_version: int) -> str:
         """The token for a device where somebody has just logged in: the presented one while it is good."""
-        if self.known(presented, account) is not None:
+        if self.known(presented, account, credential_version) is not None:
             return presented
         device = secrets.token_bytes(_ID_BYTES)
-        return base64.urlsafe_b64encode(device + self._mac(device, account)).rstrip(b"=").decode()
+        return base64.urlsafe_b64encode(device + self._mac(device, account, credential_version)).rstrip(b"=").decode()
 
-    def _mac(self, device: bytes, account: str) -> bytes:
-        return hmac.digest(self._secret, b"device\0" + device + account.encode(), hashlib.sha256)
+    def _mac(self, device: bytes, account: str, credential_version: int) -> bytes:
+        return hmac.digest(
+            self._secret, b"device\0" + device + f"{account}\0{credential_version}".encode(), hashlib.sha256
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -54,7 +54,7 @@ class Database:
     """
 
     def __init__(self, url: str, *, min_size: int, max_size: int, service: str) -> None:
-        self._pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(
+        self._new_pool: Callable[[], asyncpg.Pool[asyncpg.Record]] = lambda: asyncpg.create_pool(
             url,
             min_size=min_size,
             max_size=max_size,
@@ -64,14 +64,20 @@ class Database:
             reset=_no_reset,
             server_settings={"application_name": service},
         )
+        self._pool = self._new_pool()
 
     async def open(self) -> None:
-        """Open the pool.
+        """Open the pool; may be tried again when it failed.
 
         Raises:
             OSError, asyncpg.PostgresError: the database cannot be reached or refuses us.
         """
-        await self._pool
+        try:
+            await self._pool
+        except BaseException:
+            # A pool whose first connections failed is closed for good, and says nothing when it is awaited again.
+            self._pool = self._new_pool()
+            raise
 
     async def close(self) -> None:
         """Wait for the connections in use, then close all."""

@@ -47,7 +47,9 @@ def conform(response: httpx.Response) -> None:
     if status == 301 and response.headers["location"].startswith("https://"):
         return
     declared = _declared(request.method, request.url.path)
-    if declared is None or (str(status) not in declared and status in _OF_THE_EDGE):
+    # Two credentials are nobody's, also where none are looked at.
+    doubled = status == 401 and len(request.headers.get_list("authorization")) > 1
+    if declared is None or (str(status) not in declared and (doubled or status in _OF_THE_EDGE)):
         assert status >= 400, f"{where}: a success outside of the contract"
         _check_body(response, "application/problem+json", "Problem", where)
         return

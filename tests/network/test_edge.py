@@ -323,7 +323,12 @@ class TestAnswers:
         with mesh.edge(stack, Options(https_only=True)) as url:
             async with http_client(url) as http:
                 response = await http.get("/v1/products?limit=1")
-        assert (response.status_code, response.headers["location"][:8]) == (301, "https://")
+                posted = await http.post("/v1/auth/login", json={"email": "a@example.com", "password": "in the clear"})
+        secure = int(url.rsplit(":", 1)[1]) + 363
+        assert response.status_code == 301
+        assert response.headers["location"] == f"https://127.0.0.1:{secure}/v1/products?limit=1"
+        # What was sent in the clear is not sent again.
+        assert (posted.status_code, "location" in posted.headers) == (400, False)
 
     async def test_json_over_a_kibibyte_is_compressed_and_tokens_never(self, people: People, stack: Platform) -> None:
         gzip = {"accept-encoding": "gzip"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -69,8 +70,12 @@ class Load:
 
     async def buyer(self, product: models.Product) -> None:
         async with http_client(self.stack.url) as http:
-            client = await self._customer(http)
-            while not self.stopping:
+            for number in itertools.count():
+                if self.stopping:
+                    return
+                # One customer may have twenty unpaid orders.
+                if number % 15 == 0:
+                    client = await self._customer(http)
                 await asyncio.sleep(0.6)
                 key = new_key()
                 for _ in range(5):

@@ -89,6 +89,8 @@ class Reference:
     async def attempt(self, operation: str) -> int:
         """Execute an operation as it stands; its status."""
         block = await self.toggle(operation)
+        # The button is there before Swagger UI has read the operation whole, and until then a click sends nothing.
+        await expect(block.locator(".responses-table .response").first).to_be_attached()
         for parameter in await block.locator("tr[data-param-in='path'] input").all():
             await expect(parameter).to_have_value(re.compile(".+"))
         if await block.locator(".btn-clear").count():

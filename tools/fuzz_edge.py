@@ -46,12 +46,14 @@ async def fuzz(
 
     async def work(protocol: str, number: int) -> None:
         source = random.Random(f"{seed} {protocol} {number}")
-        requests = shots(source)
+        requests, address = shots(source), client_address(source)
         while time.monotonic() < give_up:
-            # Half of them from exactly 127.0.0.1, which Envoy would take for one of ours.
-            # Resets are one client's: its limits, not many clients' load, are what holds them.
-            one = protocol == "resets" or number % 2
-            address = "127.0.0.1" if one else client_address(source)
+            # Half of them from exactly 127.0.0.1, which Envoy would take for one of ours. Resets come from a few addresses
+            # that stay: within the limits of each, which hold the load that they are.
+            if number % 2 == 0:
+                address = "127.0.0.1"
+            elif protocol != "resets":
+                address = client_address(source)
             answers[protocol].update(await SENDERS[protocol](target, list(islice(requests, _ROUND)), address))
 
     async with asyncio.TaskGroup() as group:

@@ -20,8 +20,6 @@ from fuzz_edge import fuzz
 from conftest import People, Platform, client_address, http_client
 
 # Everything from 127.0.0.1 is one address to the limits, which are not what is tried here.
-# Floods of resets beside it are another matter (docs/network.md, known limits): `tools/fuzz_edge.py` sends them, too.
-MUTATED = ("http/1.1", "h2c", "h2", "h3")
 WITHOUT_LIMITS = ("global_rate_limits", "local_rate_limits", "connections")
 
 
@@ -54,10 +52,22 @@ async def test_the_fuzzer_hurts_nobody_else(people: People, stack: Platform) -> 
     # With the limits of one caller in place: a flood is theirs to hold (127.0.0.1 sends more than its share here).
     with mesh.another(stack, "edge", Options(without=("global_rate_limits", "connections"))) as own:
         async with nobody_else_notices(stack, own, people):
-            answers = await fuzz(target(stack, own), 6, seed=8, protocols=MUTATED, workers=2)
+            answers = await fuzz(target(stack, own), 6, seed=8, workers=2)
     for protocol, seen in answers.items():
         assert not any(status and status >= 500 for status in seen), (protocol, seen)
         assert sum(seen.values()) >= 20, (protocol, seen)
+
+
+async def test_requests_given_up_hold_nothing(people: People, stack: Platform) -> None:
+    """Reads that are reset as soon as they are sent, or while somebody works on them, each address within its limits."""
+    bff = stack.status["endpoints"]["bff_ops"]
+    reset = 'envoy_http_downstream_rq_rx_reset{envoy_http_conn_manager_prefix="ingress"}'
+    with mesh.another(stack, "edge", Options(without=("connections",))) as own:
+        before = await metrics(bff)
+        for protocols, addresses in ((("resets", "h3 resets"), 1), (("resets",), 5)):
+            async with nobody_else_notices(stack, own, people):
+                await fuzz(target(stack, own), 2.5, seed=9, protocols=protocols, workers=addresses)
+        assert (await metrics(bff))[reset] - before.get(reset, 0) > 200
 
 
 async def test_trailers_go_no_further(people: People, stack: Platform) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -220,9 +220,12 @@ class _Http3(QuicConnectionProtocol):
             self._http.send_data(self._stream, shot.body, end_stream=not shot.trailers)
             if shot.trailers:
                 self._http.send_headers(self._stream, [pair for pair in shot.trailers if pair[0]], end_stream=True)
-        if shot.ending == "reset":
-            self._quic.reset_stream(self._stream, 0x10C)
         self.transmit()
+        if shot.ending == "reset":
+            # What was written has left; a request is cancelled in both directions (RFC 9114, section 4.1.1).
+            self._quic.reset_stream(self._stream, 0x10C)
+            self._quic.stop_stream(self._stream, 0x10C)
+            self.transmit()
         if shot.ending != "wait":
             self.usable = shot.ending == "reset"
             return None
@@ -252,22 +255,35 @@ async def _http3(port: int, configuration: QuicConfiguration) -> AsyncIterator[C
 
 
 async def resets(target: Target, _shots: list[Shot], address: str) -> list[int | None]:
-    """Reads that are given up as soon as they are sent (rapid reset), just below the bound at which the edge ends a connection."""
-    # Each operation has a limit of its own.
-    fields = [
-        _fields(Shot(path=path)) for path in (b"/v1/products?limit=1", b"/openapi.yaml", b"/.well-known/jwks.json")
-    ]
-    blocks = [hpack.Encoder().encode(some, huffman=False) for some in fields]
+    """Reads that are given up soon after they are sent (rapid reset), just below the bound at which the edge ends a connection."""
+    blocks = [hpack.Encoder().encode(_fields(read), huffman=False) for read in _RESET]
     try:
         async with _http2(target.port, None, address) as connection:
             await connection.ask(Shot())
+            loop = asyncio.get_running_loop()
             for stream in range(3, 163, 2):
-                block = blocks[stream // 2 % len(blocks)]
-                connection.write(frame(1, 5, stream, block) + frame(3, 0, stream, (8).to_bytes(4, "big")))
+                connection.write(frame(1, 5, stream, blocks[stream // 2 % len(blocks)]))
+                reset = frame(3, 0, stream, (8).to_bytes(4, "big"))
+                if after := _RESET_AFTER[stream // 2 % len(_RESET_AFTER)]:
+                    loop.call_later(after, connection.write, reset)
+                else:
+                    connection.write(reset)
                 await asyncio.sleep(0.002)
+            await asyncio.sleep(max(_RESET_AFTER))
+            return [None] * 80
     except GONE:
         return [None]
-    return []
 
 
-SENDERS = {"http/1.1": http1, "h2c": h2c, "h2": h2, "h3": h3, "resets": resets}
+async def h3_resets(target: Target, _shots: list[Shot], _address: str) -> list[int | None]:
+    """The same over QUIC, from 127.0.0.1, each as soon as it is sent."""
+    return await h3(
+        target, [replace(_RESET[number % len(_RESET)], ending="reset") for number in range(80)], "127.0.0.1"
+    )
+
+
+# Each operation has a limit of its own.
+_RESET = [Shot(path=path) for path in (b"/v1/products?limit=1", b"/openapi.yaml", b"/.well-known/jwks.json")]
+# Seconds: before anybody has looked at it, while Python does, while the service behind does.
+_RESET_AFTER = (0.0, 0.001, 0.003, 0.01)
+SENDERS = {"http/1.1": http1, "h2c": h2c, "h2": h2, "h3": h3, "resets": resets, "h3 resets": h3_resets}

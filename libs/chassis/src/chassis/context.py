@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 from chassis.identity import Caller
+from chassis.presence import Presence
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
@@ -35,6 +36,8 @@ class RequestContext:
     token: str = ""
     # W3C Trace Context; passed on unchanged until telemetry makes spans of its own.
     traceparent: str = ""
+    # Set where asking whether the caller still waits costs nothing: for a request without a body.
+    presence: Presence | None = None
 
     def remaining(self) -> float | None:
         """Seconds left before the deadline (never negative), or None without one."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from pyqwest import Headers, ReadError, Request, WriteError
 
+from chassis import context
 from chassis.grpc.channel import Channel, TransportResponse
 
 # Envoy fixes a stream's timeout when the transport object is made; rounding keeps the number of objects small.
@@ -44,11 +45,20 @@ class _EnvoyTransport:
     ) -> TransportResponse:
         steps = 240 if timeout is None else math.ceil(timeout / _TIMEOUT_STEP_SECONDS) + 1
         request = Request("POST", self._base_url + path, Headers(headers), body)
+        await _check_caller()
         try:
             response = await _transport(self._cluster, steps).execute(request)
         except (ReadError, WriteError) as error:
+            await _check_caller()
             raise ConnectionError(str(error)) from error
         return TransportResponse(response.status, response.headers, _chunks(response), response.trailers)
+
+
+async def _check_caller() -> None:
+    """Envoy makes no call for a request that has ended, and says nothing: the call would hang until its deadline."""
+    current = context.current()
+    if current is not None and current.presence is not None:
+        await current.presence.check()
 
 
 async def _chunks(response: Any) -> AsyncIterator[bytes]:

@@ -16,6 +16,7 @@ import grpc
 from chassis.grpc import framing
 from chassis.grpc.framing import ProtocolError
 from chassis.grpc.server import STATUS_DETAILS
+from chassis.presence import CallerGoneError
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
@@ -60,6 +61,7 @@ class Transport(Protocol):
 
         Raises:
             ConnectionError: the request may or may not have reached the peer.
+            CallerGoneError: whoever this call was for no longer waits.
         """
         ...
 
@@ -129,6 +131,8 @@ class _Method:
             response = await self.transport.post(self.path, headers, body, timeout)
         except ConnectionError as error:
             _fail(grpc.StatusCode.UNAVAILABLE, str(error) or "the connection failed")
+        except CallerGoneError:
+            _fail(grpc.StatusCode.CANCELLED, "the caller has gone")
         if "grpc-status" in response.headers:
             # Trailers-only: Envoy's own replies and errors before the first message come this way.
             _raise_unless_ok(response.headers, response.headers)

@@ -75,7 +75,9 @@ async def call(method: Any, request: Any, *, retry: bool = False) -> Any:
             return await method(request, timeout=remaining, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             known = _service_error(error)
-            if not retry or attempt >= _MAX_RETRIES or known.reason != "UNAVAILABLE" or not budget.spend():
+            again = retry and attempt < _MAX_RETRIES and known.reason == "UNAVAILABLE"
+            # Cancelled: the caller has gone, and no retry is owed to anybody.
+            if not again or error.code() is grpc.StatusCode.CANCELLED or not budget.spend():
                 raise known from error
         await asyncio.sleep(random.uniform(0, _BACKOFF_SECONDS * 2**attempt))
         attempt += 1

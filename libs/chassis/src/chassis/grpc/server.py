@@ -18,6 +18,7 @@ from google.rpc.status_pb2 import Status
 
 from chassis.grpc import framing
 from chassis.grpc.framing import ProtocolError
+from chassis.presence import CallerGoneError, Presence
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -25,9 +26,6 @@ Metadata = Sequence[tuple[str, str | bytes]]
 
 DEFAULT_MESSAGE_LIMIT_BYTES = 1024 * 1024
 STATUS_DETAILS = "grpc-status-details-bin"
-# A caller that leaves is noticed within this time. The host reports it only when asked (its receive() does not
-# wait once the body is complete), and asking has a price, so calls shorter than this never pay it.
-DISCONNECT_POLL_SECONDS = 0.1
 
 _RESPONSE_HEADERS = [(b"content-type", framing.CONTENT_TYPE), (b"grpc-accept-encoding", b"identity,gzip")]
 _OK_TRAILERS = [(b"grpc-status", b"0")]
@@ -36,10 +34,6 @@ _log = structlog.get_logger(__name__)
 
 class AbortError(Exception):
     """Raised by `ServerContext.abort`; ends the call with the status set there."""
-
-
-class CallerGoneError(Exception):
-    """The peer reset the stream or its connection; there is nobody left to answer."""
 
 
 class ServerContext:
@@ -193,14 +187,14 @@ class _Call:
     async def run(self, handler: Any) -> None:
         """Run the handler under the caller's deadline and answer with its messages and status."""
         context = self.context
-        watch: _DisconnectWatch | None = None
+        caller = Presence(self._receive)
         try:
             async with asyncio.timeout_at(self._deadline):
                 if handler.request_streaming:
                     request: Any = self._request_messages(handler.request_deserializer)
                 else:
                     request = await self._request_message(handler.request_deserializer)
-                    watch = _DisconnectWatch(self._receive)
+                    caller.watch()
                 if handler.response_streaming:
                     behavior: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
                     async with contextlib.aclosing(behavior(request, context)) as responses:
@@ -224,14 +218,13 @@ class _Call:
         except CallerGoneError:
             return
         except asyncio.CancelledError:
-            if watch is None or not watch.caller_is_gone:
+            if not caller.is_gone:
                 raise
         except Exception:
             _log.exception("unexpected error in a gRPC handler")
             await self.finish(grpc.StatusCode.INTERNAL, "internal error", ())
         finally:
-            if watch is not None:
-                watch.stop()
+            caller.stop()
 
     async def _finish_ok(self) -> None:
         context = self.context
@@ -308,35 +301,6 @@ class _Call:
         """Answer something that is not gRPC at all with a bare HTTP status."""
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-class _DisconnectWatch:
-    """Cancels the task that made it once its caller has gone."""
-
-    __slots__ = ("_handler", "_receive", "_timer", "_watcher", "caller_is_gone")
-
-    def __init__(self, receive: Callable[[], Any]) -> None:
-        self._receive = receive
-        self._handler = asyncio.current_task()
-        self._watcher: asyncio.Task[None] | None = None
-        self.caller_is_gone = False
-        self._timer = asyncio.get_running_loop().call_later(DISCONNECT_POLL_SECONDS, self._start)
-
-    def _start(self) -> None:
-        self._watcher = asyncio.create_task(self._watch())
-
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            await asyncio.sleep(DISCONNECT_POLL_SECONDS)
-        self.caller_is_gone = True
-        if self._handler is not None:
-            self._handler.cancel()
-
-    def stop(self) -> None:
-        """The handler is done: stop watching."""
-        self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
 
 
 def _metadata_item(name: bytes, value: bytes) -> tuple[str, str | bytes]:

@@ -32,6 +32,7 @@ from chassis.http import parsing
 from chassis.http.answers import problem_answer
 from chassis.http.bodies import BodyReader
 from chassis.identity import Caller
+from chassis.presence import CallerGoneError, Presence
 
 P = TypeVar("P")
 Handler = Callable[..., Awaitable[Response]]
@@ -144,7 +145,10 @@ class _Resource:
         if endpoint is None:
             response = _refusal(request, ServiceError("METHOD_NOT_ALLOWED"), {"allow": self._allow})
         else:
-            response = await endpoint(request)
+            try:
+                response = await endpoint(request)
+            except CallerGoneError:
+                return
         await _answer(request, response, send)
 
 
@@ -174,22 +178,39 @@ class _Endpoint:
         self._cacheable = operation.anonymous and operation.method == "GET"
 
     async def __call__(self, request: Request) -> Response:
+        """The answer.
+
+        Raises:
+            CallerGoneError: nobody waits for it any more.
+        """
         started = time.perf_counter()
+        presence = Presence(request.receive)
+        if self._body is None:
+            # What has been reset already takes no slot.
+            await presence.check()
+            presence.watch()
         deadline = asyncio.get_running_loop().time() + self._operation.timeout
         current = RequestContext(
             request_id=context.accept_request_id(request.headers.get("x-request-id")),
             deadline=deadline,
             traceparent=context.accept_traceparent(request.headers.get("traceparent")),
+            presence=presence if self._body is None else None,
         )
         try:
             async with asyncio.timeout_at(deadline):
                 entered = self._lane.take() or await self._lane.wait()
                 try:
-                    response = await self._serve(request, current)
+                    response = await self._serve(request, current, presence)
                 finally:
                     self._lane.leave(entered)
             outcome = "OK"
+        except asyncio.CancelledError:
+            if presence.is_gone:
+                raise CallerGoneError from None
+            raise
         except Exception as error:
+            if presence.is_gone:
+                raise CallerGoneError from error
             known = as_service_error(error)
             if known is None and isinstance(error, TimeoutError):
                 known = ServiceError("DEADLINE_EXCEEDED")
@@ -199,6 +220,8 @@ class _Endpoint:
                     known = ServiceError("INTERNAL")
             outcome = known.reason
             response = problem_answer(known, current.request_id)
+        finally:
+            presence.stop()
         response.headers["x-request-id"] = current.request_id
         if not self._cacheable:
             response.headers["cache-control"] = "no-store"
@@ -214,7 +237,7 @@ class _Endpoint:
             )
         return response
 
-    async def _serve(self, request: Request, current: RequestContext) -> Response:
+    async def _serve(self, request: Request, current: RequestContext, presence: Presence) -> Response:
         operation = self._operation
         if not parsing.accepts(request, operation.media_type):
             raise ServiceError("NOT_ACCEPTABLE", f"this operation answers {operation.media_type}")
@@ -226,11 +249,11 @@ class _Endpoint:
                 raise ServiceError("PERMISSION_DENIED", facts={"permission": operation.permission or ""})
             current = replace(current, caller=authenticated.caller, token=authenticated.token)
             principal = authenticated.principal
-        wanted = await self._parameters(request, principal)
+        wanted = await self._parameters(request, principal, presence)
         with context.serving(current):
             return await self._handler(**wanted)
 
-    async def _parameters(self, request: Request, principal: Any) -> dict[str, Any]:
+    async def _parameters(self, request: Request, principal: Any, presence: Presence) -> dict[str, Any]:
         operation = self._operation
         wanted: dict[str, Any] = {}
         for name in self._path_parameters:
@@ -247,7 +270,9 @@ class _Endpoint:
         if self._headers is not None:
             wanted["headers"] = self._headers.read(request)
         if self._body is not None:
-            wanted["body"] = self._body.read(await parsing.read_text(request, self._body_bytes))
+            text = await parsing.read_text(request, self._body_bytes)
+            presence.watch()
+            wanted["body"] = self._body.read(text)
         if "call" in self._wants:
             wanted["call"] = Call(request, principal)
         return wanted

@@ -1,0 +1,69 @@
+"""Whether whoever asked still waits for the answer.
+
+A client may reset its request as soon as it has sent it, as often as its limits allow. What is done for it then holds a
+slot that somebody else waits for, and calls nobody will answer: Envoy ends the calls that a request made together with
+it, and a call begun after that hangs until its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+# A caller that leaves is noticed within this time. The host reports it only when asked (its receive() does not
+# wait once the body is complete), and asking has a price, so calls shorter than this never pay it.
+POLL_SECONDS = 0.1
+
+
+class CallerGoneError(Exception):
+    """The peer reset the stream or its connection; there is nobody left to answer."""
+
+
+class Presence:
+    """The caller of one request; belongs to the task that made it, and cancels it once the caller has gone.
+
+    Args:
+        receive: the request's ASGI `receive`. Nobody else may use it between `watch` and `stop`.
+    """
+
+    __slots__ = ("_receive", "_task", "_timer", "_watcher", "is_gone")
+
+    def __init__(self, receive: Callable[[], Any]) -> None:
+        self._receive = receive
+        self._task = asyncio.current_task()
+        self._timer: asyncio.TimerHandle | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        # Whether it has been noticed.
+        self.is_gone = False
+
+    async def check(self) -> None:
+        """Ask the host, which answers at once when the request has no body.
+
+        Raises:
+            CallerGoneError: nobody waits any more.
+        """
+        if (await self._receive())["type"] == "http.disconnect":
+            self.is_gone = True
+            raise CallerGoneError
+
+    def watch(self) -> None:
+        """From now on, cancel the task once the caller has gone. The request's body has been read."""
+        self._timer = asyncio.get_running_loop().call_later(POLL_SECONDS, self._start)
+
+    def _start(self) -> None:
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            await asyncio.sleep(POLL_SECONDS)
+        self.is_gone = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def stop(self) -> None:
+        """The task is done with the request."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()

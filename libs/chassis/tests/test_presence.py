@@ -1,0 +1,126 @@
+"""What a caller who has gone may still cost: no slot, no call, no retry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any
+
+import grpc
+import pytest
+from chassis import context
+from chassis.admission import Admission
+from chassis.errors import ServiceError
+from chassis.grpc import client
+from chassis.grpc.channel import Channel, TransportResponse
+from chassis.http.application import HttpApplication, Limits
+from chassis.presence import CallerGoneError
+from contracts.http.operations import Operation, RateLimit
+from starlette.responses import Response
+
+
+class Peer:
+    """A client whose request has no body; asked, the host says at once whether it is still there, as pyvoy does."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.sent: list[MutableMapping[str, Any]] = []
+
+    async def receive(self) -> dict[str, Any]:
+        return {"type": "http.disconnect"} if self.gone else {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        self.sent.append(message)
+
+
+class Things:
+    """A handler that waits for what never comes."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.cancelled = 0
+
+    async def get_thing(self) -> Response:
+        self.begun += 1
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        raise AssertionError("unreachable")
+
+
+GET_THING = Operation(
+    id="getThing", handler="get_thing", method="GET", path="/thing", permission=None, anonymous=True, success=200,
+    media_type="application/json", timeout=60.0, rate_limit=RateLimit(1, 1, False), operation_class="read",
+)  # fmt: skip
+SCOPE = {"type": "http", "method": "GET", "path": "/thing", "query_string": b"", "headers": []}
+
+
+async def nobody(_request: Any) -> Any: ...
+
+
+@pytest.fixture
+def admission() -> Admission:
+    return Admission()
+
+
+def application(things: object, admission: Admission) -> HttpApplication:
+    return HttpApplication([GET_THING], [things], nobody, Limits(body_bytes=1), admission)
+
+
+async def test_who_has_gone_before_anything_was_done_takes_no_slot(admission: Admission) -> None:
+    things, peer = Things(), Peer()
+    peer.gone = True
+    await application(things, admission)(dict(SCOPE), peer.receive, peer.send)
+    assert (things.begun, admission.lane("read").admitted, peer.sent) == (0, 0, [])
+
+
+async def test_who_goes_meanwhile_gives_the_slot_back(admission: Admission) -> None:
+    things, peer = Things(), Peer()
+    serving = asyncio.create_task(application(things, admission)(dict(SCOPE), peer.receive, peer.send))
+    await asyncio.sleep(0.01)
+    assert (things.begun, admission.lane("read").running) == (1, 1)
+    peer.gone = True
+    await asyncio.wait_for(serving, 5)
+    assert (things.cancelled, admission.lane("read").running, peer.sent) == (1, 0, [])
+
+
+async def test_cancelled_by_somebody_else_it_is_cancelled(admission: Admission) -> None:
+    things, peer = Things(), Peer()
+    serving = asyncio.create_task(application(things, admission)(dict(SCOPE), peer.receive, peer.send))
+    await asyncio.sleep(0.01)
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert admission.lane("read").running == 0
+
+
+async def test_nothing_is_called_and_nothing_tried_again_for_who_has_gone(admission: Admission) -> None:
+    calls = 0
+
+    class Transport:
+        async def post(self, *_: Any) -> TransportResponse:
+            nonlocal calls
+            calls += 1
+            current = context.current()
+            assert current is not None
+            assert current.presence is not None
+            await current.presence.check()
+            peer.gone = True
+            raise ConnectionError("the request is over")
+
+    class Calling:
+        async def get_thing(self) -> Response:
+            method = Channel(Transport()).unary_unary("/s.S/Get", lambda _: b"", lambda _: None)
+            with pytest.raises(ServiceError):
+                await client.call(method, None, retry=True)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await method(None)
+            assert caught.value.code() is grpc.StatusCode.CANCELLED
+            raise CallerGoneError
+
+    peer = Peer()
+    await application(Calling(), admission)(dict(SCOPE), peer.receive, peer.send)
+    # The first, its retry, which finds nobody, and the last.
+    assert (calls, peer.sent) == (3, [])

@@ -12,6 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
+MIGRATIONS = sorted(map(str, ROOT.glob("services/*/db/migrations/*.sql")))
+# Older than the rule that an index of a table that exists is built concurrently; a migration is never edited.
+_EXEMPT = ("20261126000002_products.sql", "20261126000002_canonical_addresses.sql")
+
 CHECKS: dict[str, list[str]] = {
     "ruff format": [str(BIN / "ruff"), "format", "--check", "--quiet", "."],
     "ruff": [str(BIN / "ruff"), "check", "--quiet", "."],
@@ -26,7 +30,16 @@ CHECKS: dict[str, list[str]] = {
         str(BIN / "squawk"),
         "--config",
         "tools/squawk.toml",
-        *sorted(map(str, ROOT.glob("services/*/db/migrations/*.sql"))),
+        *(path for path in MIGRATIONS if not path.endswith(_EXEMPT)),
+    ],
+    "squawk, older": [
+        str(BIN / "squawk"),
+        "--config",
+        "tools/squawk.toml",
+        "--exclude",
+        # What the command line excludes stands instead of what the file does.
+        "require-concurrent-index-creation,prefer-bigint-over-int,prefer-robust-stmts,require-timeout-settings",
+        *(path for path in MIGRATIONS if path.endswith(_EXEMPT)),
     ],
 }
 

@@ -153,8 +153,8 @@ async def arena(layout: Layout, secrets: Secrets) -> AsyncIterator[Arena]:
     known = next(d for d in postgres.databases(secrets) if d.service == "order")
     own = replace(known, database=f"races_{uuid.uuid4().hex}")
     superuser = await asyncpg.connect(postgres.superuser_url(layout, secrets, "postgres"))
-    await postgres._ensure_database(superuser, own)  # noqa: SLF001
-    await postgres._migrate_one(layout, secrets, own)  # noqa: SLF001
+    await postgres.prepare_one(layout, secrets, own)
+    await postgres.migrate_one(layout, secrets, own, print)
     database = Database(own.url(layout), min_size=2, max_size=16, service="races")
     clients = [PipelinedClient(services.valkey_url(layout, secrets)) for _ in range(2)]
     try:

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from devstack import state
+from devstack.commands import database
+from devstack.commands.stack import DataDir, console, errors, running_or_exit
 from devstack.health import READY, Health
 from devstack.layout import DEFAULT_DATA_DIR, HIGHEST_OFFSET, Layout
 from devstack.logs import files, output, view
@@ -43,13 +44,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-# Lines are printed as they are: a path or a log line broken in two can be neither searched nor copied.
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(highlight=False, soft_wrap=True, stderr=True)
-
-DataDir = Annotated[
-    Path, typer.Option("--data-dir", envvar="BACKEND_DATA_DIR", help="Where the stack keeps everything.")
-]
 _STOP_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 
@@ -264,7 +258,7 @@ def logs(
 def restart(name: str, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Stop one process cleanly; the supervisor starts it again. Returns once it is ready."""
     layout = Layout(data_dir.resolve())
-    current = _running_or_exit(layout)
+    current = running_or_exit(layout)
     process = next((p for p in current.processes if p.name == name), None)
     if process is None or process.pid is None:
         console.print(f"no process {name!r}; there are: {', '.join(p.name for p in current.processes)}", style="red")
@@ -305,6 +299,8 @@ def reset(
     shutil.rmtree(layout.data_dir, ignore_errors=True)
     shutil.rmtree(layout.sockets, ignore_errors=True)
 
+
+app.add_typer(database.app)
 
 signing_keys = typer.Typer(help="The keys that sign access tokens.")
 app.add_typer(signing_keys, name="keys")
@@ -364,7 +360,7 @@ def create_admin(
     from devstack.secrets import load_or_create
 
     layout = Layout(data_dir.resolve())
-    _running_or_exit(layout)
+    running_or_exit(layout)
     password = (
         typer.prompt("Password", hide_input=True, confirmation_prompt=True)
         if sys.stdin.isatty()
@@ -495,14 +491,6 @@ def _stop(layout: Layout) -> None:
             raise typer.Exit(1)
         time.sleep(_POLL_SECONDS)
     console.print("stopped")
-
-
-def _running_or_exit(layout: Layout) -> StackState:
-    current = state.read(layout)
-    if current is None or not state.is_running(current):
-        console.print("not running")
-        raise typer.Exit(3)
-    return current
 
 
 def _as_json(current: StackState | None) -> dict[str, object]:

@@ -6,7 +6,6 @@ import asyncio
 import importlib.util
 import os
 import shutil
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import asyncpg
 import psutil
 
-from devstack import privileges
+from devstack import migrations, privileges
 from devstack.layout import ROOT, Layout
 from devstack.secrets import Secrets
 
@@ -28,13 +27,8 @@ def _binaries() -> Path:
 
 
 BINARIES = _binaries()
-_DBMATE = Path(sys.executable).parent / "dbmate"
 _SUPERUSER = "postgres"
 _MAKE_LARGE_OBJECTS = "lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea)"
-
-
-class MigrationError(Exception):
-    """dbmate failed; the message is its output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,21 +159,26 @@ async def accepts_connections(layout: Layout, secrets: Secrets) -> bool:
     return True
 
 
-async def migrate(layout: Layout, secrets: Secrets) -> None:
-    """Roles, databases, privileges and all pending migrations; again is harmless.
-
-    Raises:
-        MigrationError: a migration failed.
-    """
+async def prepare(layout: Layout, secrets: Secrets) -> None:
+    """Roles, databases and privileges; again is harmless."""
     connection = await asyncpg.connect(superuser_url(layout, secrets, "postgres"))
     try:
         # A role connects to its own database and to no other, the server's own included (template0 lets nobody in).
         await connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
-        for service in databases(secrets):
-            await _ensure_database(connection, service)
     finally:
         await connection.close()
-    await asyncio.gather(*(_migrate_one(layout, secrets, service) for service in databases(secrets)))
+    for service in databases(secrets):
+        await prepare_one(layout, secrets, service)
+
+
+async def prepare_one(layout: Layout, secrets: Secrets, service: ServiceDatabase) -> None:
+    """The role, the database and what the role may do in it; again is harmless."""
+    connection = await asyncpg.connect(superuser_url(layout, secrets, "postgres"))
+    try:
+        await _ensure_database(connection, service)
+    finally:
+        await connection.close()
+    await _grant(layout, secrets, service)
 
 
 async def _ensure_database(connection: asyncpg.Connection, service: ServiceDatabase) -> None:
@@ -188,37 +187,69 @@ async def _ensure_database(connection: asyncpg.Connection, service: ServiceDatab
         await connection.execute(f"CREATE ROLE {service.role} LOGIN NOINHERIT PASSWORD '{service.password}'")
     if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", service.database):
         await connection.execute(f"CREATE DATABASE {service.database}")
-    await connection.execute(f"REVOKE ALL ON DATABASE {service.database} FROM PUBLIC, {service.role}")
-    await connection.execute(f"GRANT CONNECT ON DATABASE {service.database} TO {service.role}")
+    async with connection.transaction():
+        await connection.execute(f"REVOKE ALL ON DATABASE {service.database} FROM PUBLIC, {service.role}")
+        await connection.execute(f"GRANT CONNECT ON DATABASE {service.database} TO {service.role}")
 
 
-async def _migrate_one(layout: Layout, secrets: Secrets, service: ServiceDatabase) -> None:
-    url = superuser_url(layout, secrets, service.database)
-    connection = await asyncpg.connect(url)
+async def _grant(layout: Layout, secrets: Secrets, service: ServiceDatabase) -> None:
+    connection = await asyncpg.connect(superuser_url(layout, secrets, service.database))
     try:
-        # Rows yes, schema no: what the migrations will create is the role's to use, not to change. Large objects are
-        # tables that anybody may create.
-        await connection.execute(f"REVOKE EXECUTE ON FUNCTION {_MAKE_LARGE_OBJECTS} FROM PUBLIC")
-        await connection.execute(f"REVOKE ALL ON SCHEMA public FROM PUBLIC, {service.role}")
-        await connection.execute(f"GRANT USAGE ON SCHEMA public TO {service.role}")
-        await connection.execute(
-            "ALTER DEFAULT PRIVILEGES IN SCHEMA public "
-            f"GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {service.role}"
-        )
-        await _dbmate(service, url)
-        # The record of migrations is a table as well, and no service's business.
-        await connection.execute(f"REVOKE ALL ON TABLE schema_migrations FROM {service.role}")
+        async with connection.transaction():
+            # Rows yes, schema no: what the migrations will create is the role's to use, not to change. Large objects
+            # are tables that anybody may create.
+            await connection.execute(f"REVOKE EXECUTE ON FUNCTION {_MAKE_LARGE_OBJECTS} FROM PUBLIC")
+            await connection.execute(f"REVOKE ALL ON SCHEMA public FROM PUBLIC, {service.role}")
+            await connection.execute(f"GRANT USAGE ON SCHEMA public TO {service.role}")
+            # The record of migrations is a table as well, and no service's business.
+            await migrations.make_record(connection)
+            await connection.execute(f"REVOKE ALL ON TABLE schema_migrations FROM {service.role}")
+            await connection.execute(
+                "ALTER DEFAULT PRIVILEGES IN SCHEMA public "
+                f"GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {service.role}"
+            )
     finally:
         await connection.close()
 
 
-async def _dbmate(service: ServiceDatabase, url: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        str(_DBMATE), "--migrations-dir", str(service.migrations), "--no-dump-schema", "up",
-        env={"PATH": os.environ.get("PATH", ""), "DATABASE_URL": url.replace("?host=", "?socket=")},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    output, _ = await process.communicate()
-    if process.returncode != 0:
-        raise MigrationError(f"{service.database}: {output.decode(errors='replace').strip()}")
+async def migrate(layout: Layout, secrets: Secrets, say: migrations.Say) -> dict[str, list[migrations.Migration]]:
+    """All pending migrations; again is harmless.
+
+    Returns:
+        What has been run, by database.
+
+    Raises:
+        migrations.MigrationError: a migration failed.
+    """
+    own = databases(secrets)
+    applied = await asyncio.gather(*(migrate_one(layout, secrets, service, say) for service in own))
+    return {service.database: done for service, done in zip(own, applied, strict=True)}
+
+
+async def migrate_one(
+    layout: Layout, secrets: Secrets, service: ServiceDatabase, say: migrations.Say
+) -> list[migrations.Migration]:
+    """All pending migrations of one database; which those were.
+
+    Raises:
+        migrations.MigrationError: one failed.
+    """
+    url = superuser_url(layout, secrets, service.database)
+    try:
+        return await migrations.apply(url, migrations.read(service.migrations), say)
+    except migrations.MigrationError as error:
+        raise migrations.MigrationError(f"{service.database}: {error}") from error
+
+
+async def pending(layout: Layout, secrets: Secrets) -> dict[str, list[migrations.Migration]]:
+    """What `migrate` would run, by database.
+
+    Raises:
+        migrations.MigrationError: a file is no migration.
+    """
+    return {
+        service.database: await migrations.pending(
+            superuser_url(layout, secrets, service.database), migrations.read(service.migrations)
+        )
+        for service in databases(secrets)
+    }

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import psutil
 
-from devstack import demo, keys, postgres, privileges, proxies, secrets, services, state, upkeep, valkey
+from devstack import demo, keys, migrations, postgres, privileges, proxies, secrets, services, state, upkeep, valkey
 from devstack.certificates import Certificates
 from devstack.failures import RESET, StartupError, owner_of, remedy_for, tail_of
 from devstack.layout import Layout
@@ -136,9 +136,10 @@ class Supervisor:
         except RuntimeError as error:
             raise StartupError("postgres", "initdb failed", RESET, str(error)) from error
         await asyncio.gather(*map(self._start_one, ("postgres", *valkey.SERVERS)))
+        await postgres.prepare(layout, made)
         try:
-            await postgres.migrate(layout, made)
-        except postgres.MigrationError as error:
+            await postgres.migrate(layout, made, partial(_say, "migrations"))
+        except migrations.MigrationError as error:
             raise StartupError(
                 "migrations", str(error), "mend the migration, or start anew with `backend reset`"
             ) from error

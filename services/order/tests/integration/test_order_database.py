@@ -62,8 +62,8 @@ async def database(platform: Platform) -> AsyncIterator[Database]:
     known = next(d for d in postgres.databases(platform.secrets) if d.service == "order")
     own = replace(known, database=f"order_{uuid.uuid4().hex}")
     superuser = await platform.database("postgres")
-    await postgres._ensure_database(superuser, own)
-    await postgres._migrate_one(platform.layout, platform.secrets, own)
+    await postgres.prepare_one(platform.layout, platform.secrets, own)
+    await postgres.migrate_one(platform.layout, platform.secrets, own, print)
     made = Database(own.url(platform.layout), min_size=1, max_size=8, service="test")
     await made.open()
     yield made

@@ -12,7 +12,6 @@ waits behind it. What a build that was cut off leaves, an invalid index, is drop
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,14 +22,9 @@ import asyncpg
 
 # Only one runner at a time works in a database; any number that nobody else uses.
 _RUNNER_LOCK = 7_204_119
-_SECTION = re.compile(
-    r"^-- migrate:up(?P<options>[^\n]*)\n(?P<up>.*?)(?:^-- migrate:down.*)?\Z", re.DOTALL | re.MULTILINE
-)
-_COMMENT = re.compile(r"--[^\n]*")
-_CONCURRENT = re.compile(
-    r"(CREATE\s+(UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+IF\s+NOT\s+EXISTS|DROP\s+INDEX\s+CONCURRENTLY\s+IF\s+EXISTS)\s[^;]*;?",
-    re.IGNORECASE,
-)
+_UP, _DOWN = "-- migrate:up", "-- migrate:down"
+# What may run outside a transaction, by its first words; a UNIQUE among them says nothing else.
+_CONCURRENT = ("CREATE INDEX CONCURRENTLY IF NOT EXISTS ", "DROP INDEX CONCURRENTLY IF EXISTS ")
 _BLOCKERS = """
 SELECT pid, usename, application_name, state, round(extract(epoch FROM clock_timestamp() - xact_start)) AS seconds
 FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids($1)) ORDER BY xact_start
@@ -87,20 +81,28 @@ def read(directory: Path) -> list[Migration]:
 
 
 def _parse(path: Path) -> Migration:
-    version = re.match(r"\d+", path.name)
-    section = _SECTION.search(path.read_text(encoding="utf-8"))
-    if version is None or section is None:
-        raise MigrationError(f"{path.name}: not VERSION_NAME.sql with a line `-- migrate:up`")
-    options = section["options"].split()
-    if not set(options) <= {"transaction:true", "transaction:false"}:
-        raise MigrationError(f"{path.name}: unknown option in `-- migrate:up {' '.join(options)}`")
+    version = path.name.partition("_")[0]
+    _, begins, rest = ("\n" + path.read_text(encoding="utf-8")).partition("\n" + _UP)
+    if not version.isdecimal() or not begins:
+        raise MigrationError(f"{path.name}: not VERSION_NAME.sql with a line `{_UP}`")
+    options, _, rest = rest.partition("\n")
+    if options.split() not in ([], ["transaction:true"], ["transaction:false"]):
+        raise MigrationError(f"{path.name}: unknown option in `{_UP}{options}`")
+    up = rest.partition("\n" + _DOWN)[0].strip()
     in_transaction = "transaction:false" not in options
-    if not in_transaction and not _CONCURRENT.fullmatch(_COMMENT.sub("", section["up"]).strip()):
+    if not in_transaction and not _blocks_nobody(up):
         raise MigrationError(
             f"{path.name}: outside a transaction runs one statement that may be repeated and blocks nobody: "
             "CREATE INDEX CONCURRENTLY IF NOT EXISTS or DROP INDEX CONCURRENTLY IF EXISTS"
         )
-    return Migration(version[0], path.name, section["up"].strip(), in_transaction)
+    return Migration(version, path.name, up, in_transaction)
+
+
+def _blocks_nobody(up: str) -> bool:
+    lines = (line.partition("--")[0] for line in up.splitlines())
+    statement = " ".join(" ".join(lines).split()).removesuffix(";")
+    words = statement.upper().replace("CREATE UNIQUE INDEX", "CREATE INDEX", 1)
+    return words.startswith(_CONCURRENT) and ";" not in words
 
 
 async def make_record(connection: asyncpg.Connection) -> None:

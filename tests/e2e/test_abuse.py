@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from contextlib import suppress
 
+import h2.config
+import h2.connection
 import pytest
 from contracts.http.client import BackendClient
 from contracts.http.operations import OPERATIONS, Operation
@@ -194,3 +197,42 @@ async def test_a_pipelined_smuggled_request_reaches_nobody(platform: Platform) -
     answer = await send(platform, message)
     assert answer.count(b"HTTP/1.1 ") <= 1
     assert status_of(answer) in (0, 400)
+
+
+async def _given_up(platform: Platform, headers: list[tuple[str, str]], body: bytes, after: float) -> None:
+    """A request over HTTP/2 that is reset when it has been under way for some seconds."""
+    host, port = platform.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    try:
+        connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        connection.initiate_connection()
+        connection.send_headers(1, [(":scheme", "http"), (":authority", host), *headers], end_stream=not body)
+        if body:
+            connection.send_data(1, body, end_stream=True)
+        writer.write(connection.data_to_send())
+        await asyncio.sleep(after)
+        connection.reset_stream(1, 8)
+        writer.write(connection.data_to_send())
+        await asyncio.sleep(0.02)
+    finally:
+        writer.transport.abort()
+
+
+async def test_requests_that_are_given_up_are_no_errors_of_ours(people: People, platform: Platform) -> None:
+    """At whatever moment, that at which the answer is being written included."""
+    client, login = await people.newcomer()
+    logs = [platform.layout.logs / f"{name}.log" for name in ("bff", "user", "order")]
+    before = [log.stat().st_size for log in logs]
+    bearer = ("authorization", f"Bearer {client.access_token}")
+    wrong = json.dumps({"email": login.email, "password": "not the password"}).encode()
+    chance = random.Random(1)
+    reads = [[(":method", "GET"), (":path", path), bearer] for path in ("/v1/me/sessions", "/v1/me/overview")]
+    log_in = [(":method", "POST"), (":path", "/v1/auth/login"), ("content-type", "application/json")]
+    for _ in range(20):
+        shots = [(read, b"", chance.uniform(0.001, 0.012)) for read in reads * 4] + [(log_in, wrong, 0.12)] * 2
+        await asyncio.gather(*(_given_up(platform, *shot) for shot in shots))
+    await asyncio.sleep(1)
+    for log, start in zip(logs, before, strict=True):
+        lines = log.read_bytes()[start:].decode().splitlines()
+        assert len(lines) > 20
+        assert [line for line in lines if not line.startswith("{") or '"level":"error"' in line] == []

@@ -10,6 +10,7 @@ import jwt
 import pytest
 from contracts.http import models
 from contracts.http.client import ApiError, BackendClient
+from contracts.user.v1 import session_pb2
 
 from conftest import People
 
@@ -299,6 +300,25 @@ async def test_sessions_are_listed_with_the_current_one_marked_and_can_be_ended(
     assert (await refused(other.get_me())).status == 401
     assert (await refused(client.revoke_my_session(sessions[0].id))).status == 404
     assert (await client.get_me()).status == 200
+
+
+async def test_a_use_of_a_session_is_seen_when_the_request_has_been_answered(people: People) -> None:
+    client, _ = await people.newcomer()
+    (session,) = (await client.list_my_sessions()).data.items
+    key, before = f"session:{session.id}", time.time() * 1000
+    async with people.platform.valkey() as valkey:
+
+        async def kept() -> session_pb2.SessionRecord:
+            raw = await valkey.get(key)
+            assert isinstance(raw, bytes)
+            return session_pb2.SessionRecord.FromString(raw)
+
+        for _ in range(12):
+            record = await kept()
+            record.last_seen_at_ms -= 61_000
+            await valkey.set(key, record.SerializeToString(), keepttl=True)
+            assert (await client.get_me()).status == 200
+            assert (await kept()).last_seen_at_ms >= before - 1000
 
 
 async def test_nobody_ends_somebody_elses_session(people: People) -> None:

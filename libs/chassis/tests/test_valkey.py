@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import uuid
 from collections.abc import AsyncIterator
@@ -169,6 +170,36 @@ class TestPipelinedClient:
                 await pipelined.get("x")
             await pipelined.close()
             await hung_up.wait()
+
+    async def test_a_connection_that_is_being_made_ends_with_its_client(self) -> None:
+        """Also when nobody waits for it any more; what becomes of it is then nobody's error."""
+        complaints: list[object] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: complaints.append(context))
+        hung_up = asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while await reader.read(1024):
+                pass
+            writer.close()
+            await writer.wait_closed()
+            hung_up.set()
+
+        async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+            url = f"redis://user:password@127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+            for timeout, waiting in ((30, 0.05), (0.1, 0.3)):
+                pipelined = PipelinedClient(url, timeout)
+                asking = asyncio.create_task(pipelined.get("x"))
+                await asyncio.sleep(0.05)
+                asking.cancel()
+                await asyncio.sleep(waiting)
+                await pipelined.close()
+                await hung_up.wait()
+                hung_up.clear()
+        gc.collect()
+        await asyncio.sleep(0)
+        assert complaints == []
+        assert [task for task in asyncio.all_tasks() if "PipelinedClient._connect" in repr(task)] == []
 
     async def test_a_script_runs_with_its_keys_and_arguments_known_or_not(
         self, pipelined: PipelinedClient, client: Redis

@@ -7,6 +7,7 @@ gRPC channel over one of that Envoy's upstream clusters. On a stock ASGI server,
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator
 from functools import lru_cache
@@ -69,3 +70,36 @@ async def _chunks(response: Any) -> AsyncIterator[bytes]:
         raise ConnectionError(str(error)) from error
     finally:
         await response.aclose()
+
+
+def accept_late_answers(loop: asyncio.AbstractEventLoop) -> None:
+    """Let the host answer what nobody waits for any more, without an error in the log.
+
+    A wait ends early when its deadline passes or its caller goes away; the future is cancelled with it. The host
+    completes its futures without asking whether they have been (pyvoy 1.3, `src/asgi/python/mod.rs` and
+    `src/asgi/transport.rs`), and asyncio reports an InvalidStateError. Nothing is lost by it: who waited has gone.
+    Every other error goes to the handler that was there.
+    """
+    handle = loop.get_exception_handler() or _default
+
+    def but_late_answers(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not _is_late_answer(context.get("exception")):
+            handle(loop, context)
+
+    loop.set_exception_handler(but_late_answers)
+
+
+def _default(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    loop.default_exception_handler(context)
+
+
+def _is_late_answer(error: BaseException | None) -> bool:
+    if not isinstance(error, asyncio.InvalidStateError):
+        return False
+    # The loop calls the host's native code directly; an error of ours has a function of ours on its way.
+    step = error.__traceback__
+    while step is not None:
+        if not step.tb_frame.f_code.co_filename.startswith("uvloop/"):
+            return False
+        step = step.tb_next
+    return True

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from chassis import host
 from chassis.admission import Admission
 
 ASGIApplication = Callable[[MutableMapping[str, Any], Callable[[], Any], Callable[[Any], Any]], Awaitable[None]]
@@ -47,6 +48,8 @@ class Composition:
     admission: Admission
     readiness: Mapping[str, Check] = field(default_factory=dict)
     details: Mapping[str, Check] = field(default_factory=dict)
+    # What the service counts besides, in the Prometheus text format.
+    metrics: Callable[[], str] = str
 
 
 class ServiceProcess:
@@ -74,6 +77,7 @@ class ServiceProcess:
         try:
             async with self._compose() as composition:
                 self._loop = asyncio.get_running_loop()
+                host.accept_late_answers(self._loop)
                 self._composition = composition
                 _tune_garbage_collector()
                 _log.info("started")
@@ -148,7 +152,9 @@ class ServiceProcess:
             f"{_LAG} {_CHECK_SECONDS if lag is None else lag:.6f}\n"
         )
         lines += await self._degraded()
-        return lines + (self._composition.admission.metrics() if self._composition else "")
+        if self._composition is not None:
+            lines += self._composition.admission.metrics() + self._composition.metrics()
+        return lines
 
     @property
     def started(self) -> bool:

@@ -152,7 +152,10 @@ class PipelinedClient:
         return await pipeline.send(b"EVAL", script.source, len(keys), *keys, *arguments)
 
     async def close(self) -> None:
-        """Close the connection; commands without a reply fail."""
+        """Close the connection, also one that is being made; commands without a reply fail."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
         if self._pipeline is not None:
             await self._pipeline.close()
 
@@ -163,6 +166,7 @@ class PipelinedClient:
         # Whoever comes meanwhile waits for the same attempt; its being cancelled is nobody else's concern.
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._connect())
+            self._connecting.add_done_callback(_is_known)
         return await asyncio.shield(self._connecting)
 
     def _protocol(self) -> _Pipeline:
@@ -176,14 +180,28 @@ class PipelinedClient:
                     _, pipeline = await loop.create_unix_connection(self._protocol, self._socket)
                 else:
                     _, pipeline = await loop.create_connection(self._protocol, self._host, self._port, ssl=self._tls)
-                if self._credentials:
-                    await pipeline.send(b"AUTH", *self._credentials)
-                if self._database != "0":
-                    await pipeline.send(b"SELECT", self._database)
+                await self._introduce(pipeline)
         except (OSError, TimeoutError) as error:
             raise ValkeyConnectionError(f"Valkey cannot be reached: {error}") from error
         self._pipeline = pipeline
         return pipeline
+
+    async def _introduce(self, pipeline: _Pipeline) -> None:
+        try:
+            if self._credentials:
+                await pipeline.send(b"AUTH", *self._credentials)
+            if self._database != "0":
+                await pipeline.send(b"SELECT", self._database)
+        except BaseException:
+            # Refused, or given up: nobody else knows of this connection.
+            await pipeline.close()
+            raise
+
+
+def _is_known(connecting: asyncio.Task[_Pipeline]) -> None:
+    """Those who wait for it are told how it ended. When all of them have gone, nobody is, and that is no error."""
+    if not connecting.cancelled():
+        connecting.exception()
 
 
 class _Pipeline(asyncio.Protocol):

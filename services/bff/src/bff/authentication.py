@@ -22,10 +22,9 @@ from bff.sessions import SessionReader, is_valid
 
 # The User service is told of a session's use at most this often.
 _SEEN_INTERVAL_MS = 60_000
-_NOTE_SECONDS = 2.0
-# At once; the others say it with a later request.
-_MOST_NOTES = 16
-# After the User service could not be told.
+# What that may add to the one request a minute that does it.
+_NOTE_SECONDS = 0.25
+# After a User service that did not answer in time: so many requests are not to wait for it, one by one.
 _QUIET_SECONDS = 5.0
 _log = structlog.get_logger(__name__)
 
@@ -52,7 +51,7 @@ class Authenticator:
         self._users = users
         self._sessions = sessions
         # Sessions whose use is being noted.
-        self._noting: dict[str, asyncio.Task[None]] = {}
+        self._noting: set[str] = set()
         self._quiet_until = 0.0
 
     async def __call__(self, request: Request) -> Authenticated[Principal]:
@@ -68,7 +67,7 @@ class Authenticator:
         if user.status != user_pb2.USER_STATUS_ACTIVE or not is_valid(check.session, user):
             raise ServiceError("UNAUTHENTICATED")
         if time.time() * 1000 - check.session.last_seen_at_ms > _SEEN_INTERVAL_MS:
-            self._note_use(claims, token)
+            await self._note_use(claims, token)
         caller = Caller(user.id, check.session.id, tuple(user.roles))
         return Authenticated(caller, token, Principal(check.session, user))
 
@@ -76,22 +75,27 @@ class Authenticator:
         with context.serving(calling(claims, token)):
             return await resolve_user(self._users)
 
-    def _note_use(self, claims: Claims, token: str) -> None:
-        # Beside the request, which has no need to wait for it.
-        busy = len(self._noting) >= _MOST_NOTES or claims.session_id in self._noting
-        if not busy and time.monotonic() >= self._quiet_until:
-            task = asyncio.create_task(self._noted(calling(claims, token)))
-            self._noting[claims.session_id] = task
-            task.add_done_callback(lambda _: self._noting.pop(claims.session_id))
+    async def _note_use(self, claims: Claims, token: str) -> None:
+        """Part of the request, which waits for it: Envoy ends a call together with the request that made it.
 
-    async def _noted(self, calling: context.RequestContext) -> None:
-        deadline = asyncio.get_running_loop().time() + _NOTE_SECONDS
-        with context.serving(replace(calling, deadline=deadline)):
-            try:
+        That it fails is no reason to refuse the request; the session's next one says it again.
+        """
+        loop = asyncio.get_running_loop()
+        if claims.session_id in self._noting or loop.time() < self._quiet_until:
+            return
+        current = calling(claims, token)
+        patience = loop.time() + _NOTE_SECONDS
+        deadline = patience if current.deadline is None else min(patience, current.deadline)
+        self._noting.add(claims.session_id)
+        try:
+            with context.serving(replace(current, deadline=deadline)):
                 await client.call(self._sessions.NoteUse, session_pb2.NoteUseRequest())
-            except ServiceError as error:
-                self._quiet_until = time.monotonic() + _QUIET_SECONDS
-                _log.info("the use of a session could not be noted", error=str(error))
+        except ServiceError as error:
+            if error.reason == "DEADLINE_EXCEEDED":
+                self._quiet_until = loop.time() + _QUIET_SECONDS
+            _log.info("the use of a session could not be noted", error=str(error))
+        finally:
+            self._noting.discard(claims.session_id)
 
 
 def bearer_token(request: Request) -> str:

@@ -144,7 +144,7 @@ async def compose() -> AsyncIterator[Composition]:
         servicers.add_to(application)
         async with background(servicers.sweep.run, "sweep"):
             readiness, details = {"postgresql": database.ping}, {"valkey-cache": client.ping}
-            yield Composition(application, servicers.admission, readiness, details)
+            yield Composition(application, servicers.admission, readiness, details, servicers.sweep.metrics)
     finally:
         await client.close()
         await database.close()

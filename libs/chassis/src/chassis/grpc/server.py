@@ -142,6 +142,10 @@ class GrpcApplication:
         if scope["type"] != "http":
             raise ValueError(f"a gRPC application serves HTTP only, not {scope['type']!r}")
         call = _Call(scope, receive, send, self._limit, compress=self._compress)
+        with contextlib.suppress(CallerGoneError):
+            await self._answer(call, scope)
+
+    async def _answer(self, call: _Call, scope: Scope) -> None:
         if scope["method"] != "POST":
             await call.refuse_http(405, [(b"allow", b"POST")])
         elif not call.content_type.startswith(framing.CONTENT_TYPE):
@@ -265,11 +269,18 @@ class _Call:
             # INTERNAL is what grpcio answers here as well.
             raise ProtocolError(grpc.StatusCode.INTERNAL, "the request message does not parse") from error
 
+    async def _write(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except OSError as error:
+            # What the host's `send` raises when there is nobody to send to (ASGI 2.4).
+            raise CallerGoneError from error
+
     async def _send_message(self, message: bytes, *, more: bool) -> None:
         if not self._started:
             await self._start()
         frame = framing.encode_frame(message, compress=self._compress)
-        await self._send({"type": "http.response.body", "body": frame, "more_body": more})
+        await self._write({"type": "http.response.body", "body": frame, "more_body": more})
 
     async def _start(self) -> None:
         self._started = True
@@ -278,7 +289,7 @@ class _Call:
             headers = [*headers, (b"grpc-encoding", b"gzip")]
         if initial := self.context.initial_metadata():
             headers = [*headers, *_wire_metadata(initial)]
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers, "trailers": True})
+        await self._write({"type": "http.response.start", "status": 200, "headers": headers, "trailers": True})
 
     async def finish(self, code: grpc.StatusCode, details: str, trailing: Metadata) -> None:
         """End with `code`: in trailers after messages, in the headers (trailers-only) when there were none."""
@@ -287,20 +298,20 @@ class _Call:
             trailers.append((b"grpc-message", framing.encode_message(details)))
         trailers += _wire_metadata(trailing)
         if self._started:
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._write({"type": "http.response.body", "body": b"", "more_body": False})
             await self._trailers(trailers)
         else:
             headers = [*_RESPONSE_HEADERS, *_wire_metadata(self.context.initial_metadata()), *trailers]
-            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._write({"type": "http.response.start", "status": 200, "headers": headers})
+            await self._write({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _trailers(self, trailers: list[tuple[bytes, bytes]]) -> None:
-        await self._send({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
+        await self._write({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
 
     async def refuse_http(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Answer something that is not gRPC at all with a bare HTTP status."""
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._write({"type": "http.response.start", "status": status, "headers": headers})
+        await self._write({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _metadata_item(name: bytes, value: bytes) -> tuple[str, str | bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
@@ -19,12 +20,13 @@ from order_service.service.refunds import RefundUseCases
 # Longer than a provider's answer takes, so that attempts under way are left to who waits for them.
 STUCK_AFTER = timedelta(seconds=30)
 _FORGET_EVERY_ROUNDS = 600
+_FAILURES = "backend_sweep_failures_total"
 
 _log = structlog.get_logger(__name__)
 
 
 class Sweep:
-    """Runs until cancelled; a step that fails is logged, keeps no other from its turn, and is tried again.
+    """Runs until cancelled; a step that fails is logged and counted, keeps no other from its turn, and is tried again.
 
     Args:
         orders, payments, refunds, catalog: the use cases it drives.
@@ -54,6 +56,7 @@ class Sweep:
         self._now = now
         self._interval = interval
         self._key_retention = key_retention
+        self._failures: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Loop until cancelled."""
@@ -72,10 +75,16 @@ class Sweep:
         await self._step("refunds finished", self._refunds.finish_due)
         await self._step("products made findable", self._catalog.fill_search_keys)
 
+    def metrics(self) -> str:
+        """Failed steps in the Prometheus text format; none before the first."""
+        lines = [f'{_FAILURES}{{step="{step}"}} {count}\n' for step, count in sorted(self._failures.items())]
+        return "".join([f"# HELP {_FAILURES} Rounds in which a step failed\n# TYPE {_FAILURES} counter\n", *lines])
+
     async def _step(self, what: str, step: Callable[[], Awaitable[int]]) -> None:
         try:
             count = await step()
         except Exception:
+            self._failures[what] += 1
             _log.exception("sweep failed", step=what)
         else:
             if count:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -70,7 +69,6 @@ class Credentials:
         self._devices = devices
         self._sessions = sessions
         self._now = now
-        self._settling: set[asyncio.Task[None]] = set()
 
     async def log_in(self, email: str, password: str, client: Client) -> LoggedIn:
         """A session for whoever knows the password.
@@ -178,10 +176,8 @@ class Credentials:
             await self._throttle.wrong(begun)
             raise
         except BaseException:
-            # Also when the caller went away: in a task of its own, which nobody cancels.
-            task = asyncio.create_task(self._came_to_nothing(begun))
-            self._settling.add(task)
-            task.add_done_callback(self._settling.discard)
+            # Also when the caller went away or the deadline passed: that ends what was waited for, and not this.
+            await self._came_to_nothing(begun)
             raise
         await self._throttle.right(begun)
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
@@ -45,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _STOP_SECONDS = 60.0
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.05
 
 
 def _print_version(wanted: bool) -> None:
@@ -126,12 +126,13 @@ def up(
     _end_like_ctrl_c()
     known = state.read(layout)
     joined = known is not None and state.is_running(known)
+    progress = _Progress(layout)
     if known is not None and joined:
         _refuse_other_options(known, chosen, port_offset)
         layout = Layout(layout.data_dir, known.port_offset)
         console.print("already running")
     else:
-        _start(layout, chosen, die_with if detach or die_with is not None else os.getpid())
+        _start(layout, chosen, die_with if detach or die_with is not None else os.getpid(), progress)
     current = state.read(layout)
     if current is None or not current.ready:
         console.print(
@@ -140,14 +141,44 @@ def up(
         raise typer.Exit(1)
     _print_welcome(current)
     if detach:
+        progress.show(lambda: not _demo_is_loading(layout))
+        _print_accounts(current)
         return
     end = "Ctrl-C ends this, the platform goes on" if joined else "Ctrl-C stops the platform"
-    console.print(f"Following the logs; {end}.\n", style="dim")
     # A terminal that is gone cannot be written to any more.
     with contextlib.suppress(KeyboardInterrupt, OSError):
+        progress.show(lambda: not _demo_is_loading(layout))
+        _print_accounts(current)
+        console.print(f"\nFollowing the logs; {end}.\n", style="dim")
         _follow(layout, Selection(), files.ends(layout.logs))
     if not joined:
         _stop(layout)
+
+
+def _demo_is_loading(layout: Layout) -> bool:
+    current = state.read(layout)
+    return current is not None and current.demo_loading and state.is_running(current)
+
+
+class _Progress:
+    """What the supervisor says from now on."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._log = layout.logs / "supervisor.log"
+        self._position = self._log.stat().st_size if self._log.exists() else 0
+
+    def show(self, is_over: Callable[[], bool]) -> None:
+        """Print it as it comes, until that is over."""
+        while True:
+            over = is_over()
+            with self._log.open(encoding="utf-8") as log:
+                log.seek(self._position)
+                for line in log:
+                    console.print(view.progress(line), markup=False)
+                self._position = log.tell()
+            if over:
+                return
+            time.sleep(_POLL_SECONDS)
 
 
 def _end_like_ctrl_c() -> None:
@@ -444,11 +475,9 @@ It changes with `backend certs rotate --ca` and `backend reset`. Remove it again
     console.print(as_typed(text), markup=False)
 
 
-def _start(layout: Layout, options: Options, owner: int | None) -> None:
+def _start(layout: Layout, options: Options, owner: int | None, progress: _Progress) -> None:
     layout.logs.mkdir(parents=True, exist_ok=True)
-    log_path = layout.logs / "supervisor.log"
-    with log_path.open("ab") as log:
-        offset = log.tell()
+    with (layout.logs / "supervisor.log").open("ab") as log:
         supervisor = subprocess.Popen(
             [
                 sys.executable, "-m", "devstack.supervisor",
@@ -461,17 +490,14 @@ def _start(layout: Layout, options: Options, owner: int | None) -> None:
             stderr=log,
             start_new_session=True,
         )  # fmt: skip
+
+    def is_over() -> bool:
+        current = state.read(layout)
+        started = current is not None and current.supervisor_pid == supervisor.pid and current.ready
+        return started or supervisor.poll() is not None
+
     try:
-        with log_path.open() as progress:
-            progress.seek(offset)
-            while True:
-                ended = supervisor.poll() is not None
-                for line in progress:
-                    console.print(view.progress(line), markup=False)
-                current = state.read(layout)
-                if ended or (current is not None and current.supervisor_pid == supervisor.pid and current.ready):
-                    return
-                time.sleep(_POLL_SECONDS)
+        progress.show(is_over)
     except KeyboardInterrupt:
         supervisor.terminate()
         console.print("stopping")
@@ -512,9 +538,7 @@ def _print_welcome(current: StackState) -> None:
         f"\nThe platform is ready.\n\n  API            {public}\n  API over TLS   {current.endpoints['public_tls']}"
     )
     trust = as_typed("`backend certs trust` says how a browser or curl trusts the certificate.")
-    console.print(f"  API reference  {public}/docs\n\n  {trust}")
-    _print_accounts(current)
-    console.print()
+    console.print(f"  API reference  {public}/docs\n\n  {trust}\n")
 
 
 def _print_accounts(current: StackState) -> None:

@@ -1,26 +1,36 @@
-"""Demo data, through the public API like any client's: products, three accounts, an order in every state."""
+"""Demo data: products, three accounts, an order in every state.
+
+`python -m devstack.demo` is run by the supervisor once a stack is ready. It calls the BFF as the edge does, with the
+edge's certificate: what a load sends counts against nobody's rate limit. An interrupted load is finished by the next.
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import json
+import os
 import random
+import ssl
 import sys
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 import httpx
 from contracts.http import models
 from contracts.http.client import ApiError, BackendClient
+from user_service import create_user
 
 from devstack import postgres, services
 from devstack.layout import Layout
 from devstack.options import Options
-from devstack.secrets import Secrets
+from devstack.secrets import Secrets, load_or_create
 
-_MARKER = "demo-loaded"
 _AT_ONCE = 8
+_NAMES = {"admin": "Alma Admin", "support": "Sami Support", "customer": "Carla Customer"}
 
 _GOODS = {
     "Mug": (990, ("Stoneware", "Enamel", "Porcelain", "Speckled", "Double-wall")),
@@ -37,58 +47,29 @@ _GOODS = {
 _COLOURS = ("black", "sand", "forest", "ocean")
 
 
-def accounts(secrets: Secrets) -> dict[str, dict[str, str]]:
-    """The demo accounts by role."""
-    return {
-        "admin": {"email": "admin@example.com", "password": secrets.admin_password},
-        "support": {"email": "support@example.com", "password": secrets.support_password},
-        "customer": {"email": "customer@example.com", "password": secrets.customer_password},
-    }
-
-
-def is_loaded(layout: Layout) -> bool:
-    """Whether this stack has its demo data."""
-    return (layout.data_dir / _MARKER).exists()
-
-
-async def load(layout: Layout, secrets: Secrets) -> None:
-    """Load it. An interrupted load is finished by the next one: nothing is made twice."""
-    await _first_accounts(layout, secrets)
-    async with httpx.AsyncClient(
-        base_url=layout.endpoints(())["public"], timeout=30, transport=_Patient(), trust_env=False
-    ) as http:
-        admin, support, customer = [await _log_in(http, a) for a in accounts(secrets).values()]
+async def load(layout: Layout, secrets: Secrets, options: Options) -> None:
+    """Load what is missing of it."""
+    os.environ.update(services.environment("user", layout, secrets, options), LOG_LEVEL="error")
+    accounts = secrets.demo_accounts()
+    for role, account in accounts.items():
+        await create_user.create(account["email"], _NAMES[role], [role], account["password"])
+    async with _as_the_edge(layout, options) as http:
+        admin, support, customer = [await _log_in(http, account) for account in accounts.values()]
         products = await _products(admin)
         await _orders(layout, secrets, customer, support, products)
-    (layout.data_dir / _MARKER).touch()
+    layout.demo_marker.touch()
 
 
-class _Patient(httpx.AsyncHTTPTransport):
-    """Waits as long as a rate limit says, instead of failing: a load goes over the public API like any client's."""
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """See httpx."""
-        while True:
-            response = await super().handle_async_request(request)
-            if response.status_code != httpx.codes.TOO_MANY_REQUESTS:
-                return response
-            await response.aclose()
-            await asyncio.sleep(float(response.headers.get("retry-after", "1")))
-
-
-async def _first_accounts(layout: Layout, secrets: Secrets) -> None:
-    names = {"admin": "Alma Admin", "support": "Sami Support", "customer": "Carla Customer"}
-    environment = {**services.base_environment(), **services.environment("user", layout, secrets, Options())}
-    for role, account in accounts(secrets).items():
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "user_service.create_user", account["email"], names[role], role,
-            env=environment,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        await process.communicate(account["password"].encode() + b"\n")
-        if process.returncode != 0:
-            raise RuntimeError(f"the {role} account could not be created")
+def _as_the_edge(layout: Layout, options: Options) -> httpx.AsyncClient:
+    """A client of the BFF's own listener."""
+    secure = "mtls" not in options.without
+    context = ssl.create_default_context(cafile=str(layout.certificates / "edge" / "ca.crt"))
+    # Its certificate names a SPIFFE id, no host; that anybody else of this stack listens there is out of the question.
+    context.check_hostname = False
+    context.load_cert_chain(layout.certificates / "edge" / "tls.crt", layout.certificates / "edge" / "tls.key")
+    transport = httpx.AsyncHTTPTransport(verify=context, http1=False, http2=True)
+    url = f"{'https' if secure else 'http'}://127.0.0.1:{layout.port('bff')}"
+    return httpx.AsyncClient(base_url=url, timeout=30, transport=transport, trust_env=False)
 
 
 async def _log_in(http: httpx.AsyncClient, account: dict[str, str]) -> BackendClient:
@@ -184,3 +165,23 @@ async def _already_done_is_fine() -> AsyncIterator[None]:
     except ApiError as error:
         if error.status != 409:
             raise
+
+
+def main() -> int:
+    """Load it; 1 when it could not be, with the cause as the last line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--port-offset", type=int, required=True)
+    parser.add_argument("--options", type=json.loads, required=True)
+    arguments = parser.parse_args()
+    layout = Layout(arguments.data_dir, arguments.port_offset)
+    try:
+        asyncio.run(load(layout, load_or_create(layout.secrets), Options(**arguments.options)))
+    except Exception as error:
+        print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -31,9 +31,23 @@ def remedy_for(process: str, tail: str) -> str:
     return _INOTIFY if "inotify" in tail else _REMEDIES.get(process, _ASK)
 
 
-def tail_of(log: Path) -> str:
-    """The last lines of a log."""
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+def explained(error: BaseException) -> str:
+    """A start's failure, or several, as `up` shows them."""
+    if isinstance(error, BaseExceptionGroup):
+        return "\n\n".join(map(explained, error.exceptions))
+    if isinstance(error, StartupError):
+        return str(error)
+    return f"backend: {type(error).__name__}: {error}\nWhat to do: see the log above"
+
+
+def tail_of(log: Path, begins: int) -> str:
+    """The last lines of a log, of those after its first `begins` bytes."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        # One that has been shortened meanwhile has only newer lines.
+        file.seek(begins if begins <= log.stat().st_size else 0)
+        lines = file.read().decode(errors="replace").splitlines()
     return "\n".join(lines[-_TAIL_LINES:])
 
 

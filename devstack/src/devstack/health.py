@@ -1,6 +1,7 @@
 """How each process of a stack is now, asked of itself, for `backend status`: over sockets alone, so that it is quick.
 
-PostgreSQL and Valkey are asked without a password: a refusal is an answer, too.
+PostgreSQL and Valkey are asked without a password: a refusal is an answer, too. The supervisor's own probes go the same
+way: an HTTP client costs more time to import than a service takes to answer.
 """
 
 from __future__ import annotations
@@ -42,11 +43,22 @@ class Health:
         return READY if ready else NOT_READY if alive else UNHEALTHY
 
     async def _probe(self, name: str, what: str) -> bool:
-        address = urlsplit(self._endpoints[f"{name}_ops"])
-        request = f"GET /healthz/{what} HTTP/1.1\r\nhost: {address.netloc}\r\nconnection: close\r\n\r\n"
         # A service waits for what it needs before it says that it is not ready: each question has a time of its own.
-        answer = await _exchange((str(address.hostname), address.port or 80), request.encode())
-        return answer.startswith(b"HTTP/1.1 200")
+        return await answers_ok(f"{self._endpoints[f'{name}_ops']}/healthz/{what}")
+
+
+async def answers_ok(url: str) -> bool:
+    """Whether GET answers 200, over plain HTTP."""
+    address = urlsplit(url)
+    request = f"GET {address.path} HTTP/1.1\r\nhost: {address.netloc}\r\nconnection: close\r\n\r\n"
+    answer = await _exchange((str(address.hostname), address.port or 80), request.encode())
+    return answer.startswith(b"HTTP/1.1 200")
+
+
+async def valkey_answers(layout: Layout, password: str, server: str) -> bool:
+    """Whether a Valkey server has loaded its data and answers the administrator."""
+    hello = f"AUTH admin {password}\r\nPING\r\n"
+    return (await _exchange(str(layout.sockets / f"{server}.sock"), hello.encode())).startswith(b"+OK\r\n+PONG")
 
 
 async def _exchange(where: str | tuple[str, int], message: bytes) -> bytes:

@@ -57,6 +57,11 @@ class Layout:
         return self.data_dir / "state.json"
 
     @property
+    def demo_marker(self) -> Path:
+        """There once all demo data are."""
+        return self.data_dir / "demo-loaded"
+
+    @property
     def logs(self) -> Path:
         """One file a process."""
         return self.data_dir / "logs"

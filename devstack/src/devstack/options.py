@@ -12,6 +12,8 @@ POLICIES = (
     "authorities", "body_limit", "header_bounds", "slow_senders", "paths", "http2_floods", "security_headers", "compression", "cors",
     "http3",
 )  # fmt: skip
+# Every process with an Envoy, in the order in which they are listed.
+SERVICES = ("limiter", "user", "order", "bff", "edge")
 # Services that run as several processes when asked to.
 REPLICATED = ("bff", "user", "order")
 MAX_REPLICAS = 8
@@ -47,6 +49,11 @@ class Options:
         """The names of a service's processes: order, order-2, order-3."""
         count = self.replicas.get(service, 1)
         return (service, *(f"{service}-{number}" for number in range(2, count + 1)))
+
+    @property
+    def every_process(self) -> tuple[str, ...]:
+        """The names of all processes of all services."""
+        return tuple(name for service in SERVICES for name in self.processes(service))
 
 
 def parse_replicas(texts: list[str]) -> dict[str, int]:

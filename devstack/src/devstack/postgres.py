@@ -13,7 +13,7 @@ from pathlib import Path
 import asyncpg
 import psutil
 
-from devstack import migrations, privileges
+from devstack import errands, migrations, privileges
 from devstack.layout import ROOT, Layout
 from devstack.secrets import Secrets
 
@@ -92,18 +92,17 @@ async def initialize(layout: Layout, secrets: Secrets) -> None:
         user = privileges.unprivileged_user()
         if user is not None:
             os.chown(password.name, user.pw_uid, user.pw_gid)
-        process = await asyncio.create_subprocess_exec(
-            str(BINARIES / "initdb"), "--pgdata", privileges.working_directory(building), "--username", _SUPERUSER,
-            "--pwfile", password.name, "--auth", "scram-sha-256", "--encoding", "UTF8",
-            "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C", "--no-sync",
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            preexec_fn=privileges.child_setup([BINARIES / "initdb"]),
+        status, output = await errands.run(
+            [
+                str(BINARIES / "initdb"), "--pgdata", privileges.working_directory(building), "--username", _SUPERUSER,
+                "--pwfile", password.name, "--auth", "scram-sha-256", "--encoding", "UTF8",
+                "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C", "--no-sync",
+            ],
+            setup=privileges.child_setup([BINARIES / "initdb"]),
             cwd=building,
         )  # fmt: skip
-        output, _ = await process.communicate()
-    if process.returncode != 0:
-        raise RuntimeError(output.decode(errors="replace"))
+    if status != 0:
+        raise RuntimeError(output)
     building.rename(target)
 
 

@@ -15,11 +15,6 @@ from devstack.options import Options
 _LOOPBACK = "127.0.0.1"
 
 
-def process_names(options: Options) -> tuple[str, ...]:
-    """Every Envoy of a stack, in the order in which they start."""
-    return (*(name for service in SERVICES for name in options.processes(service.name)), "edge")
-
-
 def render(layout: Layout, options: Options, *, lifespan: bool = True) -> dict[str, Path]:
     """Write one configuration a process; their paths by process name.
 
@@ -34,7 +29,7 @@ def render(layout: Layout, options: Options, *, lifespan: bool = True) -> dict[s
             (directory / name).write_text(text)
     return {
         name: _write(layout, name, configuration(_process(layout, name, f"run/{name}"), where, options))
-        for name in process_names(options)
+        for name in options.every_process
     }
 
 

@@ -7,9 +7,10 @@ import os
 import secrets
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec
 
 _TYPED_BY_PEOPLE = ("admin_password", "support_password", "customer_password")
 
@@ -38,6 +39,14 @@ class Secrets:
         password: str = getattr(self, "valkey_admin_password" if user == "admin" else f"{user}_valkey_password")
         return password
 
+    def demo_accounts(self) -> dict[str, dict[str, str]]:
+        """The demo accounts by role."""
+        return {
+            "admin": {"email": "admin@example.com", "password": self.admin_password},
+            "support": {"email": "support@example.com", "password": self.support_password},
+            "customer": {"email": "customer@example.com", "password": self.customer_password},
+        }
+
 
 def load_or_create(directory: Path) -> Secrets:
     """The stack's secrets; made when they are not there yet."""
@@ -62,6 +71,9 @@ def _memorable() -> str:
 
 def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     """PKCS #8, not encrypted: the file's mode protects it."""
+    # Not at the top: who has a key has loaded it already, and a start reads passwords before it makes keys.
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 

@@ -38,6 +38,8 @@ class StackState:
     endpoints: dict[str, str] = field(default_factory=dict)
     processes: list[ProcessState] = field(default_factory=list)
     demo: dict[str, dict[str, str]] = field(default_factory=dict)
+    # Whether what there is to try is not all there yet; the stack is ready without it.
+    demo_loading: bool = False
     # How it was started: the fields of Options.
     options: dict[str, Any] = field(default_factory=dict)
 

@@ -8,12 +8,14 @@ import shutil
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import psutil
 
-from devstack import keys
-from devstack.certificates import Certificates
 from devstack.layout import Layout
+
+if TYPE_CHECKING:
+    from devstack.certificates import Certificates
 
 _LOG_LIMIT_BYTES = 50 * 1024 * 1024
 _LOG_CHECK_SECONDS = 2.0
@@ -62,6 +64,8 @@ async def renew_certificates(certificates: Certificates, say: Say) -> None:
 
 async def retire_keys(layout: Layout, say: Say) -> None:
     """Soon after the last token of each has expired."""
+    from devstack import keys
+
     while True:
         await asyncio.sleep(_RETIREMENT_CHECK_SECONDS)
         try:

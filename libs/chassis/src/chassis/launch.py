@@ -75,6 +75,18 @@ def envoy_command(config: Path) -> list[str]:
     ]  # fmt: skip
 
 
+def admin_socket(config: Path) -> str:
+    """Where the admin interface of a rendered configuration listens.
+
+    Relative to the working directory, like Envoy itself takes it: the path of a socket must be short.
+    """
+    # An edge's is 370 KB; the loader in C, which every wheel of PyYAML has, takes a sixth of the time.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    with config.open("rb") as file:
+        path: str = yaml.load(file, loader)["admin"]["address"]["pipe"]["path"]  # noqa: S506 - both are safe ones
+    return path
+
+
 def _die_with_parent() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -122,8 +134,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path, help="rendered Envoy configuration")
     config: Path = parser.parse_args().config
-    # Relative to the working directory, like Envoy itself takes it: the path of a socket must be short.
-    admin: str = yaml.safe_load(config.read_text())["admin"]["address"]["pipe"]["path"]
+    admin = admin_socket(config)
 
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

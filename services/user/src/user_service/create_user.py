@@ -18,7 +18,12 @@ from user_service.main import opened
 from user_service.settings import Settings
 
 
-async def _create(email: str, display_name: str, roles: list[str], password: str) -> str:
+async def create(email: str, display_name: str, roles: list[str], password: str) -> str:
+    """Create a user in what the environment names; what has been done, in one line.
+
+    Raises:
+        SystemExit: the service would refuse the address, the name or the password.
+    """
     async with opened(load(Settings)) as (servicers, *_):
         try:
             user = await servicers.use_cases.register(email, password, display_name, parse_roles(roles))
@@ -38,7 +43,7 @@ def main() -> None:
     parser.add_argument("roles", nargs="+")
     arguments = parser.parse_args()
     password = sys.stdin.readline().rstrip("\n")
-    print(asyncio.run(_create(arguments.email, arguments.display_name, arguments.roles, password)))
+    print(asyncio.run(create(arguments.email, arguments.display_name, arguments.roles, password)))
 
 
 if __name__ == "__main__":

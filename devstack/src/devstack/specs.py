@@ -1,0 +1,60 @@
+"""How each process of a stack is run."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from devstack import health, postgres, privileges, valkey
+from devstack.layout import Layout
+from devstack.options import Options
+from devstack.processes import Spec
+from devstack.secrets import Secrets
+
+
+def database(layout: Layout, secrets: Secrets) -> Spec:
+    """PostgreSQL."""
+    return Spec(
+        name="postgres",
+        command=postgres.command(layout),
+        waits_for="accepts connections",
+        is_ready=lambda: postgres.accepts_connections(layout, secrets),
+        before=lambda: postgres.remove_stale_lock(layout),
+        cwd=postgres.directory(layout),
+        setup=privileges.child_setup([postgres.BINARIES / "postgres"]),
+        stop_signal=signal.SIGINT,
+    )
+
+
+def memory(server: str, layout: Layout, secrets: Secrets, options: Options) -> Spec:
+    """One of the Valkey servers."""
+    return Spec(
+        name=server,
+        command=valkey.command(server, layout, secrets, options),
+        waits_for="answers PING",
+        is_ready=partial(health.valkey_answers, layout, secrets.valkey_of("admin"), server),
+        setup=privileges.die_with_parent(signal.SIGTERM),
+    )
+
+
+def hosted(name: str, configuration: Path, ops: str, environment: Mapping[str, str]) -> Spec:
+    """An Envoy, with the Python of its service inside.
+
+    Args:
+        name: of the process.
+        configuration: the Envoy's, rendered.
+        ops: where its probes are.
+        environment: the configuration of its service.
+    """
+    return Spec(
+        name=name,
+        command=[sys.executable, "-m", "chassis.launch", str(configuration)],
+        waits_for=f"{ops}/healthz/ready",
+        is_ready=partial(health.answers_ok, f"{ops}/healthz/ready"),
+        is_alive=partial(health.answers_ok, f"{ops}/healthz/live"),
+        environment=environment,
+        setup=privileges.die_with_parent(signal.SIGTERM),
+    )

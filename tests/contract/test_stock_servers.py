@@ -21,6 +21,7 @@ import user_service.main
 import user_service.settings
 import uvicorn
 from chassis.database import Database
+from chassis.grpc.peer import Peer
 from chassis.valkey import PipelinedClient
 from contracts.http import models
 from devstack.options import Options
@@ -70,7 +71,7 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         channels = [grpc.aio.insecure_channel(targets[name]) for name in ("user", "order")]
         for channel in channels:
             stack.push_async_callback(channel.close)
-        application = bff.main.build(bff.settings.Settings(), pipelined, *channels)
+        application = bff.main.build(bff.settings.Settings(), pipelined, *map(Peer, channels))
         server = uvicorn.Server(uvicorn.Config(application, port=0, lifespan="off", log_level="error"))
         serving = asyncio.create_task(server.serve())
         while not server.started:

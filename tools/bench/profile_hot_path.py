@@ -17,7 +17,7 @@ _SECONDS = 4
 # What to look for in a stack, innermost match wins: a name for the reader, and how a frame is recognised.
 _PARTS = (
     ("Valkey", ("chassis/valkey.py", "redis/")),
-    ("gRPC call to the Order service", ("chassis/grpc/channel.py", "chassis/grpc/client.py", "chassis/host.py")),
+    ("gRPC call to the Order service", ("chassis/grpc/channel.py", "chassis/grpc/peer.py", "chassis/host.py")),
     ("gRPC server", ("chassis/grpc/server.py", "chassis/grpc/policy.py", "chassis/grpc/rules.py")),
     ("logging", ("structlog/", "chassis/logging.py")),
     ("deadlines (asyncio.timeout)", ("asyncio/timeouts.py",)),

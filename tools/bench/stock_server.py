@@ -15,6 +15,7 @@ import order_service.settings
 import uvicorn
 from chassis.config import load
 from chassis.database import Database
+from chassis.grpc.peer import Peer
 from chassis.logging import configure
 from chassis.valkey import CACHE_TIMEOUT_SECONDS, PipelinedClient
 
@@ -43,7 +44,7 @@ async def serve_bff(port: int, order_port: int, user_port: int) -> None:
     settings = load(bff.settings.Settings)
     configure("bff", environment=settings.environment, version=settings.version, level=settings.log_level)
     client = PipelinedClient(settings.valkey_url.get_secret_value())
-    user, order = (grpc.aio.insecure_channel(f"127.0.0.1:{p}") for p in (user_port, order_port))
+    user, order = (Peer(grpc.aio.insecure_channel(f"127.0.0.1:{p}")) for p in (user_port, order_port))
     application = bff.main.build(settings, client, user, order)
     config = uvicorn.Config(application, port=port, lifespan="off", log_level="error", access_log=False, loop="uvloop")
     await uvicorn.Server(config).serve()

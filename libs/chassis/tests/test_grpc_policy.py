@@ -3,16 +3,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import grpc
 import jwt
 import pytest
 from chassis import context
 from chassis.context import RequestContext
 from chassis.errors import ServiceError
-from chassis.grpc import client
 from chassis.grpc.inprocess import in_process_channel
+from chassis.grpc.peer import Peer
 from chassis.grpc.policy import ContractMismatchError
 from chassis.grpc.server import GrpcApplication
 from chassis.grpc.serving import serve_contract
@@ -22,6 +21,9 @@ from chassis.tokens import TokenVerifier
 from contracts.order.v1 import order_pb2
 from contracts.order.v1.order_pb2_grpc import OrderServiceServicer, OrderServiceStub, add_OrderServiceServicer_to_server
 from cryptography.hazmat.primitives.asymmetric import ec
+
+if TYPE_CHECKING:
+    from contracts.order.v1.order_pb2_grpc import OrderServiceAsyncStub
 
 ID = "01987b0e-5f3c-7c3e-9b1a-3f0d9e6a7b21"
 SERVICE = order_pb2.DESCRIPTOR.services_by_name["OrderService"]
@@ -73,11 +75,11 @@ def servicer() -> Orders:
 
 
 @pytest.fixture
-def stub(servicer: Orders) -> OrderServiceStub:
+def stub(servicer: Orders) -> OrderServiceAsyncStub:
     application = GrpcApplication()
     with serve_contract(application, SERVICE, tokens=TOKENS) as contract:
         add_OrderServiceServicer_to_server(servicer, contract)
-    return OrderServiceStub(in_process_channel(application))  # type: ignore[call-overload, no-any-return]
+    return Peer(in_process_channel(application)).stub(OrderServiceStub)
 
 
 def as_caller(*roles: str, deadline: float | None = None) -> Any:
@@ -90,10 +92,10 @@ async def refused(call: Any) -> ServiceError:
     return caught.value
 
 
-async def test_the_context_crosses_the_hop_and_is_cleared_after(stub: OrderServiceStub, servicer: Orders) -> None:
+async def test_the_context_crosses_the_hop_and_is_cleared_after(stub: OrderServiceAsyncStub, servicer: Orders) -> None:
     deadline = asyncio.get_running_loop().time() + 5
     with as_caller("customer", deadline=deadline):
-        await client.call(stub.GetOrder, order_pb2.GetOrderRequest(id=ID))
+        await stub.GetOrder(order_pb2.GetOrderRequest(id=ID))
     (seen,) = servicer.seen
     assert seen is not None
     assert (seen.request_id, seen.caller) == ("request-1", Caller(USER, SESSION, ("customer",)))
@@ -102,75 +104,44 @@ async def test_the_context_crosses_the_hop_and_is_cleared_after(stub: OrderServi
     assert context.current() is None
 
 
-async def test_nobody_is_unauthenticated_and_the_wrong_role_is_denied(stub: OrderServiceStub, servicer: Orders) -> None:
-    assert (await refused(client.call(stub.GetOrder, order_pb2.GetOrderRequest(id=ID)))).reason == "UNAUTHENTICATED"
+async def test_nobody_is_unauthenticated_and_the_wrong_role_is_denied(
+    stub: OrderServiceAsyncStub, servicer: Orders
+) -> None:
+    assert (await refused(stub.GetOrder(order_pb2.GetOrderRequest(id=ID)))).reason == "UNAUTHENTICATED"
     ship = order_pb2.ShipOrderRequest(order_id=ID, carrier="x", tracking_number="x")
     for roles in (("customer",), ("nonsense",), ()):
         with as_caller(*roles):
-            error = await refused(client.call(stub.ShipOrder, ship))
+            error = await refused(stub.ShipOrder(ship))
             assert (error.reason, error.facts) == ("PERMISSION_DENIED", {"permission": "orders:fulfil"})
     assert servicer.seen == []
 
 
-async def test_the_field_rules_are_enforced_with_a_pointer_each(stub: OrderServiceStub, servicer: Orders) -> None:
+async def test_the_field_rules_are_enforced_with_a_pointer_each(stub: OrderServiceAsyncStub, servicer: Orders) -> None:
     lines = [order_pb2.OrderLine(product_id=ID, quantity=1), order_pb2.OrderLine(product_id="x", quantity=0)]
     request = order_pb2.CreateOrderRequest(idempotency_key="short", items=lines)
     with as_caller("customer"):
-        error = await refused(client.call(stub.CreateOrder, request))
+        error = await refused(stub.CreateOrder(request))
     assert error.reason == "INVALID_ARGUMENT"
     assert [v.where for v in error.violations] == ["/idempotency_key", "/items/1/product_id", "/items/1/quantity"]
     assert servicer.seen == []
 
 
-async def test_a_passed_deadline_is_not_even_sent(stub: OrderServiceStub, servicer: Orders) -> None:
+async def test_a_passed_deadline_is_not_even_sent(stub: OrderServiceAsyncStub, servicer: Orders) -> None:
     with as_caller("customer", deadline=asyncio.get_running_loop().time() - 1):
-        error = await refused(client.call(stub.GetOrder, order_pb2.GetOrderRequest(id=ID)))
+        error = await refused(stub.GetOrder(order_pb2.GetOrderRequest(id=ID)))
     assert error.reason == "DEADLINE_EXCEEDED"
     assert servicer.seen == []
 
 
 async def test_an_unexpected_error_in_a_stream_comes_after_its_messages_and_says_nothing(
-    stub: OrderServiceStub,
+    stub: OrderServiceAsyncStub,
 ) -> None:
     seen = []
     with as_caller("support"), pytest.raises(ServiceError) as caught:
-        async for message in client.stream(stub.GetOrderHistory, order_pb2.GetOrderHistoryRequest(order_id=ID)):
+        async for message in stub.GetOrderHistory(order_pb2.GetOrderHistoryRequest(order_id=ID)):
             seen.append(message.version)
     assert seen == [1]
     assert (caught.value.reason, caught.value.detail) == ("INTERNAL", "")
-
-
-class FlakyMethod:
-    """A stub method that is unavailable the first times."""
-
-    def __init__(self, failures: int) -> None:
-        self.failures = failures
-        self.calls = 0
-        self.path = "/flaky.Service/Method"
-
-    async def __call__(self, request: Any, *, timeout: float | None, metadata: Any) -> str:
-        self.calls += 1
-        if self.calls <= self.failures:
-            raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "", None)
-        return "answer"
-
-
-async def test_reads_are_retried_twice_and_writes_never() -> None:
-    method = FlakyMethod(2)
-    assert (await client.call(method, None, retry=True), method.calls) == ("answer", 3)
-    method = FlakyMethod(3)
-    assert ((await refused(client.call(method, None, retry=True))).reason, method.calls) == ("UNAVAILABLE", 3)
-    method = FlakyMethod(1)
-    assert ((await refused(client.call(method, None))).reason, method.calls) == ("UNAVAILABLE", 1)
-
-
-async def test_a_peer_that_fails_everybody_is_not_called_three_times_as_often() -> None:
-    method = FlakyMethod(10**6)
-    method.path = "/budget.Service/Method"
-    for _ in range(100):
-        await refused(client.call(method, None, retry=True))
-    # A hundred calls, a fifth as many retries, and those that were saved up.
-    assert method.calls <= 100 + 20 + 10
 
 
 @pytest.mark.parametrize(
@@ -187,18 +158,18 @@ async def test_a_peer_that_fails_everybody_is_not_called_three_times_as_often() 
         token_of("customer", sub="admin"),
     ],
 )
-async def test_a_peer_cannot_invent_a_user(stub: OrderServiceStub, servicer: Orders, token: str) -> None:
+async def test_a_peer_cannot_invent_a_user(stub: OrderServiceAsyncStub, servicer: Orders, token: str) -> None:
     with context.serving(RequestContext("request-1", None, Caller(USER, SESSION, ("customer",)), token)):
-        refusal = await refused(client.call(stub.GetOrder, order_pb2.GetOrderRequest(id=ID)))
+        refusal = await refused(stub.GetOrder(order_pb2.GetOrderRequest(id=ID)))
     assert (refusal.reason, servicer.seen) == ("UNAUTHENTICATED", [])
 
 
-async def test_a_peer_can_take_roles_away_and_not_add_any(stub: OrderServiceStub) -> None:
+async def test_a_peer_can_take_roles_away_and_not_add_any(stub: OrderServiceAsyncStub) -> None:
     ship = order_pb2.ShipOrderRequest(order_id=ID, carrier="x", tracking_number="x")
     for in_token, claimed in ((("customer",), ("customer", "support")), (("customer", "support"), ("customer",))):
         caller = Caller(USER, SESSION, claimed)
         with context.serving(RequestContext("request-1", None, caller, token_of(*in_token))):
-            assert (await refused(client.call(stub.ShipOrder, ship))).reason == "PERMISSION_DENIED"
+            assert (await refused(stub.ShipOrder(ship))).reason == "PERMISSION_DENIED"
 
 
 def test_a_contract_that_needs_callers_needs_a_verifier() -> None:

@@ -11,8 +11,8 @@ import pytest
 from chassis import context
 from chassis.admission import Admission
 from chassis.errors import ServiceError
-from chassis.grpc import client
 from chassis.grpc.channel import Channel, TransportResponse
+from chassis.grpc.peer import RetryBudget, UnaryMethod
 from chassis.http.application import HttpApplication, Limits
 from chassis.presence import CallerGoneError
 from contracts.http.operations import Operation, RateLimit
@@ -114,7 +114,8 @@ async def test_nothing_is_called_and_nothing_tried_again_for_who_has_gone(admiss
         async def get_thing(self) -> Response:
             method = Channel(Transport()).unary_unary("/s.S/Get", lambda _: b"", lambda _: None)
             with pytest.raises(ServiceError):
-                await client.call(method, None, retry=True)
+                repeated: UnaryMethod[None, None] = UnaryMethod(method, RetryBudget(), may_repeat=True)
+                await repeated(None)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await method(None)
             assert caught.value.code() is grpc.StatusCode.CANCELLED

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import structlog
 from chassis import context
 from chassis.errors import ServiceError
-from chassis.grpc import client
 from chassis.http.application import Authenticated
 from chassis.identity import Caller
 from chassis.tokens import Claims, TokenVerifier
 from contracts.user.v1 import session_pb2, user_pb2
-from contracts.user.v1.session_pb2_grpc import SessionServiceStub
-from contracts.user.v1.user_pb2_grpc import UserServiceStub
 from starlette.requests import Request
 
 from bff.sessions import SessionReader, is_valid
+
+if TYPE_CHECKING:
+    from contracts.user.v1.session_pb2_grpc import SessionServiceAsyncStub
+    from contracts.user.v1.user_pb2_grpc import UserServiceAsyncStub
 
 # The User service is told of a session's use at most this often.
 _SEEN_INTERVAL_MS = 60_000
@@ -44,7 +46,11 @@ class Authenticator:
     """
 
     def __init__(
-        self, tokens: TokenVerifier, reader: SessionReader, users: UserServiceStub, sessions: SessionServiceStub
+        self,
+        tokens: TokenVerifier,
+        reader: SessionReader,
+        users: UserServiceAsyncStub,
+        sessions: SessionServiceAsyncStub,
     ) -> None:
         self._tokens = tokens
         self._reader = reader
@@ -89,7 +95,7 @@ class Authenticator:
         self._noting.add(claims.session_id)
         try:
             with context.serving(replace(current, deadline=deadline)):
-                await client.call(self._sessions.NoteUse, session_pb2.NoteUseRequest())
+                await self._sessions.NoteUse(session_pb2.NoteUseRequest())
         except ServiceError as error:
             if error.reason == "DEADLINE_EXCEEDED":
                 self._quiet_until = loop.time() + _QUIET_SECONDS
@@ -122,14 +128,14 @@ def calling(claims: Claims, token: str) -> context.RequestContext:
     return replace(current, caller=Caller(claims.user_id, claims.session_id, claims.roles), token=token)
 
 
-async def resolve_user(users: UserServiceStub) -> user_pb2.User:
+async def resolve_user(users: UserServiceAsyncStub) -> user_pb2.User:
     """The caller's record from the User service, which caches it for the next check.
 
     Raises:
         ServiceError: UNAUTHENTICATED when there is no such user any more.
     """
     try:
-        user: user_pb2.User = await client.call(users.ResolveUser, user_pb2.ResolveUserRequest(), retry=True)
+        user: user_pb2.User = await users.ResolveUser(user_pb2.ResolveUserRequest())
     except ServiceError as error:
         if error.reason == "NOT_FOUND":
             raise ServiceError("UNAUTHENTICATED") from error

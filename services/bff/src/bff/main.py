@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from chassis.admission import Admission
 from chassis.config import load
+from chassis.grpc.peer import Peer
 from chassis.http.application import HttpApplication, Limits
 from chassis.lifecycle import Composition, ServiceProcess, patiently
 from chassis.logging import configure
@@ -34,13 +34,13 @@ from bff.settings import Settings
 def build(
     settings: Settings,
     client: PipelinedClient,
-    user_channel: Any,
-    order_channel: Any,
+    user: Peer,
+    order: Peer,
     admission: Admission | None = None,
 ) -> HttpApplication:
-    """Wire the BFF over its Valkey client and a channel to each service (ours, or grpcio's own)."""
-    users, sessions = UserServiceStub(user_channel), SessionServiceStub(user_channel)
-    orders = OrderServiceStub(order_channel)
+    """Wire the BFF over its Valkey client and the services that it calls."""
+    users, sessions = user.stub(UserServiceStub), user.stub(SessionServiceStub)
+    orders, catalog = order.stub(OrderServiceStub), order.stub(CatalogServiceStub)
     keys = JwksFile(settings.jwks_file)
     tokens = TokenVerifier(
         keys,
@@ -52,7 +52,7 @@ def build(
     handlers = (
         AuthHandlers(users, sessions, tokens, origins),
         MeHandlers(users, orders, sessions),
-        CatalogHandlers(CatalogServiceStub(order_channel)),
+        CatalogHandlers(catalog),
         OrderHandlers(orders),
         UserHandlers(users, sessions),
         MetaHandlers(keys),
@@ -73,7 +73,8 @@ async def compose() -> AsyncIterator[Composition]:
     try:
         await patiently("Valkey", client.ping)
         admission = Admission(enabled=settings.admission)
-        application = build(settings, client, upstream_channel("user"), upstream_channel("order"), admission)
+        user, order = Peer(upstream_channel("user")), Peer(upstream_channel("order"))
+        application = build(settings, client, user, order, admission)
         yield Composition(application, admission, {"valkey": client.ping})
     finally:
         await client.close()

@@ -53,7 +53,7 @@ class ContractServer:
         self._registered: set[str] = set()
         self._mismatches: list[str] = []
 
-    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler[Any, Any]]) -> None:
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Part of the registration protocol; the registered form, which always follows, has all we need."""
 
     def add_registered_method_handlers(

@@ -127,7 +127,7 @@ class GrpcApplication:
         self._limit = message_limit_bytes
         self._compress = compress_responses
 
-    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler[Any, Any]]) -> None:
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Part of the registration protocol; the registered form, which always follows, has all we need."""
 
     def add_registered_method_handlers(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from chassis import context
 from chassis.errors import ServiceError
-from chassis.grpc import client
 from chassis.http.answers import empty_answer, json_answer
 from chassis.http.application import Call
 from chassis.http.parsing import read_cookies
 from chassis.tokens import TokenVerifier
 from contracts.http import models, operations
 from contracts.user.v1 import session_pb2, user_pb2
-from contracts.user.v1.session_pb2_grpc import SessionServiceStub
-from contracts.user.v1.user_pb2_grpc import UserServiceStub
 from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +19,10 @@ from starlette.responses import Response
 from bff import shapes
 from bff.authentication import Principal, bearer_token, calling, client_address
 from bff.origins import Origins
+
+if TYPE_CHECKING:
+    from contracts.user.v1.session_pb2_grpc import SessionServiceAsyncStub
+    from contracts.user.v1.user_pb2_grpc import UserServiceAsyncStub
 
 # Browsers take a cookie of this name from a secure page only (RFC 6265bis, section 4.1.3).
 REFRESH_COOKIE = "__Secure-refresh_token"
@@ -36,7 +39,7 @@ class AuthHandlers:
     """register, login, refresh, logout."""
 
     def __init__(
-        self, users: UserServiceStub, sessions: SessionServiceStub, tokens: TokenVerifier, origins: Origins
+        self, users: UserServiceAsyncStub, sessions: SessionServiceAsyncStub, tokens: TokenVerifier, origins: Origins
     ) -> None:
         self._users = users
         self._sessions = sessions
@@ -46,7 +49,7 @@ class AuthHandlers:
     async def register(self, body: models.RegisterRequest) -> Response:
         """POST /v1/auth/register."""
         request = user_pb2.RegisterRequest(email=body.email, password=body.password, display_name=body.display_name)
-        user = await client.call(self._users.Register, request)
+        user = await self._users.Register(request)
         return json_answer(shapes.user(user), status=201, version=user.version)
 
     async def login(
@@ -54,7 +57,7 @@ class AuthHandlers:
     ) -> Response:
         """POST /v1/auth/login."""
         request = session_pb2.LogInRequest(email=body.email, password=body.password, client=_client(call.request))
-        grant = await client.call(self._sessions.LogIn, request)
+        grant = await self._sessions.LogIn(request)
         return _answer(grant, web=headers.x_client == "web")
 
     async def refresh_tokens(
@@ -67,7 +70,7 @@ class AuthHandlers:
         presented = _only_cookie(call.request, REFRESH_COOKIE) if body.refresh_token is UNSET else body.refresh_token
         request = session_pb2.RefreshRequest(refresh_token=presented, client=_client(call.request))
         # Repeated by the same client, it is answered alike.
-        grant = await client.call(self._sessions.Refresh, request, retry=True)
+        grant = await self._sessions.Refresh(request)
         return _answer(grant, web=by_cookie or headers.x_client == "web")
 
     async def logout(self, call: Call[Principal]) -> Response:
@@ -79,7 +82,7 @@ class AuthHandlers:
         self._origins.check(call.request)
         for cookie in dict.fromkeys(cookies[:_MOST_COOKIES]):
             request = session_pb2.EndSessionRequest(refresh_token=cookie)
-            await client.call(self._sessions.EndSession, request, retry=True)
+            await self._sessions.EndSession(request)
         try:
             await self._log_out(call.request)
         except ServiceError as error:
@@ -93,7 +96,7 @@ class AuthHandlers:
     async def _log_out(self, request: Request) -> None:
         token = bearer_token(request)
         with context.serving(calling(self._tokens.verify(token), token)):
-            await client.call(self._sessions.LogOut, session_pb2.LogOutRequest())
+            await self._sessions.LogOut(session_pb2.LogOutRequest())
 
 
 def _only_cookie(request: Request, name: str) -> str:

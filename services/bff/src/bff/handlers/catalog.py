@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from chassis.errors import FieldViolation, ServiceError
-from chassis.grpc import client
 from chassis.http.answers import is_current, json_answer, matching, not_modified
 from contracts.common.v1 import money_pb2, paging_pb2
 from contracts.http import models, operations
 from contracts.order.v1 import catalog_pb2
-from contracts.order.v1.catalog_pb2_grpc import CatalogServiceStub
 from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
 from bff import shapes
 
+if TYPE_CHECKING:
+    from contracts.order.v1.catalog_pb2_grpc import CatalogServiceAsyncStub
+
 
 class CatalogHandlers:
     """listProducts, getProduct, createProduct, updateProduct, adjustStock."""
 
-    def __init__(self, catalog: CatalogServiceStub) -> None:
+    def __init__(self, catalog: CatalogServiceAsyncStub) -> None:
         self._catalog = catalog
 
     async def list_products(self, query: operations.ListProductsQuery) -> Response:
@@ -29,13 +31,13 @@ class CatalogHandlers:
         request = catalog_pb2.ListProductsRequest(
             page=paging_pb2.PageRequest(limit=query.limit, cursor=query.cursor or ""), search=query.q or ""
         )
-        page = await client.call(self._catalog.ListProducts, request, retry=True)
+        page = await self._catalog.ListProducts(request)
         items = [shapes.product(product) for product in page.products]
         return json_answer(models.ProductPage(items=items, next_cursor=page.next_cursor or None))
 
     async def get_product(self, product_id: str, headers: operations.GetProductHeaders) -> Response:
         """GET /v1/products/{product_id}."""
-        product = await client.call(self._catalog.GetProduct, catalog_pb2.GetProductRequest(id=product_id), retry=True)
+        product = await self._catalog.GetProduct(catalog_pb2.GetProductRequest(id=product_id))
         if is_current(headers.if_none_match, _version(product)):
             return not_modified(_version(product))
         return _product(product)
@@ -45,7 +47,7 @@ class CatalogHandlers:
         request = catalog_pb2.CreateProductRequest(
             sku=body.sku, name=body.name, price=_money(body.price), initial_stock=body.initial_stock
         )
-        product = await client.call(self._catalog.CreateProduct, request)
+        product = await self._catalog.CreateProduct(request)
         location = {"location": f"/v1/products/{product.id}"}
         return _product(product, status=201, headers=location)
 
@@ -61,7 +63,7 @@ class CatalogHandlers:
             price=None if body.price is UNSET else _money(body.price),
         )
         allowed = _of_description(headers.if_match)
-        product = await matching(allowed, request, lambda: client.call(self._catalog.UpdateProduct, request))
+        product = await matching(allowed, request, lambda: self._catalog.UpdateProduct(request))
         return _product(product)
 
     async def adjust_stock(
@@ -71,7 +73,7 @@ class CatalogHandlers:
         request = catalog_pb2.AdjustStockRequest(
             id=product_id, delta=body.delta, reason=body.reason, idempotency_key=headers.idempotency_key
         )
-        result = await client.call(self._catalog.AdjustStock, request, retry=True)
+        result = await self._catalog.AdjustStock(request)
         replayed = {"idempotency-replayed": "true"} if result.replayed else {}
         return _product(result.product, headers=replayed)
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from chassis import context
 from chassis.errors import ServiceError
-from chassis.grpc import client
 from chassis.http.answers import empty_answer, is_current, json_answer, matching, not_modified
 from chassis.http.application import Call
 from contracts.http import models, operations
 from contracts.order.v1 import order_pb2
-from contracts.order.v1.order_pb2_grpc import OrderServiceStub
 from contracts.user.v1 import session_pb2, user_pb2
-from contracts.user.v1.session_pb2_grpc import SessionServiceStub
-from contracts.user.v1.user_pb2_grpc import UserServiceStub
 from starlette.responses import Response
 
 from bff import shapes
 from bff.authentication import Principal, resolve_user
+
+if TYPE_CHECKING:
+    from contracts.order.v1.order_pb2_grpc import OrderServiceAsyncStub
+    from contracts.user.v1.session_pb2_grpc import SessionServiceAsyncStub
+    from contracts.user.v1.user_pb2_grpc import UserServiceAsyncStub
 
 _NEWEST_ORDERS = 5
 # What an optional part of the overview may spend of the request's time, so that a part that hangs is left out
@@ -31,7 +33,9 @@ _DEGRADABLE = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "OVERLOADED", "INTERNAL"}
 class MeHandlers:
     """Everything under /v1/me."""
 
-    def __init__(self, users: UserServiceStub, orders: OrderServiceStub, sessions: SessionServiceStub) -> None:
+    def __init__(
+        self, users: UserServiceAsyncStub, orders: OrderServiceAsyncStub, sessions: SessionServiceAsyncStub
+    ) -> None:
         self._users = users
         self._orders = orders
         self._sessions = sessions
@@ -46,24 +50,24 @@ class MeHandlers:
     async def update_me(self, body: models.UpdateMeRequest, headers: operations.UpdateMeHeaders) -> Response:
         """PATCH /v1/me."""
         request = user_pb2.UpdateProfileRequest(display_name=body.display_name)
-        user = await matching(headers.if_match, request, lambda: client.call(self._users.UpdateProfile, request))
+        user = await matching(headers.if_match, request, lambda: self._users.UpdateProfile(request))
         return json_answer(shapes.user(user), version=user.version)
 
     async def change_password(self, body: models.ChangePasswordRequest) -> Response:
         """POST /v1/me/password: whoever else is logged in is out."""
         request = user_pb2.ChangePasswordRequest(current_password=body.current_password, new_password=body.new_password)
-        await client.call(self._users.ChangePassword, request)
+        await self._users.ChangePassword(request)
         return empty_answer()
 
     async def list_my_sessions(self, call: Call[Principal]) -> Response:
         """GET /v1/me/sessions."""
         own = _principal(call).session.id
-        found = await client.call(self._sessions.ListSessions, session_pb2.ListSessionsRequest(), retry=True)
+        found = await self._sessions.ListSessions(session_pb2.ListSessionsRequest())
         return json_answer(models.SessionList(items=[shapes.session(session, own) for session in found.sessions]))
 
     async def revoke_my_session(self, session_id: str) -> Response:
         """DELETE /v1/me/sessions/{session_id}."""
-        await client.call(self._sessions.RevokeSession, session_pb2.RevokeSessionRequest(id=session_id))
+        await self._sessions.RevokeSession(session_pb2.RevokeSessionRequest(id=session_id))
         return empty_answer()
 
     async def get_my_overview(self, headers: operations.GetMyOverviewHeaders) -> Response:
@@ -91,7 +95,7 @@ class MeHandlers:
         try:
             with context.serving(replace(current, deadline=sooner)):
                 request = order_pb2.SummarizeOrdersRequest(newest=_NEWEST_ORDERS)
-                summary: order_pb2.OrderSummary = await client.call(self._orders.SummarizeOrders, request, retry=True)
+                summary: order_pb2.OrderSummary = await self._orders.SummarizeOrders(request)
         except ServiceError as error:
             if error.reason not in _DEGRADABLE:
                 raise

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from chassis.errors import FieldViolation, ServiceError
-from chassis.grpc import client
 from chassis.http.answers import is_current, json_answer, matching, not_modified
 from contracts.common.v1 import paging_pb2
 from contracts.http import models, operations
 from contracts.order.v1 import order_pb2
-from contracts.order.v1.order_pb2_grpc import OrderServiceStub
 from google.protobuf.timestamp_pb2 import Timestamp
 from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
 from bff import shapes
 
+if TYPE_CHECKING:
+    from contracts.order.v1.order_pb2_grpc import OrderServiceAsyncStub
+
 
 class OrderHandlers:
     """Everything about orders."""
 
-    def __init__(self, orders: OrderServiceStub) -> None:
+    def __init__(self, orders: OrderServiceAsyncStub) -> None:
         self._orders = orders
 
     async def create_order(self, body: models.CreateOrderRequest, headers: operations.CreateOrderHeaders) -> Response:
@@ -32,12 +34,12 @@ class OrderHandlers:
                 order_pb2.OrderLine(product_id=line.product_id.lower(), quantity=line.quantity) for line in body.items
             ],
         )
-        result = await client.call(self._orders.CreateOrder, request, retry=True)
+        result = await self._orders.CreateOrder(request)
         return _keyed(result, status=201, headers={"location": f"/v1/orders/{result.order.id}"})
 
     async def get_order(self, order_id: str, headers: operations.GetOrderHeaders) -> Response:
         """GET /v1/orders/{order_id}."""
-        order = await client.call(self._orders.GetOrder, order_pb2.GetOrderRequest(id=order_id), retry=True)
+        order = await self._orders.GetOrder(order_pb2.GetOrderRequest(id=order_id))
         if is_current(headers.if_none_match, order.version):
             return not_modified(order.version)
         return _order(order)
@@ -47,7 +49,7 @@ class OrderHandlers:
         request = order_pb2.ListOrdersRequest(
             page=paging_pb2.PageRequest(limit=query.limit, cursor=query.cursor or ""), filter=_filter(query)
         )
-        return _page(await client.call(self._orders.ListOrders, request, retry=True))
+        return _page(await self._orders.ListOrders(request))
 
     async def list_all_orders(self, query: operations.ListAllOrdersQuery) -> Response:
         """GET /v1/admin/orders."""
@@ -56,7 +58,7 @@ class OrderHandlers:
             filter=_filter(query),
             user_id=None if query.user_id is UNSET else query.user_id.lower(),
         )
-        return _page(await client.call(self._orders.ListAllOrders, request, retry=True))
+        return _page(await self._orders.ListAllOrders(request))
 
     async def pay_order(
         self, order_id: str, body: models.PaymentRequest, headers: operations.PayOrderHeaders
@@ -67,16 +69,14 @@ class OrderHandlers:
             idempotency_key=headers.idempotency_key,
             payment_token=body.payment_token,
         )
-        return _keyed(
-            await matching(headers.if_match, request, lambda: client.call(self._orders.PayOrder, request, retry=True))
-        )
+        return _keyed(await matching(headers.if_match, request, lambda: self._orders.PayOrder(request)))
 
     async def cancel_order(
         self, order_id: str, body: models.CancellationRequest, headers: operations.CancelOrderHeaders
     ) -> Response:
         """POST /v1/orders/{order_id}/cancellation."""
         request = order_pb2.CancelOrderRequest(order_id=order_id, reason=body.reason)
-        return _order(await matching(headers.if_match, request, lambda: client.call(self._orders.CancelOrder, request)))
+        return _order(await matching(headers.if_match, request, lambda: self._orders.CancelOrder(request)))
 
     async def ship_order(
         self, order_id: str, body: models.ShipmentRequest, headers: operations.ShipOrderHeaders
@@ -87,14 +87,12 @@ class OrderHandlers:
             carrier=body.carrier,
             tracking_number=body.tracking_number,
         )
-        return _order(await matching(headers.if_match, request, lambda: client.call(self._orders.ShipOrder, request)))
+        return _order(await matching(headers.if_match, request, lambda: self._orders.ShipOrder(request)))
 
     async def deliver_order(self, order_id: str, headers: operations.DeliverOrderHeaders) -> Response:
         """POST /v1/admin/orders/{order_id}/delivery."""
         request = order_pb2.DeliverOrderRequest(order_id=order_id)
-        return _order(
-            await matching(headers.if_match, request, lambda: client.call(self._orders.DeliverOrder, request))
-        )
+        return _order(await matching(headers.if_match, request, lambda: self._orders.DeliverOrder(request)))
 
     async def refund_order(
         self, order_id: str, body: models.RefundRequest, headers: operations.RefundOrderHeaders
@@ -106,19 +104,17 @@ class OrderHandlers:
             idempotency_key=headers.idempotency_key,
             restock=None if body.restock is UNSET else body.restock,
         )
-        result = await matching(
-            headers.if_match, request, lambda: client.call(self._orders.RefundOrder, request, retry=True)
-        )
+        result = await matching(headers.if_match, request, lambda: self._orders.RefundOrder(request))
         return _keyed(result, status=202 if result.order.status == order_pb2.ORDER_STATUS_REFUNDING else 200)
 
     async def get_refund(self, order_id: str) -> Response:
         """GET /v1/admin/orders/{order_id}/refund."""
         request = order_pb2.GetRefundRequest(order_id=order_id)
-        return json_answer(shapes.refund(await client.call(self._orders.GetRefund, request, retry=True)))
+        return json_answer(shapes.refund(await self._orders.GetRefund(request)))
 
     async def get_order_history(self, order_id: str) -> Response:
         """GET /v1/admin/orders/{order_id}/history."""
-        transitions = client.stream(self._orders.GetOrderHistory, order_pb2.GetOrderHistoryRequest(order_id=order_id))
+        transitions = self._orders.GetOrderHistory(order_pb2.GetOrderHistoryRequest(order_id=order_id))
         return json_answer(models.OrderHistory(items=[shapes.transition(step) async for step in transitions]))
 
 

@@ -1,0 +1,174 @@
+"""How a service calls another one: context passed on, the deadline spent, errors mapped back, reads retried."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast
+
+import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor_pb2 import MethodOptions
+from google.rpc.status_pb2 import Status
+
+from chassis import context
+from chassis.errors import ServiceError
+from chassis.grpc.server import STATUS_DETAILS
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Stub = TypeVar("Stub")
+
+# One layer retries, at most twice, with full jitter ("Exponential Backoff And Jitter", AWS 2015).
+_MAX_RETRIES = 2
+_BACKOFF_SECONDS = 0.025
+# A second execution is harmless: the contract says so (descriptor.proto, MethodOptions.IdempotencyLevel).
+_REPEATABLE = (MethodOptions.NO_SIDE_EFFECTS, MethodOptions.IDEMPOTENT)
+
+
+class RetryBudget:
+    """At most so many retries for a number of calls: a peer that fails everybody is not called three times as often.
+
+    Every call earns a share of a retry and every retry costs one, as in "The Tail at Scale" and Finagle's budgets.
+
+    Args:
+        share: retries a call.
+        reserve: retries that can be saved up, and that there are at the start.
+    """
+
+    def __init__(self, share: float = 0.2, reserve: float = 10.0) -> None:
+        self._share = share
+        self._reserve = reserve
+        self._balance = reserve
+
+    def earn(self) -> None:
+        """A first attempt was made."""
+        self._balance = min(self._reserve, self._balance + self._share)
+
+    def spend(self) -> bool:
+        """Whether a retry may be made; it is then paid for."""
+        if self._balance < 1:
+            return False
+        self._balance -= 1
+        return True
+
+
+class Channel(Protocol):
+    """What a peer needs of a channel: `chassis.grpc.channel.Channel` has it, and `grpc.aio.Channel`."""
+
+    def unary_unary(
+        self, method: str, request_serializer: Any, response_deserializer: Any, /
+    ) -> Callable[..., Awaitable[Any]]:
+        """What makes the call; it raises `grpc.aio.AioRpcError`."""
+        ...
+
+    def unary_stream(
+        self, method: str, request_serializer: Any, response_deserializer: Any, /
+    ) -> Callable[..., AsyncIterable[Any]]:
+        """What makes the call; iterated, it yields messages and raises `grpc.aio.AioRpcError`."""
+        ...
+
+
+class Peer:
+    """A service that this one calls, over a channel of ours or of grpcio.
+
+    `peer.stub(OrderServiceStub)` is the generated stub. Its calls take the request message alone; context and deadline
+    are those of the request being served. They raise ServiceError: whatever the peer answered, UNAVAILABLE when it
+    could not be reached, DEADLINE_EXCEEDED when the deadline has passed. A method that the contract calls idempotent
+    (`option idempotency_level`) is tried again when the peer is unavailable.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._budget = RetryBudget()
+
+    def stub(self, make: Callable[[grpc.aio.Channel], Stub]) -> Stub:
+        """A generated stub whose calls go to this peer."""
+        return make(cast("grpc.aio.Channel", self))
+
+    def unary_unary(
+        self, method: str, request_serializer: Any, response_deserializer: Any, _registered_method: bool = False
+    ) -> UnaryMethod[Any, Any]:
+        """Part of the stub protocol."""
+        send = self._channel.unary_unary(method, request_serializer, response_deserializer)
+        return UnaryMethod(send, self._budget, may_repeat=_is_repeatable(method))
+
+    def unary_stream(
+        self, method: str, request_serializer: Any, response_deserializer: Any, _registered_method: bool = False
+    ) -> StreamMethod[Any, Any]:
+        """Part of the stub protocol."""
+        return StreamMethod(self._channel.unary_stream(method, request_serializer, response_deserializer))
+
+    def stream_unary(self, method: str, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Part of the stub protocol; no contract of ours streams requests."""
+        raise TypeError(f"{method}: a peer is not sent streams of requests")
+
+    stream_stream = stream_unary
+
+
+class UnaryMethod(Generic[Request, Response]):
+    """A stub's unary method: call it within a request, await the response message."""
+
+    __slots__ = ("_budget", "_may_repeat", "_send")
+
+    def __init__(self, send: Callable[..., Awaitable[Response]], budget: RetryBudget, *, may_repeat: bool) -> None:
+        self._send = send
+        self._budget = budget
+        self._may_repeat = may_repeat
+
+    async def __call__(self, request: Request) -> Response:
+        """Make the call; errors as `Peer` says."""
+        current = context.current()
+        metadata = current.to_metadata() if current else []
+        self._budget.earn()
+        attempt = 0
+        while True:
+            remaining = current.remaining() if current else None
+            if remaining is not None and remaining <= 0:
+                raise ServiceError("DEADLINE_EXCEEDED")
+            try:
+                return await self._send(request, timeout=remaining, metadata=metadata)
+            except grpc.aio.AioRpcError as error:
+                known = _service_error(error)
+                again = self._may_repeat and attempt < _MAX_RETRIES and known.reason == "UNAVAILABLE"
+                # Cancelled: the caller has gone, and no retry is owed to anybody.
+                if not again or error.code() is grpc.StatusCode.CANCELLED or not self._budget.spend():
+                    raise known from error
+            await asyncio.sleep(random.uniform(0, _BACKOFF_SECONDS * 2**attempt))
+            attempt += 1
+
+
+class StreamMethod(Generic[Request, Response]):
+    """A stub's server-streaming method: call it within a request, iterate the response messages."""
+
+    __slots__ = ("_send",)
+
+    def __init__(self, send: Callable[..., AsyncIterable[Response]]) -> None:
+        self._send = send
+
+    async def __call__(self, request: Request) -> AsyncIterator[Response]:
+        """Make the call; errors as `Peer` says, after the messages that came before them."""
+        current = context.current()
+        remaining = current.remaining() if current else None
+        try:
+            async for message in self._send(
+                request, timeout=remaining, metadata=current.to_metadata() if current else []
+            ):
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise _service_error(error) from error
+
+
+def _is_repeatable(path: str) -> bool:
+    """What the contract says of the method, by its path, "/package.Service/Method"."""
+    method = descriptor_pool.Default().FindMethodByName(path.strip("/").replace("/", "."))
+    return method.GetOptions().idempotency_level in _REPEATABLE
+
+
+def _service_error(error: grpc.aio.AioRpcError) -> ServiceError:
+    metadata: Any = error.trailing_metadata() or ()
+    for key, value in metadata:
+        if key == STATUS_DETAILS and isinstance(value, bytes):
+            return ServiceError.from_status(Status.FromString(value))
+    return ServiceError.from_status(Status(code=error.code().value[0], message=error.details() or ""))

@@ -115,7 +115,9 @@ def refund(value: order_pb2.Refund) -> models.Refund:
 def overview_order(value: order_pb2.Order, *, compact: bool) -> models.OverviewOrder:
     """An order in the overview; compact without dates and lines."""
     if compact:
-        return models.OverviewOrder(id=value.id, status=ORDER_STATUS[value.status], total=money(value.total))
+        return models.OverviewOrder(  # leaves out: created_at, items
+            id=value.id, status=ORDER_STATUS[value.status], total=money(value.total)
+        )
     return models.OverviewOrder(
         id=value.id,
         status=ORDER_STATUS[value.status],
@@ -128,7 +130,9 @@ def overview_order(value: order_pb2.Order, *, compact: bool) -> models.OverviewO
 def overview_profile(value: user_pb2.User, *, compact: bool) -> models.OverviewProfile:
     """The profile in the overview; compact without address and date."""
     if compact:
-        return models.OverviewProfile(id=value.id, display_name=value.display_name)
+        return models.OverviewProfile(  # leaves out: created_at, email
+            id=value.id, display_name=value.display_name
+        )
     return models.OverviewProfile(
         id=value.id, display_name=value.display_name, email=value.email, created_at=moment(value.created_at)
     )

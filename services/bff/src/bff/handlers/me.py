@@ -76,6 +76,7 @@ class MeHandlers:
         user, summary = await asyncio.gather(resolve_user(self._users), self._order_summary())
         profile = shapes.overview_profile(user, compact=compact)
         if summary is None:
+            # leaves out: orders, spent
             return json_answer(models.Overview(profile=profile, missing=["orders", "spent"]))
         return json_answer(
             models.Overview(

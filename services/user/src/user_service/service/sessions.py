@@ -82,6 +82,7 @@ class Sessions:
         """A new session for a user who has proved to be `user` as given, of that credential version."""
         now = self._now_ms()
         record = SessionRecord(
+            # leaves out: next_credential_version, generation, exchanged_at_ms, exchanged_by
             id=str(self._new_id()),
             user_id=str(user.id),
             credential_version=user.credential_version,

@@ -20,6 +20,7 @@ import pytest
 import user_service.main
 import user_service.settings
 import uvicorn
+from chassis.config import load
 from chassis.database import Database
 from chassis.grpc.peer import Peer
 from chassis.valkey import PipelinedClient
@@ -55,7 +56,7 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
             for variable, value in services.environment(name, platform.layout, platform.secrets, Options()).items():
                 monkeypatch.setenv(variable, value)
             module = user_service if name == "user" else order_service
-            settings = module.settings.Settings()
+            settings = load(module.settings.Settings)
             database = Database(settings.database_url.get_secret_value(), min_size=1, max_size=4, service="stock")
             await database.open()
             stack.push_async_callback(database.close)
@@ -71,7 +72,7 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         channels = [grpc.aio.insecure_channel(targets[name]) for name in ("user", "order")]
         for channel in channels:
             stack.push_async_callback(channel.close)
-        application = bff.main.build(bff.settings.Settings(), pipelined, *map(Peer, channels))
+        application = bff.main.build(load(bff.settings.Settings), pipelined, *map(Peer, channels))
         server = uvicorn.Server(uvicorn.Config(application, port=0, lifespan="off", log_level="error"))
         serving = asyncio.create_task(server.serve())
         while not server.started:

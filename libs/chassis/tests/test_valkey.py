@@ -9,11 +9,9 @@ import uuid
 from collections.abc import AsyncIterator
 
 import pytest
-from chassis import valkey
 from chassis.cache import VersionedCache
-from chassis.valkey import PipelinedClient, Script
+from chassis.valkey import PipelinedClient, Script, ValkeyError
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from conftest import Platform
 from devstack import services
@@ -26,7 +24,7 @@ def url(platform: Platform) -> str:
 
 @pytest.fixture
 async def client(url: str) -> AsyncIterator[Redis]:
-    made = valkey.connect(url, max_connections=8)
+    made = Redis.from_url(url, driver_info=None)
     yield made
     await made.aclose()
 
@@ -148,7 +146,7 @@ class TestPipelinedClient:
     ) -> None:
         key = f"test:{uuid.uuid4()}"
         await client.lpush(key, "x")
-        with pytest.raises(RedisError, match="WRONGTYPE"):
+        with pytest.raises(ValkeyError, match="WRONGTYPE"):
             await pipelined.get(key)
         assert await pipelined.get("test:nothing") is None
         await client.delete(key)
@@ -166,7 +164,7 @@ class TestPipelinedClient:
 
         async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
             pipelined = PipelinedClient(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
-            with pytest.raises(RedisError, match="does not answer"):
+            with pytest.raises(ValkeyError, match="does not answer"):
                 await pipelined.get("x")
             await pipelined.close()
             await hung_up.wait()
@@ -213,7 +211,7 @@ class TestPipelinedClient:
         assert await pipelined.evaluate(script, [key], [1, b"\x00\r\n"]) == [41, b"\x00\r\n", 30]
         assert (await client.script_exists(script.digest)) == [True]
         assert await pipelined.evaluate(script, [key], [1, "x"]) == [42, b"x", 30]
-        with pytest.raises(RedisError, match="not an integer"):
+        with pytest.raises(ValkeyError, match="not an integer"):
             await pipelined.evaluate(script, [key], ["y", "x"])
         await pipelined.ping()
 
@@ -222,5 +220,5 @@ class TestPipelinedClient:
             PipelinedClient("http://127.0.0.1/0")
 
     async def test_nothing_listens(self) -> None:
-        with pytest.raises(RedisError, match="cannot be reached"):
+        with pytest.raises(ValkeyError, match="cannot be reached"):
             await PipelinedClient("redis://127.0.0.1:1/0").get("x")

@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import structlog
-from redis.exceptions import RedisError
 
 from chassis.errors import ServiceError
-from chassis.valkey import PipelinedClient, Script
+from chassis.valkey import PipelinedClient, Script, ValkeyError
 
 # How long a floor holds without a fill: longer than any transaction may last (the deadline of a request).
 FLOOR_SECONDS = 60
@@ -61,7 +60,7 @@ class VersionedCache:
         """The cached payload, or None: on a miss, below a floor, and when Valkey is away."""
         try:
             return payload(await self._client.get(self._prefix + record_id))
-        except RedisError as error:
+        except ValkeyError as error:
             _log.warning("cache read failed", prefix=self._prefix, error=str(error))
             return None
 
@@ -69,7 +68,7 @@ class VersionedCache:
         """Keep `value` unless a newer version is known. Failure costs the next reader a miss and nothing else."""
         try:
             await self._client.evaluate(_STORE, [self._prefix + record_id], [version, value, self._ttl_ms])
-        except RedisError as error:
+        except ValkeyError as error:
             _log.warning("cache fill failed", prefix=self._prefix, error=str(error))
 
     async def raise_floor(self, versions: Mapping[str, int]) -> None:
@@ -83,7 +82,7 @@ class VersionedCache:
         keys = [self._prefix + record_id for record_id in versions]
         try:
             await self._client.evaluate(_RAISE, keys, [*versions.values(), FLOOR_SECONDS])
-        except RedisError as error:
+        except ValkeyError as error:
             raise ServiceError("UNAVAILABLE") from error
 
 

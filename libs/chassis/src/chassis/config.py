@@ -1,4 +1,4 @@
-"""Configuration from the environment: typed, frozen, complete or not at all.
+"""Configuration from the environment: typed, frozen, complete or not at all. A field is the variable of its name in capitals.
 
 A service declares a `Settings` subclass; docs/configuration.md is generated from those classes. Secrets are
 `pydantic.SecretStr`, a type that prints as asterisks.
@@ -6,12 +6,12 @@ A service declares a `Settings` subclass; docs/configuration.md is generated fro
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 S = TypeVar("S", bound="Settings")
 
@@ -50,19 +50,15 @@ ACCESS_TOKEN_SECONDS = 300
 ValkeyUrl = Annotated[SecretStr, Field(description="URL of the Valkey that evicts nothing, credentials included")]
 CacheUrl = Annotated[SecretStr, Field(description="URL of the Valkey that keeps copies, credentials included")]
 
-_NO_ARGUMENTS: dict[str, Any] = {}
-
 
 class ConfigurationError(Exception):
     """The environment is not a valid configuration; the message names every bad variable."""
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """What every service is configured with."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, hide_input_in_errors=True, case_sensitive=False, validate_default=True
-    )
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True, validate_default=True)
 
     # The first field: what the others may be depends on it. A closed list, so that a misspelt production is none.
     environment: Annotated[
@@ -131,8 +127,9 @@ def load(settings: type[S]) -> S:
         ConfigurationError: naming every missing or invalid variable and its constraint, never a value.
     """
     try:
-        # Everything comes from the environment; what a type checker would miss here is not an argument.
-        return settings(**_NO_ARGUMENTS)
+        return settings.model_validate(
+            {name: os.environ[name.upper()] for name in settings.model_fields if name.upper() in os.environ}
+        )
     except ValidationError as error:
         lines = [f"  {str(e['loc'][0]).upper() if e['loc'] else '?'}: {e['msg']}" for e in error.errors()]
         raise ConfigurationError("these environment variables are missing or invalid:\n" + "\n".join(lines)) from None

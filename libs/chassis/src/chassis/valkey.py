@@ -1,8 +1,7 @@
-"""Valkey clients: redis-py for everything, and a pipelined one for what stands on the path of most requests.
+"""A Valkey client for the path of requests: one connection, replies in order, commands of concurrent requests together.
 
-redis-py takes a connection out of a pool for each command, which costs more CPU than the command. Session checks,
-caches, idempotency and rate limits go through `PipelinedClient` instead: one connection, replies in order, commands of
-concurrent requests sent together. `tools/bench/valkey_clients.py` measures both; ADR 0006 has the numbers.
+redis-py takes a connection out of a pool for each command, which costs more CPU than the command, and its import is a
+quarter of a service's start. `tools/bench/valkey_clients.py` measures both; ADR 0006 has the numbers.
 """
 
 from __future__ import annotations
@@ -16,11 +15,6 @@ from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as ValkeyConnectionError
-from redis.exceptions import ResponseError
 
 # A session check is on every request's path: better a clear failure soon than a queue.
 TIMEOUT_SECONDS = 1.0
@@ -32,21 +26,16 @@ CACHE_TIMEOUT_SECONDS = 0.25
 _MAX_PENDING = 4096
 
 
-def connect(url: str, *, max_connections: int) -> Redis:
-    """A client over a pool that makes callers wait (at most a second) when all its connections are in use."""
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=max_connections,
-        timeout=TIMEOUT_SECONDS,
-        socket_timeout=TIMEOUT_SECONDS,
-        socket_connect_timeout=TIMEOUT_SECONDS,
-        # One retry on a fresh connection: a pooled one may have died since its last use.
-        retry=Retry(NoBackoff(), 1),
-        # Not said to the server: CLIENT is nothing a service may use.
-        driver_info=None,
-    )
-    # The client owns the pool and closes it.
-    return Redis.from_pool(pool)
+class ValkeyError(Exception):
+    """Valkey did not do what it was asked."""
+
+
+class ValkeyConnectionError(ValkeyError):
+    """There is no connection, or no answer in time: the command may have been carried out."""
+
+
+class ResponseError(ValkeyError):
+    """Valkey answered with an error, which is the message."""
 
 
 class Script:
@@ -65,7 +54,7 @@ class PipelinedClient:
     A command whose reply is lost with the connection fails; it may have been carried out.
 
     Args:
-        url: as for `connect`: redis://, rediss:// (TLS, the server's certificate verified) or unix:///path?db=0.
+        url: redis://, rediss:// (TLS, the server's certificate verified) or unix:///path?db=0.
         timeout: seconds to wait for the connection, and for each reply.
 
     Raises:
@@ -91,7 +80,7 @@ class PipelinedClient:
         """The value of a key.
 
         Raises:
-            redis.exceptions.RedisError: no connection, no answer in time, or an error reply.
+            ValkeyError: no connection, no answer in time, or an error reply.
         """
         value: bytes | None = await (await self._ready()).send(b"GET", key)
         return value
@@ -100,7 +89,7 @@ class PipelinedClient:
         """The values of several keys.
 
         Raises:
-            redis.exceptions.RedisError: as `get`.
+            ValkeyError: as `get`.
         """
         values: list[bytes | None] = await (await self._ready()).send(b"MGET", *keys)
         return values
@@ -109,7 +98,7 @@ class PipelinedClient:
         """Keep a value for some seconds.
 
         Raises:
-            redis.exceptions.RedisError: as `get`.
+            ValkeyError: as `get`.
         """
         await (await self._ready()).send(b"SET", key, value, b"EX", seconds)
 
@@ -117,7 +106,7 @@ class PipelinedClient:
         """Raise unless Valkey answers.
 
         Raises:
-            redis.exceptions.RedisError: as `get`.
+            ValkeyError: as `get`.
         """
         await (await self._ready()).send(b"PING")
 
@@ -140,7 +129,7 @@ class PipelinedClient:
         """What a script returns.
 
         Raises:
-            redis.exceptions.RedisError: as `get`.
+            ValkeyError: as `get`.
         """
         pipeline = await self._ready()
         try:

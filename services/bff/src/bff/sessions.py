@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from chassis.cache import payload
 from chassis.errors import ServiceError
-from chassis.valkey import PipelinedClient
+from chassis.valkey import PipelinedClient, ValkeyError
 from contracts.user.v1.session_pb2 import SessionRecord
 from contracts.user.v1.user_pb2 import User
 from google.protobuf.message import DecodeError
-from redis.exceptions import RedisError
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class SessionReader:
         """
         try:
             raw, user_entry = await self._client.mget(f"session:{session_id}", f"user:{user_id}")
-        except (RedisError, OSError) as error:
+        except (ValkeyError, OSError) as error:
             raise ServiceError("UNAVAILABLE") from error
         if raw is None:
             raise ServiceError("UNAUTHENTICATED")

@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 from chassis.errors import ServiceError
+from chassis.valkey import ValkeyError
 from contracts.envoy.service.ratelimit.v3 import rls_pb2
 from contracts.envoy.service.ratelimit.v3.rls_pb2_grpc import RateLimitServiceServicer
 from google.protobuf.duration_pb2 import Duration
-from redis.exceptions import RedisError
 
 from limiter.limits import Limit, Limits
 from limiter.window import Decision, SlidingWindow
@@ -38,7 +38,7 @@ class RateLimitHandlers(RateLimitServiceServicer):
             name, limit = self._limits.find(request.domain, entries)
             try:
                 decision = await self._window.count(name, limit.requests, limit.seconds)
-            except (RedisError, OSError) as error:
+            except (ValkeyError, OSError) as error:
                 raise ServiceError("UNAVAILABLE") from error
             if not decision.allowed:
                 overall = _Response.OVER_LIMIT

@@ -68,7 +68,7 @@ class SlidingWindow:
         """Count a request under `name`, of which `requests` are allowed in any `seconds`.
 
         Raises:
-            redis.exceptions.RedisError: Valkey did not answer.
+            chassis.valkey.ValkeyError: Valkey did not answer.
         """
         arguments = [requests, int(seconds * 1000), _SLOTS]
         reply: list[int] = await self._client.evaluate(_COUNT, [f"limit:{name}"], arguments)

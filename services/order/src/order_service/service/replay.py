@@ -13,8 +13,7 @@ from uuid import UUID
 import msgspec
 import structlog
 from chassis.database import Connection
-from chassis.valkey import PipelinedClient
-from redis.exceptions import RedisError
+from chassis.valkey import PipelinedClient, ValkeyError
 
 from order_service.domain.errors import IdempotencyKeyReusedError, PaymentDeclinedError
 from order_service.domain.order import Order
@@ -101,7 +100,7 @@ class ReplayCache:
         """
         try:
             stored = await self._client.get(request.cache_key)
-        except RedisError as error:
+        except ValkeyError as error:
             _log.warning("idempotency fast path failed", error=str(error))
             return None
         if stored is None:
@@ -115,5 +114,5 @@ class ReplayCache:
         """Remember a committed answer."""
         try:
             await self._client.set(request.cache_key, request.request_hash + encode(outcome), self._ttl)
-        except RedisError as error:
+        except ValkeyError as error:
             _log.warning("idempotency fast path failed", error=str(error))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from chassis.errors import ServiceError
-from redis.exceptions import RedisError
+from chassis.valkey import ValkeyError
 
 
 @contextmanager
@@ -14,5 +14,5 @@ def fail_closed() -> Iterator[None]:
     """Every failure of Valkey inside the block is ServiceError UNAVAILABLE."""
     try:
         yield
-    except (RedisError, OSError) as error:
+    except (ValkeyError, OSError) as error:
         raise ServiceError("UNAVAILABLE") from error

@@ -191,6 +191,40 @@ async def connection_is_served(port: int, address: str) -> bool:
         await close(writer)
 
 
+@dataclass(frozen=True)
+class Held:
+    """A connection that is kept; without a stream when it was refused at once."""
+
+    stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the other side has not ended it."""
+        if self.stream is None:
+            return False
+        reader, writer = self.stream
+        return not (reader.at_eof() or reader.exception() or writer.is_closing())
+
+    async def close(self) -> None:
+        """At once."""
+        if self.stream is not None:
+            await close(self.stream[1])
+
+
+async def hold(port: int, address: str, message: bytes = b"", context: ssl.SSLContext | None = None) -> Held:
+    """A connection from an address, which says this and no more."""
+    name = "localhost" if context else None
+    try:
+        stream = await asyncio.open_connection(
+            "127.0.0.1", port, local_addr=(address, 0), ssl=context, server_hostname=name
+        )
+        stream[1].write(message)
+        await stream[1].drain()
+    except (OSError, ssl.SSLError):
+        return Held(None)
+    return Held(stream)
+
+
 def trusting(platform: Platform) -> ssl.SSLContext:
     """Of the public HTTPS listener."""
     return ssl.create_default_context(cafile=str(platform.layout.certificates / "public" / "ca.crt"))
@@ -203,7 +237,7 @@ async def over_http3(platform: Platform, port: int) -> int | None:
         request = pyqwest.Request("GET", f"https://localhost:{port}/v1/products?limit=1")
         try:
             answer = await asyncio.wait_for(transport.execute(request), 3)
-        except (TimeoutError, ConnectionError):
+        except (TimeoutError, ConnectionError, pyqwest.ReadError, pyqwest.WriteError):
             return None
         assert answer.http_version == pyqwest.HTTPVersion.HTTP3
         assert json.loads(b"".join([chunk async for chunk in answer.content]))["items"]

@@ -49,7 +49,7 @@ def protobuf() -> Files:
             if "_pb2_grpc" in path.name and "Stub" not in path.read_text():
                 continue
             text = re.sub(
-                r"^from ((?:common|user|order)\.v1|envoy\.service\.ratelimit\.v3) import",
+                r"^from ((?:common|user|order)\.v1|envoy\.service\.ratelimit\.v3|opentelemetry\.proto\.collector\.logs\.v1) import",
                 r"from contracts.\1 import",
                 path.read_text(),
                 flags=re.MULTILINE,

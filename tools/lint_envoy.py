@@ -30,7 +30,9 @@ _VARIANTS = (
 def validate(config: Path) -> str:
     """What Envoy finds wrong; empty when it is valid."""
     command = [envoy_command(config)[0], "--mode", "validate", "--config-path", str(config), "--log-level", "error"]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    # Paths below `run` are relative to the stack's directory.
+    place = config.parent.parent
+    done = subprocess.run(command, env=environment(), cwd=place, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else f"{config.name}: {(done.stdout + done.stderr)[-2000:]}"
 
 

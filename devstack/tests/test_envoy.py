@@ -66,5 +66,6 @@ def test_a_cluster_is_rendered_from_values_and_envoy_takes_it(cluster: Site, tmp
     config = tmp_path / f"{name}.yaml"
     config.write_text(text)
     command = [envoy_command(config)[0], "--mode", "validate", "--config-path", str(config), "--log-level", "error"]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    (tmp_path / "run").mkdir()
+    done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

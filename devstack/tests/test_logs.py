@@ -172,6 +172,7 @@ class TestSelection:
             {"path": "/healthz/ready"},
             {"path": "/grpc.health.v1.Health/Check", "grpc_status": 0},
             {"path": "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit", "grpc_status": 0},
+            {"path": "/opentelemetry.proto.collector.logs.v1.LogsService/Export", "grpc_status": 0},
         ):
             (routine,) = parsed("bff", request(0, **fields))
             (failed,) = parsed("bff", request(0, **fields, status=503))

@@ -126,13 +126,86 @@ async def test_an_answer_that_is_read_byte_by_byte_keeps_no_connection(stack: Pl
 async def test_all_connections_together_are_bounded(stack: Platform) -> None:
     with mesh.edge(stack, Options(max_connections=8)) as url:
         port = int(url.rsplit(":", 1)[1])
-        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(8)]
-        assert not await mesh.connection_is_served(port, "127.0.0.1")
-        for _, writer in held:
-            await mesh.close(writer)
+        held = [await mesh.hold(port, client_address()) for _ in range(8)]
+        assert all(connection.is_open for connection in held)
+        assert not await mesh.connection_is_served(port, client_address())
+        # Who operates us is not kept out by clients.
+        async with httpx.AsyncClient() as http:
+            assert (await http.get(f"http://127.0.0.1:{port - 8080 + 19080}/healthz/ready")).status_code == 200
+        for connection in held:
+            await connection.close()
         async with asyncio.timeout(5):
-            while not await mesh.connection_is_served(port, "127.0.0.1"):
+            while not await mesh.connection_is_served(port, client_address()):
                 await asyncio.sleep(0.1)
+
+
+async def hold_all_they_may(edge: Layout, context: ssl.SSLContext, connections: int) -> list[mesh.Held]:
+    """Five addresses take whatever they get of so many connections, and send nothing, half a request, or no second one."""
+    said = (b"", b"GET /v1/products HTTP/1.1\r\nhost: x\r\n", b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n")
+
+    async def one_address(address: str) -> list[mesh.Held]:
+        # One after the other: it is not the limiter that is to be overrun here.
+        return [
+            await (
+                mesh.hold(edge.port("public"), address, said[n // 2 % 3])
+                if n % 2
+                else mesh.hold(edge.port("public_tls"), address, said[n // 2 % 3], context)
+            )
+            for n in range(connections)
+        ]
+
+    held = await asyncio.gather(*(one_address(client_address()) for _ in range(5)))
+    await asyncio.sleep(1)
+    return [connection for of_one in held for connection in of_one]
+
+
+async def test_a_few_addresses_cannot_hold_every_connection(stack: Platform) -> None:
+    """Whoever comes from another address is served: over HTTP/1.1, and over TLS with HTTP/2."""
+    context, most = mesh.trusting(stack), 64
+    h2 = mesh.trusting(stack)
+    h2.set_alpn_protocols(["h2"])
+
+    async def newcomers(edge: Layout) -> list[int | None]:
+        clear = [mesh.connection_is_served(edge.port("public"), client_address()) for _ in range(10)]
+        served: list[int | None] = [404 if answered else None for answered in await asyncio.gather(*clear)]
+        for _ in range(10):
+            transport = httpx.AsyncHTTPTransport(verify=h2, http1=False, http2=True, local_address=client_address())
+            async with httpx.AsyncClient(transport=transport, timeout=10) as http:
+                try:
+                    answer = await http.get(f"https://localhost:{edge.port('public_tls')}/v1/products?limit=1")
+                except httpx.HTTPError:
+                    served.append(None)
+                else:
+                    served.append(answer.status_code)
+        return served
+
+    for without, expected in (((), {404, 200}), (("connections",), {None})):
+        with mesh.another(stack, "edge", Options(max_connections=most, without=without)) as edge:
+            held = await hold_all_they_may(edge, context, most)
+            taken = sum(connection.is_open for connection in held)
+            assert set(await newcomers(edge)) == expected, (without, taken)
+            # Each has a sixteenth of what the others leave free.
+            assert (taken >= most) if without else (5 <= taken <= 5 * (most // 16)), (without, taken)
+            for connection in held:
+                await connection.close()
+
+
+async def test_idle_connections_go_when_there_are_many_and_no_request_is_cut(stack: Platform) -> None:
+    """They would be kept for a minute; a request is waited for as long as any may take."""
+    for without, kept in (((), 0), (("overload",), 9)):
+        with mesh.another(stack, "edge", Options(max_connections=10, without=without)) as edge:
+            idle = [await mesh.hold(edge.port("public"), client_address()) for _ in range(9)]
+            # The edge knows of them: the shortest time that is left for anything idle is two seconds now.
+            await asyncio.sleep(1.5)
+            async with mesh.from_address(client_address(), f"http://127.0.0.1:{edge.port('public')}") as http:
+                with mesh.paused(stack.pid("bff")):
+                    asked = asyncio.create_task(http.get("/v1/products?limit=1"))
+                    await asyncio.sleep(2.6)
+                assert (await asked).status_code == 200
+            await asyncio.sleep(1)
+            assert sum(connection.is_open for connection in idle) == kept, without
+            for connection in idle:
+                await connection.close()
 
 
 async def test_memory_is_bounded_and_load_is_shed_before_the_bound(stack: Platform) -> None:

@@ -27,6 +27,7 @@ GET_ORDER = "/order.v1.OrderService/GetOrder"
 LIST_PRODUCTS = "/order.v1.CatalogService/ListProducts"
 LOG_IN = "/user.v1.SessionService/LogIn"
 SHOULD_RATE_LIMIT = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
+ENDED = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 HEALTH = "/grpc.health.v1.Health/Check"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 UNLOG_IND, PERMISSION_DENIED = "16", "7"
@@ -102,6 +103,7 @@ CALLS = [
     ("ops", "order", HEALTH, True),
     ("ops", "order", REFLECTION, True),
     ("edge", "limiter", SHOULD_RATE_LIMIT, True),
+    ("edge", "limiter", ENDED, True),
     ("edge", "order", GET_ORDER, False),
     ("user", "order", GET_ORDER, False),
     ("order", "user", LOG_IN, False),
@@ -111,6 +113,7 @@ CALLS = [
     ("bff", "order", REFLECTION, False),
     ("bff", "order", "/order.v1.Unknown/Method", False),
     ("bff", "limiter", SHOULD_RATE_LIMIT, False),
+    ("bff", "limiter", ENDED, False),
     ("user", "limiter", SHOULD_RATE_LIMIT, False),
 ]
 

@@ -18,6 +18,7 @@ from contracts.common.v1 import options_pb2
 from contracts.envoy.service.ratelimit.v3 import rls_pb2
 from contracts.errors import ERRORS
 from contracts.http.operations import OPERATIONS, RateLimit
+from contracts.opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from contracts.order.v1 import catalog_pb2, order_pb2
 from contracts.user.v1 import session_pb2, user_pb2
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -172,7 +173,7 @@ def _contract_peers(*files: Any) -> tuple[PeerRule, ...]:
 
 
 SERVICES = (
-    Service("limiter", "limiter", _contract_peers(rls_pb2)),
+    Service("limiter", "limiter", _contract_peers(rls_pb2, logs_service_pb2)),
     Service("user", "user_service", _contract_peers(user_pb2, session_pb2)),
     Service("order", "order_service", _contract_peers(order_pb2, catalog_pb2)),
     Service("bff", "bff", (PeerRule("/", ("edge",)),), ("user", "order"), grpc=False),
@@ -264,6 +265,9 @@ def _common_values(process: Process, site: Site, options: Options) -> dict[str, 
         "flush_seconds": FLUSH_SECONDS,
         "max_connections": options.max_connections,
         "max_heap_bytes": options.max_heap_mib * 1024 * 1024,
+        "public": process.service == "edge",
+        "pressure_file": f"{process.socket_prefix}.pressure",
+        "longest_answer": max(operation.timeout for operation in OPERATIONS) + EDGE_MARGIN,
     }
 
 

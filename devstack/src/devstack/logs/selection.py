@@ -17,6 +17,7 @@ _ROUTINE_PREFIXES = (
     "/healthz/",
     "/grpc.health.v1.Health/",
     "/envoy.service.ratelimit.v3.RateLimitService/",
+    "/opentelemetry.proto.collector.logs.v1.LogsService/",
 )
 
 

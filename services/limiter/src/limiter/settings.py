@@ -24,7 +24,7 @@ class Settings(ChassisSettings):
     connection_seconds: Annotated[
         int,
         Field(
-            description="Longer than the edge keeps a connection: no more than CONNECTIONS_PER_ADDRESS are open at once",
+            description="Longer than the edge keeps a connection, and how long a lost lease of one counts",
             ge=1,
             le=86_400,
         ),

@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from contracts.common.v1 import options_pb2 as common_dot_v1_dot_options__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$envoy/service/ratelimit/v3/rls.proto\x12\x1a\x65nvoy.service.ratelimit.v3\x1a\x17\x63ommon/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\"\x91\x01\n\x10RateLimitRequest\x12\x18\n\x06\x64omain\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x18@\x12N\n\x0b\x64\x65scriptors\x18\x02 \x03(\x0b\x32/.envoy.service.ratelimit.v3.RateLimitDescriptorB\x08\x92\xb5\x18\x04\x30\x01\x38\x08\x12\x13\n\x0bhits_addend\x18\x03 \x01(\r\"\x82\x01\n\x13RateLimitDescriptor\x12\x46\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x35.envoy.service.ratelimit.v3.RateLimitDescriptor.Entry\x1a#\n\x05\x45ntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x8a\x05\n\x11RateLimitResponse\x12H\n\x0coverall_code\x18\x01 \x01(\x0e\x32\x32.envoy.service.ratelimit.v3.RateLimitResponse.Code\x12P\n\x08statuses\x18\x02 \x03(\x0b\x32>.envoy.service.ratelimit.v3.RateLimitResponse.DescriptorStatus\x1a\xb2\x01\n\tRateLimit\x12\x19\n\x11requests_per_unit\x18\x01 \x01(\r\x12J\n\x04unit\x18\x02 \x01(\x0e\x32<.envoy.service.ratelimit.v3.RateLimitResponse.RateLimit.Unit\">\n\x04Unit\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06SECOND\x10\x01\x12\n\n\x06MINUTE\x10\x02\x12\x08\n\x04HOUR\x10\x03\x12\x07\n\x03\x44\x41Y\x10\x04\x1a\xf6\x01\n\x10\x44\x65scriptorStatus\x12@\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x32.envoy.service.ratelimit.v3.RateLimitResponse.Code\x12N\n\rcurrent_limit\x18\x02 \x01(\x0b\x32\x37.envoy.service.ratelimit.v3.RateLimitResponse.RateLimit\x12\x17\n\x0flimit_remaining\x18\x03 \x01(\r\x12\x37\n\x14\x64uration_until_reset\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"+\n\x04\x43ode\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x06\n\x02OK\x10\x01\x12\x0e\n\nOVER_LIMIT\x10\x02\x32\x98\x01\n\x10RateLimitService\x12z\n\x0fShouldRateLimit\x12,.envoy.service.ratelimit.v3.RateLimitRequest\x1a-.envoy.service.ratelimit.v3.RateLimitResponse\"\n\x8a\xb5\x18\x02\x10\x01\xa0\xb5\x18\x01\x1a\x08\x9a\xb5\x18\x04\x65\x64geb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$envoy/service/ratelimit/v3/rls.proto\x12\x1a\x65nvoy.service.ratelimit.v3\x1a\x17\x63ommon/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x91\x01\n\x10RateLimitRequest\x12\x18\n\x06\x64omain\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x08\x01\x18@\x12N\n\x0b\x64\x65scriptors\x18\x02 \x03(\x0b\x32/.envoy.service.ratelimit.v3.RateLimitDescriptorB\x08\x92\xb5\x18\x04\x30\x01\x38\x08\x12\x13\n\x0bhits_addend\x18\x03 \x01(\r\"\x82\x01\n\x13RateLimitDescriptor\x12\x46\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x35.envoy.service.ratelimit.v3.RateLimitDescriptor.Entry\x1a#\n\x05\x45ntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xbd\x05\n\x11RateLimitResponse\x12H\n\x0coverall_code\x18\x01 \x01(\x0e\x32\x32.envoy.service.ratelimit.v3.RateLimitResponse.Code\x12P\n\x08statuses\x18\x02 \x03(\x0b\x32>.envoy.service.ratelimit.v3.RateLimitResponse.DescriptorStatus\x12\x31\n\x10\x64ynamic_metadata\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x1a\xb2\x01\n\tRateLimit\x12\x19\n\x11requests_per_unit\x18\x01 \x01(\r\x12J\n\x04unit\x18\x02 \x01(\x0e\x32<.envoy.service.ratelimit.v3.RateLimitResponse.RateLimit.Unit\">\n\x04Unit\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06SECOND\x10\x01\x12\n\n\x06MINUTE\x10\x02\x12\x08\n\x04HOUR\x10\x03\x12\x07\n\x03\x44\x41Y\x10\x04\x1a\xf6\x01\n\x10\x44\x65scriptorStatus\x12@\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x32.envoy.service.ratelimit.v3.RateLimitResponse.Code\x12N\n\rcurrent_limit\x18\x02 \x01(\x0b\x32\x37.envoy.service.ratelimit.v3.RateLimitResponse.RateLimit\x12\x17\n\x0flimit_remaining\x18\x03 \x01(\r\x12\x37\n\x14\x64uration_until_reset\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"+\n\x04\x43ode\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x06\n\x02OK\x10\x01\x12\x0e\n\nOVER_LIMIT\x10\x02\x32\x98\x01\n\x10RateLimitService\x12z\n\x0fShouldRateLimit\x12,.envoy.service.ratelimit.v3.RateLimitRequest\x1a-.envoy.service.ratelimit.v3.RateLimitResponse\"\n\x8a\xb5\x18\x02\x10\x01\xa0\xb5\x18\x01\x1a\x08\x9a\xb5\x18\x04\x65\x64geb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,22 +42,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RATELIMITSERVICE']._serialized_options = b'\232\265\030\004edge'
   _globals['_RATELIMITSERVICE'].methods_by_name['ShouldRateLimit']._loaded_options = None
   _globals['_RATELIMITSERVICE'].methods_by_name['ShouldRateLimit']._serialized_options = b'\212\265\030\002\020\001\240\265\030\001'
-  _globals['_RATELIMITREQUEST']._serialized_start=126
-  _globals['_RATELIMITREQUEST']._serialized_end=271
-  _globals['_RATELIMITDESCRIPTOR']._serialized_start=274
-  _globals['_RATELIMITDESCRIPTOR']._serialized_end=404
-  _globals['_RATELIMITDESCRIPTOR_ENTRY']._serialized_start=369
-  _globals['_RATELIMITDESCRIPTOR_ENTRY']._serialized_end=404
-  _globals['_RATELIMITRESPONSE']._serialized_start=407
-  _globals['_RATELIMITRESPONSE']._serialized_end=1057
-  _globals['_RATELIMITRESPONSE_RATELIMIT']._serialized_start=585
-  _globals['_RATELIMITRESPONSE_RATELIMIT']._serialized_end=763
-  _globals['_RATELIMITRESPONSE_RATELIMIT_UNIT']._serialized_start=701
-  _globals['_RATELIMITRESPONSE_RATELIMIT_UNIT']._serialized_end=763
-  _globals['_RATELIMITRESPONSE_DESCRIPTORSTATUS']._serialized_start=766
-  _globals['_RATELIMITRESPONSE_DESCRIPTORSTATUS']._serialized_end=1012
-  _globals['_RATELIMITRESPONSE_CODE']._serialized_start=1014
-  _globals['_RATELIMITRESPONSE_CODE']._serialized_end=1057
-  _globals['_RATELIMITSERVICE']._serialized_start=1060
-  _globals['_RATELIMITSERVICE']._serialized_end=1212
+  _globals['_RATELIMITREQUEST']._serialized_start=156
+  _globals['_RATELIMITREQUEST']._serialized_end=301
+  _globals['_RATELIMITDESCRIPTOR']._serialized_start=304
+  _globals['_RATELIMITDESCRIPTOR']._serialized_end=434
+  _globals['_RATELIMITDESCRIPTOR_ENTRY']._serialized_start=399
+  _globals['_RATELIMITDESCRIPTOR_ENTRY']._serialized_end=434
+  _globals['_RATELIMITRESPONSE']._serialized_start=437
+  _globals['_RATELIMITRESPONSE']._serialized_end=1138
+  _globals['_RATELIMITRESPONSE_RATELIMIT']._serialized_start=666
+  _globals['_RATELIMITRESPONSE_RATELIMIT']._serialized_end=844
+  _globals['_RATELIMITRESPONSE_RATELIMIT_UNIT']._serialized_start=782
+  _globals['_RATELIMITRESPONSE_RATELIMIT_UNIT']._serialized_end=844
+  _globals['_RATELIMITRESPONSE_DESCRIPTORSTATUS']._serialized_start=847
+  _globals['_RATELIMITRESPONSE_DESCRIPTORSTATUS']._serialized_end=1093
+  _globals['_RATELIMITRESPONSE_CODE']._serialized_start=1095
+  _globals['_RATELIMITRESPONSE_CODE']._serialized_end=1138
+  _globals['_RATELIMITSERVICE']._serialized_start=1141
+  _globals['_RATELIMITSERVICE']._serialized_end=1293
 # @@protoc_insertion_point(module_scope)

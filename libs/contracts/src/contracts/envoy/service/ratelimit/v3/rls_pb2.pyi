@@ -10,6 +10,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -177,18 +178,24 @@ class RateLimitResponse(_message.Message):
 
     OVERALL_CODE_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
+    DYNAMIC_METADATA_FIELD_NUMBER: _builtins.int
     overall_code: Global___RateLimitResponse.Code.ValueType
     @_builtins.property
     def statuses(self) -> _containers.RepeatedCompositeFieldContainer[Global___RateLimitResponse.DescriptorStatus]: ...
+    @_builtins.property
+    def dynamic_metadata(self) -> _struct_pb2.Struct:
+        """What Envoy remembers with the connection, and says in its logs."""
+
     def __init__(
         self,
         *,
         overall_code: Global___RateLimitResponse.Code.ValueType = ...,
         statuses: _abc.Iterable[Global___RateLimitResponse.DescriptorStatus] | None = ...,
+        dynamic_metadata: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dynamic_metadata", b"dynamic_metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["overall_code", b"overall_code", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dynamic_metadata", b"dynamic_metadata", "overall_code", b"overall_code", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

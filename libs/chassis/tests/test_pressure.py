@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from chassis.pressure import ConnectionPressure, of_configuration
+
+
+def answer(connections: int) -> bytes:
+    return json.dumps({"stats": [{"name": "http.ingress.downstream_cx_active", "value": connections}]}).encode()
+
+
+def test_the_file_says_how_full_it_is(tmp_path: Path) -> None:
+    file, answers = tmp_path / "edge.pressure", iter([answer(0), answer(25), answer(99), answer(140)])
+    pressure = ConnectionPressure(file, 100, lambda _: next(answers))
+    said = [file.read_text()]
+    for _ in range(4):
+        pressure.tell()
+        said.append(file.read_text())
+    assert said == ["0.00", "0.00", "0.25", "0.99", "1.00"]
+
+
+def test_it_is_replaced_when_there_is_news_and_as_a_whole(tmp_path: Path) -> None:
+    """Envoy watches for a file that is moved there, and reads it at once."""
+    file, answers = tmp_path / "edge.pressure", iter([answer(5), answer(5), answer(6)])
+    pressure = ConnectionPressure(file, 10, lambda _: next(answers))
+    files = set()
+    for _ in range(3):
+        pressure.tell()
+        files.add((file.stat().st_ino, file.read_text()))
+    assert [text for _, text in sorted(files, key=lambda one: one[1])] == ["0.50", "0.60"]
+    assert [path.name for path in tmp_path.iterdir()] == ["edge.pressure"]
+
+
+def test_an_envoy_that_does_not_answer_changes_nothing(tmp_path: Path) -> None:
+    file, heard = tmp_path / "edge.pressure", [answer(5)]
+
+    def ask(_: str) -> bytes:
+        if heard:
+            return heard.pop()
+        raise TimeoutError
+
+    pressure = ConnectionPressure(file, 10, ask)
+    pressure.tell()
+    pressure.tell()
+    assert file.read_text() == "0.50"
+
+
+def test_only_an_envoy_that_reads_one_is_told(tmp_path: Path) -> None:
+    connections = {
+        "name": "envoy.resource_monitors.global_downstream_max_connections",
+        "typed_config": {"max_active_downstream_connections": 50},
+    }
+    injected = {
+        "name": "envoy.resource_monitors.injected_resource",
+        "typed_config": {"filename": str(tmp_path / "told")},
+    }
+    assert of_configuration({}, lambda _: b"") is None
+    assert of_configuration({"overload_manager": {"resource_monitors": [connections]}}, lambda _: b"") is None
+    pressure = of_configuration(
+        {"overload_manager": {"resource_monitors": [connections, injected]}}, lambda _: answer(10)
+    )
+    assert pressure is not None
+    pressure.tell()
+    assert (tmp_path / "told").read_text() == "0.20"

@@ -1,0 +1,81 @@
+"""The open connections of an edge: each holds a lease, and one address may hold a part only of what the others leave free.
+
+    limit:leases:<edge>             hash: number of a slot (a twentieth of the window) -> leases given in it, of all addresses
+    limit:leases:<edge>:<address>   the same, of one address
+
+A lease says in which slot it was given, and is taken out of it when it comes back. One that never comes back (the news
+was lost) ends with its slot: the window is longer than any connection lives.
+
+An address gets another lease while it holds fewer than a sixteenth of those that are free (and its first while there is
+any): with 4,096, the first that takes all it can gets 240. After five of them three quarters are left, after twenty a
+third, after a hundred still a few: there is a share for who has none.
+"""
+
+from __future__ import annotations
+
+from chassis.valkey import PipelinedClient, Script
+
+_SLOTS = 20
+# What one address may hold, as a part of what is free.
+_PART = 16
+_TAKE = Script("""
+local time = redis.call('TIME')
+local length = tonumber(ARGV[2]) / ARGV[3]
+local slot = math.floor((time[1] * 1000 + math.floor(time[2] / 1000)) / length)
+local function held(key)
+  local stored, sum = redis.call('HGETALL', key), 0
+  for i = 1, #stored, 2 do
+    if tonumber(stored[i]) < slot - ARGV[3] then
+      redis.call('HDEL', key, stored[i])
+    else
+      sum = sum + stored[i + 1]
+    end
+  end
+  return sum
+end
+local free = ARGV[1] - held(KEYS[1])
+if free <= 0 or held(KEYS[2]) >= math.max(1, math.floor(free / ARGV[4])) then return false end
+for _, key in ipairs(KEYS) do
+  redis.call('HINCRBY', key, slot, 1)
+  redis.call('PEXPIRE', key, math.ceil(ARGV[2] + 2 * length))
+end
+return slot
+""")
+_GIVE_BACK = Script("""
+for _, key in ipairs(KEYS) do
+  local left = redis.call('HINCRBY', key, ARGV[1], -1)
+  if left <= 0 then redis.call('HDEL', key, ARGV[1]) end
+end
+""")
+
+
+class Leases:
+    """Of every edge; `seconds` is longer than any connection lives."""
+
+    def __init__(self, client: PipelinedClient, seconds: int) -> None:
+        self._client = client
+        self._seconds = seconds
+
+    async def take(self, edge: str, address: str, connections: int) -> str | None:
+        """A lease for one more connection from an address, at an edge that may have so many; None when it may have no more.
+
+        Raises:
+            chassis.valkey.ValkeyError: Valkey did not answer.
+        """
+        arguments = [connections, self._seconds * 1000, _SLOTS, _PART]
+        slot: int | None = await self._client.evaluate(_TAKE, _keys(edge, address), arguments)
+        return None if slot is None else f"{slot} {edge} {address}"
+
+    async def give_back(self, lease: str) -> None:
+        """The connection has ended.
+
+        Raises:
+            chassis.valkey.ValkeyError: Valkey did not answer.
+            ValueError: no lease of ours.
+        """
+        slot, edge, address = lease.split(" ")
+        await self._client.evaluate(_GIVE_BACK, _keys(edge, address), [int(slot)])
+
+
+def _keys(edge: str, address: str) -> list[str]:
+    return [f"limit:leases:{edge}", f"limit:leases:{edge}:{address}"]

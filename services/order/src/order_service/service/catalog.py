@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-import msgspec
 from chassis.cache import VersionedCache
 from chassis.database import Database
 
@@ -15,11 +14,9 @@ from order_service.domain.money import Money
 from order_service.domain.product import Product
 from order_service.repository import idempotency, products
 from order_service.service.replay import Keyed
+from order_service.service.stored import decode_product, encode_product
 
 SEARCH_KEY_BATCH = 500
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Product).decode
 
 
 class CatalogUseCases:
@@ -101,17 +98,16 @@ class CatalogUseCases:
         async with self._database.transaction() as connection:
             stored = await idempotency.claim(connection, request.user_id, request.key, request.request_hash)
             if stored:
-                return _decode(stored), True
+                return decode_product(stored), True
             product = await products.lock(connection, product_id)
             product.check_adjustment(delta)
             (changed,) = await products.change_stock(connection, {product_id: delta}, now)
             await products.record_stock_change(
                 connection, self._new_id(), product_id, delta, reason, request.user_id, now
             )
-            # A product has no history to find its answer in again, and is small: at most 1 KiB, in the database only.
-            await idempotency.record(
-                connection, request.user_id, request.key, request.request_hash, _encode(changed), now
-            )
+            # A product has no history to find its answer in again; this copy is in the database only.
+            response = encode_product(changed)
+            await idempotency.record(connection, request.user_id, request.key, request.request_hash, response, now)
             await self._cache.raise_floor({str(changed.id): changed.revision})
         return changed, False
 

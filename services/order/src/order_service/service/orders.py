@@ -17,7 +17,8 @@ from order_service.domain.product import demand, reserve
 from order_service.domain.unpaid import UnpaidLimits
 from order_service.repository import idempotency, orders, payments, products
 from order_service.repository.orders import OrderFilter
-from order_service.service.replay import Keyed, ReplayCache, decode, encode, ended_with, first_answer
+from order_service.service.replay import Keyed, ReplayCache, ended_with, first_answer
+from order_service.service.stored import decode, encode
 from order_service.service.transitions import Transitions
 
 EXPIRY_BATCH = 50

@@ -27,7 +27,8 @@ from order_service.gateways.payment import PaymentGateway
 from order_service.repository import idempotency, orders, payments
 from order_service.repository.payments import Attempt
 from order_service.repository.queries import PaymentStatus
-from order_service.service.replay import Keyed, Outcome, ReplayCache, decode, encode, ended_with, first_answer
+from order_service.service.replay import Keyed, ReplayCache, ended_with, first_answer
+from order_service.service.stored import Outcome, decode, encode
 from order_service.service.transitions import Transitions
 
 STUCK_BATCH = 20

@@ -20,7 +20,8 @@ from order_service.domain.order import Order, OrderStatus
 from order_service.domain.refund import Refund, RefundStatus, restocks_by_default
 from order_service.gateways.payment import PaymentGateway, RefundOutcome
 from order_service.repository import idempotency, orders, payments, refunds
-from order_service.service.replay import Keyed, decode, encode, ended_with, first_answer
+from order_service.service.replay import Keyed, ended_with, first_answer
+from order_service.service.stored import decode, encode
 from order_service.service.transitions import Transitions
 
 DUE_BATCH = 20

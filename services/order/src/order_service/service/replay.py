@@ -10,7 +10,6 @@ import hashlib
 from dataclasses import dataclass
 from uuid import UUID
 
-import msgspec
 import structlog
 from chassis.database import Connection
 from chassis.valkey import PipelinedClient, ValkeyError
@@ -18,31 +17,13 @@ from chassis.valkey import PipelinedClient, ValkeyError
 from order_service.domain.errors import IdempotencyKeyReusedError, PaymentDeclinedError
 from order_service.domain.order import Order
 from order_service.repository import orders
+from order_service.service.stored import Outcome, decode, encode
 
 _log = structlog.get_logger(__name__)
 
 
-class Outcome(msgspec.Struct, frozen=True, array_like=True):
-    """How the first request ended: with a version of an order, or with a declined payment.
-
-    The order is named, not copied: what one key keeps is the same few bytes whatever the order holds. Rows written
-    before 2026-11-26 have a copy of the order instead, and are read until their retention is over.
-    """
-
-    order: UUID | Order | None
-    version: int = 0
-
-
 # A declined payment is an error, and an error's facts are where a replay can be marked.
 REPLAYED = {"idempotency_replayed": "true"}
-
-encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Outcome).decode
-
-
-def decode(response: bytes) -> Outcome:
-    """Read a stored response."""
-    return _decode(response)
 
 
 def ended_with(order: Order) -> Outcome:

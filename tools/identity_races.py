@@ -46,6 +46,7 @@ from user_service.repository.signing_keys import SigningKeys
 from user_service.service.access_tokens import AccessTokens
 from user_service.service.credentials import Credentials
 from user_service.service.devices import Devices
+from user_service.service.password_rules import PasswordRules
 from user_service.service.passwords import Passwords
 from user_service.service.refresh_tokens import RefreshTokens, parse
 from user_service.service.sessions import Sessions, Tokens
@@ -108,8 +109,15 @@ class Identity:
             new_id=uuid7,
         )
         cache = VersionedCache(client, "user:", 300)
+        rules = PasswordRules(["backend"])
         self.users = UserUseCases(
-            database=database, cache=cache, passwords=passwords, sessions=self.sessions, now=self.clock, new_id=uuid7
+            database=database,
+            cache=cache,
+            passwords=passwords,
+            rules=rules,
+            sessions=self.sessions,
+            now=self.clock,
+            new_id=uuid7,
         )
         self.devices = Devices("secret")
         self.throttle = LoginThrottle(client)
@@ -117,6 +125,7 @@ class Identity:
             database=database,
             cache=cache,
             passwords=passwords,
+            rules=rules,
             throttle=self.throttle,
             devices=self.devices,
             sessions=self.sessions,

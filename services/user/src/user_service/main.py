@@ -31,6 +31,7 @@ from user_service.repository.signing_keys import SigningKeys
 from user_service.service.access_tokens import AccessTokens
 from user_service.service.credentials import Credentials
 from user_service.service.devices import Devices
+from user_service.service.password_rules import PasswordRules
 from user_service.service.passwords import Passwords
 from user_service.service.refresh_tokens import RefreshTokens
 from user_service.service.sessions import Sessions
@@ -87,13 +88,21 @@ def build(settings: Settings, database: Database, client: PipelinedClient, passw
         now=_now,
         new_id=uuid7,
     )
+    rules = PasswordRules(settings.service_names.split(","))
     use_cases = UserUseCases(
-        database=database, cache=cache, passwords=passwords, sessions=sessions, now=_now, new_id=uuid7
+        database=database,
+        cache=cache,
+        passwords=passwords,
+        rules=rules,
+        sessions=sessions,
+        now=_now,
+        new_id=uuid7,
     )
     credentials = Credentials(
         database=database,
         cache=cache,
         passwords=passwords,
+        rules=rules,
         throttle=LoginThrottle(client),
         devices=Devices(secret),
         sessions=sessions,

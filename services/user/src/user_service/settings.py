@@ -19,6 +19,9 @@ class Settings(DatabaseSettings):
     password_hash_queue: Annotated[
         int, Field(description="Callers that may wait for a hash; more are refused with 503", ge=1, le=10000)
     ] = 64
+    service_names: Annotated[
+        str, Field(description="Comma-separated names of the service and of who runs it: no password is made of them")
+    ] = "backend"
     user_cache_seconds: Annotated[
         float, Field(description="How long an unused user record stays cached", gt=0, le=86400)
     ] = 300.0

@@ -84,7 +84,15 @@ class RegisterRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             pattern='^[^@\\s\\x00-\\x1f\\x7f]+@[^@\\s\\x00-\\x1f\\x7f]+\\Z',
         ),
     ]
-    password: Annotated[str, Meta(max_length=128, min_length=10, pattern='^[^\\x00]*\\Z')]
+    password: Annotated[
+        str,
+        Meta(
+            description="Refused with 422 when it is common, a repetition or a sequence, made of its owner's address or name or of the service's name, or one of these with signs and digits added.",
+            max_length=128,
+            min_length=10,
+            pattern='^[^\\x00]*\\Z',
+        ),
+    ]
     display_name: Annotated[
         str, Meta(max_length=100, min_length=1, pattern='^[^\\x00]*\\Z')
     ]
@@ -122,7 +130,13 @@ class ChangePasswordRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fi
         str, Meta(max_length=128, min_length=1, pattern='^[^\\x00]*\\Z')
     ]
     new_password: Annotated[
-        str, Meta(max_length=128, min_length=10, pattern='^[^\\x00]*\\Z')
+        str,
+        Meta(
+            description="Refused with 422 when it is common, a repetition or a sequence, made of its owner's address or name or of the service's name, or one of these with signs and digits added.",
+            max_length=128,
+            min_length=10,
+            pattern='^[^\\x00]*\\Z',
+        ),
     ]
 
 

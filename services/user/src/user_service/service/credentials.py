@@ -23,7 +23,7 @@ from user_service.domain.user import User, new_credential_version
 from user_service.repository import users
 from user_service.repository.login_throttle import Attempt, LoginThrottle, Refused, too_many
 from user_service.service.devices import Devices
-from user_service.service.password_rules import acceptable, normalized
+from user_service.service.password_rules import PasswordRules, normalized
 from user_service.service.passwords import Passwords, needs_rehash
 from user_service.service.sessions import Sessions, Tokens
 
@@ -45,6 +45,7 @@ class Credentials:
         database: the user database.
         cache: user records for session checks; see `UserUseCases`.
         passwords: the hasher.
+        rules: what a new password may be.
         throttle: of guesses.
         devices: who has logged in where.
         sessions: grants them.
@@ -57,6 +58,7 @@ class Credentials:
         database: Database,
         cache: VersionedCache,
         passwords: Passwords,
+        rules: PasswordRules,
         throttle: LoginThrottle,
         devices: Devices,
         sessions: Sessions,
@@ -65,6 +67,7 @@ class Credentials:
         self._database = database
         self._cache = cache
         self._passwords = passwords
+        self._rules = rules
         self._throttle = throttle
         self._devices = devices
         self._sessions = sessions
@@ -107,7 +110,7 @@ class Credentials:
             spelled = normalized(current)
             if spelled is None or not await self._passwords.verify(user.password_hash, spelled):
                 raise InvalidCredentialsError
-        new = acceptable(new, field="/new_password", email=user.email, display_name=user.display_name)
+        new = self._rules.acceptable(new, field="/new_password", email=user.email, display_name=user.display_name)
         if new == spelled:
             raise InvalidFieldError("/new_password", "must not be the old one")
         new_hash = await self._passwords.hash(new)

@@ -16,7 +16,7 @@ from user_service.domain.email_address import canonical
 from user_service.domain.errors import LastAdministratorError
 from user_service.domain.user import Role, User, UserStatus, new_credential_version
 from user_service.repository import users
-from user_service.service.password_rules import acceptable
+from user_service.service.password_rules import PasswordRules
 from user_service.service.passwords import Passwords
 from user_service.service.sessions import Sessions
 
@@ -32,6 +32,7 @@ class UserUseCases:
         cache: user records for session checks; their floor is raised inside the transaction that changes them, so
             that taking a role away or disabling a user bites on the very next request.
         passwords: the hasher.
+        rules: what a password may be.
         sessions: what ends with a user's credential version.
         now: the clock, UTC.
         new_id: makes time-ordered ids.
@@ -43,6 +44,7 @@ class UserUseCases:
         database: Database,
         cache: VersionedCache,
         passwords: Passwords,
+        rules: PasswordRules,
         sessions: Sessions,
         now: Callable[[], datetime],
         new_id: Callable[[], UUID],
@@ -50,6 +52,7 @@ class UserUseCases:
         self._database = database
         self._cache = cache
         self._passwords = passwords
+        self._rules = rules
         self._sessions = sessions
         self._now = now
         self._new_id = new_id
@@ -65,7 +68,7 @@ class UserUseCases:
         """
         email = unicodedata.normalize("NFC", email)
         canonical(email)
-        password = acceptable(password, field="/password", email=email, display_name=display_name)
+        password = self._rules.acceptable(password, field="/password", email=email, display_name=display_name)
         user = User(
             id=self._new_id(),
             email=email,

@@ -4,6 +4,7 @@ import asyncio
 import statistics
 import time
 import uuid
+from dataclasses import replace
 
 import httpx
 import jwt
@@ -11,8 +12,10 @@ import pytest
 from contracts.http import models
 from contracts.http.client import ApiError, BackendClient
 from contracts.user.v1 import session_pb2
+from user_service.repository.signing_keys import load_keys
 
-from conftest import People
+from conftest import People, http_client
+from devstack import keys
 
 
 async def refused(awaitable: object) -> ApiError:
@@ -145,6 +148,27 @@ async def test_a_repeated_refresh_of_the_same_client_has_the_same_successor(peop
     assert (await refresh(people, successor)).status_code == 401
 
 
+async def test_another_address_is_another_client_unless_it_has_the_devices_cookie(people: People) -> None:
+    _, login = await people.newcomer()
+    async with http_client(people.platform.url) as elsewhere:
+        first = (await BackendClient(people.http).login(login)).data
+        assert (await refresh(people, first.refresh_token)).status_code == 200
+        repeated = await refresh(replace(people, http=elsewhere), first.refresh_token)
+        assert repeated.status_code == 401
+
+        answer = await BackendClient(people.http).login(login, x_client="web")
+        both = "; ".join(c.split(";")[0] for c in answer.headers.get_list("set-cookie"))
+        assert "__Secure-device=" in both
+        people.http.cookies.clear()
+        successors = []
+        for client in (people.http, elsewhere):
+            response = await client.post("/v1/auth/refresh", json={}, headers={"cookie": both})
+            assert response.status_code == 200
+            successors.append(response.headers["set-cookie"].split(";")[0])
+            client.cookies.clear()
+        assert successors[0] == successors[1]
+
+
 async def test_of_many_clients_that_refresh_at_once_at_most_one_wins(people: People) -> None:
     _, login = await people.newcomer()
     pair = (await BackendClient(people.http).login(login)).data
@@ -230,6 +254,35 @@ async def test_logout_by_cookie_needs_no_access_token(people: People, authorizat
     assert (await people.http.post("/v1/auth/refresh", json={}, headers={"cookie": cookie})).status_code == 401
 
 
+def expired(people: People, token: str) -> str:
+    """The token as it will be: the same session's, rightly signed, and over."""
+    header, claims = jwt.get_unverified_header(token), jwt.decode(token, options={"verify_signature": False})
+    (key,) = [k for k in load_keys(keys.directory(people.platform.layout)) if k.kid == header["kid"]]
+    claims |= {"iat": claims["iat"] - 4000, "exp": claims["exp"] - 4000}
+    return jwt.encode(claims, key.private, algorithm="ES256", headers={"kid": header["kid"]})
+
+
+async def test_logout_by_cookie_ends_the_session_of_an_access_token_that_has_expired(people: People) -> None:
+    cookie, token = await web_login(people)
+    bearer = {"authorization": f"Bearer {expired(people, token)}"}
+    assert (await people.http.get("/v1/me", headers=bearer)).status_code == 401
+    assert (await people.http.post("/v1/auth/logout", headers=bearer)).status_code == 401
+    response = await people.http.post("/v1/auth/logout", headers={"cookie": cookie, **bearer})
+    assert response.status_code == 204
+    assert "max-age=0" in response.headers["set-cookie"].lower()
+    assert (await refused(BackendClient(people.http, token).get_me())).status == 401
+
+
+@pytest.mark.parametrize("value", ["garbage", "A" * 70, "", "=", '""'])
+async def test_a_cookie_that_is_no_token_is_cleared_and_ends_nothing(people: People, value: str) -> None:
+    _, token = await web_login(people)
+    for _ in range(2):
+        response = await people.http.post("/v1/auth/logout", headers={"cookie": f"{COOKIE}={value}"})
+        assert response.status_code == 204
+        assert "max-age=0" in response.headers["set-cookie"].lower()
+    assert (await BackendClient(people.http, token).get_me()).status == 200
+
+
 async def test_logout_with_neither_is_401(people: People) -> None:
     assert (await people.http.post("/v1/auth/logout")).status_code == 401
     client, _ = await people.newcomer()
@@ -253,6 +306,23 @@ async def test_a_password_change_ends_all_other_sessions(people: People) -> None
     assert (await refused(client.login(login))).status == 401
     renewed = models.LoginRequest(email=login.email, password="another long password")
     assert (await client.login(renewed)).status == 200
+
+
+@pytest.mark.parametrize("password", ["trialtrial", " " * 10, "Password123!", "Backend-2026", "\u0430" * 128])
+async def test_a_password_that_is_guessed_first_is_refused_with_its_rule(people: People, password: str) -> None:
+    client, login = await people.newcomer()
+    register = models.RegisterRequest(email=f"{uuid.uuid4()}@example.com", password=password, display_name="Ada")
+    change = models.ChangePasswordRequest(current_password=login.password, new_password=password)
+    for awaitable, pointer in (
+        (client.register(register), "/password"),
+        (client.change_password(change), "/new_password"),
+    ):
+        error = await refused(awaitable)
+        assert error.status == 422
+        assert error.problem is not None
+        (violation,) = error.problem.errors or []
+        assert violation.pointer == pointer
+        assert violation.detail.startswith("must be more than ")
 
 
 async def test_a_wrong_current_password_changes_nothing(people: People) -> None:
@@ -338,6 +408,9 @@ async def test_an_admin_ends_all_sessions_of_a_user(people: People) -> None:
     assert (await refused(admin.revoke_user_sessions(str(uuid.uuid4())))).status == 404
 
 
+SPELLINGS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
 def tampered(token: str) -> str:
     head, body, signature = token.split(".")
     return ".".join((head, body, ("A" if signature[0] != "A" else "B") + signature[1:]))
@@ -349,6 +422,9 @@ async def test_tokens_that_are_not_ours_are_refused(people: People) -> None:
     claims = jwt.decode(token, options={"verify_signature": False})
     forged = [
         "x",
+        # The same bytes in another spelling.
+        token[:-1] + SPELLINGS[SPELLINGS.index(token[-1]) ^ 1],
+        token + "=",
         tampered(token),
         jwt.encode(claims, None, algorithm="none"),  # type: ignore[arg-type]
         jwt.encode(claims, "s" * 32, algorithm="HS256", headers={"kid": jwt.get_unverified_header(token)["kid"]}),

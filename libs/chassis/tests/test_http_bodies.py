@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -37,6 +38,29 @@ def refused(model: type[Struct], text: bytes) -> ServiceError:
 
 def places(model: type[Struct], value: Any) -> list[tuple[str, str]]:
     return [(v.where, v.detail) for v in refused(model, json.dumps(value).encode()).violations]
+
+
+# Rounded to a float, several of them would be integers.
+NO_INTEGERS = [
+    "1.5", "1." + "0" * 40 + "1", "1.0000000000000000001", "0." + "9" * 4000, "1e-400000", "1e-1", "1e-99999999999999999999",
+    "1e400", "-1e400", "1e99", "1e99999999999999999999", "9" * 5000, "9" * 41, "99999999999999999999.0", "true", '"1"',
+    "[1]", "{}",
+]  # fmt: skip
+
+
+def with_integer(schema: dict[str, Any], number: str, pointer: str = "") -> Iterator[tuple[str, str]]:
+    """Each integer of a schema as this number, in a text that holds the members on the way to it only."""
+    if "$ref" in schema:
+        yield from with_integer(SCHEMAS[schema["$ref"].rsplit("/", 1)[1]], number, pointer)
+    elif schema.get("type") == "integer":
+        yield pointer, number
+    elif schema.get("type") == "array":
+        for place, text in with_integer(schema["items"], number, f"{pointer}/0"):
+            yield place, f"[{text}]"
+    else:
+        for name, member in schema.get("properties", {}).items():
+            for place, text in with_integer(member, number, f"{pointer}/{name}"):
+                yield place, f'{{"{name}":{text}}}'
 
 
 class TestWhatIsSaid:
@@ -70,14 +94,24 @@ class TestWhatIsSaid:
         assert price.amount_minor == 1
         assert type(price.amount_minor) is int
 
-    @pytest.mark.parametrize("number", ["1.5", "1e400", "-1e400", "1e-400000", "9" * 5000, "1e99", "true", '"1"'])
+    @pytest.mark.parametrize("number", NO_INTEGERS, ids=lambda number: number[:20])
     def test_what_is_no_integer_or_out_of_range_is_named(self, number: str) -> None:
-        text = json.dumps(PRODUCT).replace('"initial_stock": 0', f'"initial_stock": {number}')
-        if number == "1e-400000":
-            # Nothing nearer to zero can be held: it is zero.
-            assert BodyReader(models.CreateProductRequest).read(text.encode()).initial_stock == 0
-        else:
-            assert refused(models.CreateProductRequest, text.encode()).violations[0].where == "/initial_stock"
+        """In every integer of the contract that a client sends."""
+        asked = 0
+        for model in BODIES:
+            for pointer, text in with_integer(SCHEMAS[model.__name__], number):
+                assert pointer in [v.where for v in refused(model, text.encode()).violations], (model, text)
+                asked += 1
+        assert asked == 5
+
+    @pytest.mark.parametrize("number", ["7.0", "70e-1", "0.7E1", "7." + "0" * 4000, "0." + "0" * 39 + "7e40"])
+    def test_an_exact_integer_is_one_in_every_spelling(self, number: str) -> None:
+        for model in BODIES:
+            for pointer, text in with_integer(SCHEMAS[model.__name__], number):
+                with contextlib.suppress(ServiceError):
+                    BodyReader(model).read(text.encode())
+                    continue
+                assert pointer not in [v.where for v in refused(model, text.encode()).violations], (model, text)
 
     @pytest.mark.parametrize("model", BODIES, ids=lambda model: model.__name__)
     def test_the_walk_and_the_contracts_validator_agree(self, model: type[Struct]) -> None:
@@ -224,6 +258,8 @@ HOSTILE: dict[str, Callable[[int], Callable[[], Any]]] = {
     "many large integers": lambda n: lambda: body(b'{"email":[' + b",".join([b"9" * 4000] * (n // 4000)) + b"]}"),
     "a huge fraction": lambda n: lambda: body(b'{"email":0.' + b"9" * n + b"}"),
     "a huge exponent": lambda n: lambda: body(b'{"email":1e' + b"9" * n + b"}"),
+    "a long fraction of zeros": lambda n: lambda: body(b'{"email":1.' + b"0" * n + b"1}"),
+    "many fractions": lambda n: lambda: body(b'{"email":[' + b",".join([b"1.5e7"] * (n // 6)) + b"]}"),
     "many members": lambda n: lambda: body(b"{" + b",".join(b'"%d":1' % i for i in range(n // 7)) + b"}"),
     "one member many times": lambda n: lambda: body(b"{" + b",".join([b'"email":"a"'] * (n // 12)) + b"}"),
     "deep": lambda n: lambda: body(b'{"email":' + b"[" * n),

@@ -20,6 +20,7 @@ import msgspec
 from contracts.http.models import JsonWebKeySet
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
+from chassis import opaque
 from chassis.config import TokenSettings
 from chassis.errors import ServiceError
 
@@ -178,6 +179,9 @@ class TokenVerifier:
         return claims
 
     def _check(self, token: str, keys: Mapping[str, EllipticCurvePublicKey]) -> Claims:
+        # The signature covers the spelling of all parts but its own.
+        if opaque.decode(token.rpartition(".")[2]) is None:
+            raise ValueError("the signature is not spelled as it was given")
         claims = jwt.decode(
             token,
             keys[jwt.get_unverified_header(token)["kid"]],

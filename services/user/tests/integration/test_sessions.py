@@ -18,6 +18,7 @@ from user_service.service.refresh_tokens import RefreshTokens, parse
 
 from conftest import Platform
 
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 THIEF = Client(user_agent="curl", address="127.0.0.9")
 
 
@@ -128,6 +129,32 @@ class TestRefresh:
         answers = await asyncio.gather(*(identity.sessions.refresh(first.refresh_token, BROWSER) for _ in range(6)))
         assert len({answer.refresh_token for answer in answers}) == 1
 
+    async def test_the_same_client_is_the_browser_with_the_cookie_or_the_agent_at_the_address(
+        self, identity: Identity
+    ) -> None:
+        app = Client(user_agent="app", address="2001:db8::1")
+        browser = Client(user_agent="browser", address="10.0.0.1", device_token="a device's own")
+        same = [
+            (app, Client(user_agent="app", address="2001:db8::2")),
+            (browser, Client(user_agent="browser", address="192.0.2.9", device_token="a device's own")),
+        ]
+        others = [
+            (app, Client(user_agent="app", address="2001:db8:0:1::1")),
+            (app, Client(user_agent="another", address="2001:db8::1")),
+            (app, Client(user_agent="app", address="2001:db8::1", device_token="another's")),
+            (browser, Client(user_agent="browser", address="10.0.0.1")),
+            (browser, Client(user_agent="browser", address="10.0.0.1", device_token="another's")),
+        ]
+        for (by, again), is_same in [*((pair, True) for pair in same), *((pair, False) for pair in others)]:
+            user, first = await identity.granted(by)
+            second = await identity.sessions.refresh(first.refresh_token, by)
+            if is_same:
+                repeated = await identity.sessions.refresh(first.refresh_token, again)
+                assert repeated.refresh_token == second.refresh_token
+            else:
+                assert await refused(identity.sessions.refresh(first.refresh_token, again)) == "INVALID_REFRESH_TOKEN"
+            assert await is_valid(identity, user, session_of(first)) is is_same
+
     @pytest.mark.parametrize("how", ["after the grace", "another client", "two generations ago"])
     async def test_any_other_use_of_a_spent_token_ends_the_session(self, identity: Identity, how: str) -> None:
         user, first = await identity.granted()
@@ -152,6 +179,9 @@ class TestRefresh:
             "x",
             token[:-4],
             token + "AAAA",
+            # The same bytes: the last character's lowest bits mean nothing, nor does padding.
+            token[:-1] + _ALPHABET[_ALPHABET.index(token[-1]) ^ 1],
+            token + "==",
             ("B" if token[0] != "B" else "C") + token[1:],
             token[:30] + ("B" if token[30] != "B" else "C") + token[31:],
             RefreshTokens("secret").current(later),

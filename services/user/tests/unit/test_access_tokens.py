@@ -79,6 +79,19 @@ def test_a_token_is_valid_until_it_expires_also_from_the_cache(tmp_path: Path) -
         made.verify(token)
 
 
+def test_a_token_has_one_spelling(tmp_path: Path) -> None:
+    """Or one good token would be many: to whoever lists the revoked, and to the verifier's memory."""
+    issuer = tokens(tmp_path, Clock())
+    token = issuer.issue(USER, SESSION, ["customer"])
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    others = [token[:-1] + last for last in alphabet if last != token[-1]]
+    others += [token + extra for extra in ("=", "==", "!", " ", "A", "AAAA", ".", "\n")]
+    for other in others:
+        with pytest.raises(ServiceError, match="UNAUTHENTICATED"):
+            issuer.verify(other)
+    assert issuer.verify(token).session_id == SESSION
+
+
 def test_another_audience_is_refused(tmp_path: Path) -> None:
     token = tokens(tmp_path, Clock(), audience="other").issue(USER, SESSION, [])
     with pytest.raises(ServiceError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -61,7 +62,7 @@ class BodyReader(Generic[S]):
 
 
 def parse(text: bytes | bytearray) -> Any:
-    """The value of a JSON text; a number too large to be held is an infinity.
+    """The value of a JSON text; a number too large to be held is an infinity, one that is no integer a Decimal.
 
     Raises:
         ServiceError: MALFORMED_REQUEST.
@@ -89,11 +90,28 @@ def _bounded_int(digits: str) -> int | float:
     return -math.inf if digits[0] == "-" else math.inf
 
 
+def _exact(text: str) -> int | float | Decimal:
+    """A number with a fraction or an exponent: an int when it is one, exactly, and nothing rounded to one.
+
+    As a float, `1.00000000000000000001` would be 1.
+    """
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        # The exponent has more than eighteen digits. The number may be zero; it is none that anybody means.
+        return math.nan
+    if number.adjusted() >= _MOST_DIGITS:
+        return -math.inf if number.is_signed() else math.inf
+    return int(number) if number == number.to_integral_value() else number
+
+
 def _no_number(name: str) -> Any:
     raise ServiceError("MALFORMED_REQUEST", f"the body is not JSON: {name} is no number")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_bounded_int, parse_constant=_no_number)
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_int=_bounded_int, parse_float=_exact, parse_constant=_no_number
+)
 
 
 def _members_of(rule: inspect.Type) -> _Count:

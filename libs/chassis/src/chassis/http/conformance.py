@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -165,15 +166,15 @@ def _integer(rule: inspect.IntType) -> _Walk:
 
     def walk(value: Any, pointer: str, findings: Findings) -> Any:
         # True is an int to Python and no number to JSON. An infinity is a number too large to be held.
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
             findings.note(pointer, "must be an integer")
         elif value < least:
             findings.note(pointer, f"must be at least {least}")
         elif value > most:
             findings.note(pointer, f"must be at most {most}")
-        elif isinstance(value, float):
-            if value.is_integer():
-                return int(value)
+        elif isinstance(value, float) and value.is_integer():
+            return int(value)
+        elif not isinstance(value, int):
             findings.note(pointer, "must be an integer")
         return value
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import time
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
+from chassis import opaque
 from contracts.http import models
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -57,16 +57,12 @@ def _load_key(path: Path) -> SigningKey:
     if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
         raise SigningKeyError(f"{path.name} is not a P-256 private key")
     numbers = private.public_key().public_numbers()
-    x, y = (_base64url(value.to_bytes(32, "big")) for value in (numbers.x, numbers.y))
+    x, y = (opaque.encode(value.to_bytes(32, "big")) for value in (numbers.x, numbers.y))
     # RFC 7638, section 3: the required members in lexicographic order, no white space.
     canonical = json.dumps({"crv": "P-256", "kty": "EC", "x": x, "y": y}, separators=(",", ":"))
-    kid = _base64url(hashlib.sha256(canonical.encode()).digest())
+    kid = opaque.encode(hashlib.sha256(canonical.encode()).digest())
     jwk = models.JsonWebKey(kty="EC", crv="P-256", x=x, y=y, kid=kid, use="sig", alg="ES256")
     return SigningKey(kid, created, private, jwk)
-
-
-def _base64url(value: bytes) -> str:
-    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
 
 
 class SigningKeys:

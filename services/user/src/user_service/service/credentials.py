@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from ipaddress import IPv6Address, ip_address
 from uuid import UUID
 
 import structlog
@@ -19,6 +18,7 @@ from contracts.user.v1.session_pb2 import Client
 
 from user_service.domain.email_address import canonical
 from user_service.domain.errors import InvalidCredentialsError, InvalidFieldError, SessionEndedError
+from user_service.domain.networks import network
 from user_service.domain.user import User, new_credential_version
 from user_service.repository import users
 from user_service.repository.login_throttle import Attempt, LoginThrottle, Refused, too_many
@@ -130,7 +130,7 @@ class Credentials:
     async def _begin_login(self, account: str, address: str | None, client: Client) -> Attempt | Refused:
         if (device := await self._known_device(account, address, client)) is not None:
             return await self._throttle.begin(account, _hash("device", device), counts_for_account=False)
-        origin = _hash("network", _network(client.address))
+        origin = _hash("network", network(client.address))
         begun = await self._throttle.begin(account, origin, counts_for_account=True)
         if isinstance(begun, Refused) and begun.by_account and await self._is_home(address, client.address):
             return await self._throttle.begin(account, origin, counts_for_account=False)
@@ -144,7 +144,7 @@ class Credentials:
     async def _is_home(self, address: str | None, network_address: str) -> bool:
         """Whether the account has a live session at this address: its owner's, whatever strangers do elsewhere."""
         user = await self._by_address(address)
-        return user is not None and await self._sessions.is_used_from(user, _network, network_address)
+        return user is not None and await self._sessions.is_used_from(user, network_address)
 
     async def _by_address(self, address: str | None) -> User | None:
         # Asked for what nobody has, too: it takes the same time.
@@ -202,14 +202,3 @@ def _address(email: str) -> str | None:
 def _hash(kind: str, text: str) -> str:
     # The kind is part of it: an address is never taken for an id, whatever it looks like.
     return hashlib.sha256(f"{kind}\0{text}".encode()).hexdigest()[:32]
-
-
-def _network(address: str) -> str:
-    """The address that one client may have many of: an IPv6 /64 counts as one."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, IPv6Address):
-        return parsed.exploded[:19]
-    return str(parsed)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
 import secrets
+
+from chassis import opaque
 
 _ID_BYTES = 16
 _MAC_BYTES = 32
@@ -26,9 +26,8 @@ class Devices:
 
     def known(self, token: str, account: str, credential_version: int) -> str | None:
         """The device's id, when the token is one that this account's login gave it."""
-        try:
-            raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
+        raw = opaque.decode(token)
+        if raw is None:
             return None
         device, mac = raw[:_ID_BYTES], raw[_ID_BYTES:]
         return device.hex() if hmac.compare_digest(mac, self._mac(device, account, credential_version)) else None
@@ -38,7 +37,7 @@ class Devices:
         if self.known(presented, account, credential_version) is not None:
             return presented
         device = secrets.token_bytes(_ID_BYTES)
-        return base64.urlsafe_b64encode(device + self._mac(device, account, credential_version)).rstrip(b"=").decode()
+        return opaque.encode(device + self._mac(device, account, credential_version))
 
     def _mac(self, device: bytes, account: str, credential_version: int) -> bytes:
         return hmac.digest(

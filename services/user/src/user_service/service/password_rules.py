@@ -17,7 +17,7 @@ _SHORTEST = 10
 _SHORTEST_PART = 4
 # What is longer in this form (a few characters become eighteen) is judged by its beginning.
 _JUDGED = 256
-_NO_WORD = re.compile(r"[\W_]+")
+_NO_WORD = re.compile(r"[\W_]")
 # RFC 8265, section 4.2: NFC, every kind of space is the plain one, no control characters.
 _OPAQUE = precis_i18n.get_profile("OpaqueString")
 

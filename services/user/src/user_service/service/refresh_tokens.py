@@ -7,13 +7,12 @@ detection, RFC 9700 section 4.14.2). A token with another MAC was never issued a
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
 from dataclasses import dataclass
 from uuid import UUID
 
+from chassis import opaque
 from contracts.user.v1.session_pb2 import SessionRecord
 
 _MAC_BYTES = 32
@@ -42,7 +41,7 @@ class RefreshTokens:
     def current(self, record: SessionRecord) -> str:
         """The session's current token; the same whenever it is asked for."""
         head = UUID(record.id).bytes + record.generation.to_bytes(4, "big")
-        return base64.urlsafe_b64encode(head + self._mac(head, record.salt)).rstrip(b"=").decode()
+        return opaque.encode(head + self._mac(head, record.salt))
 
     def is_authentic(self, token: PresentedToken, record: SessionRecord) -> bool:
         """Whether the token, current or spent, was issued for this session."""
@@ -55,10 +54,7 @@ class RefreshTokens:
 
 def parse(token: str) -> PresentedToken | None:
     """The parts of a token, or None when it is none."""
-    try:
-        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    if len(raw) != _HEAD_BYTES + _MAC_BYTES:
+    raw = opaque.decode(token)
+    if raw is None or len(raw) != _HEAD_BYTES + _MAC_BYTES:
         return None
     return PresentedToken(str(UUID(bytes=raw[:16])), int.from_bytes(raw[16:_HEAD_BYTES], "big"), raw[_HEAD_BYTES:])

@@ -20,6 +20,7 @@ from chassis.errors import ServiceError
 from contracts.user.v1.session_pb2 import Client, SessionRecord
 
 from user_service.domain.errors import InvalidRefreshTokenError, NotFoundError, SessionEndedError
+from user_service.domain.networks import network
 from user_service.domain.user import User
 from user_service.repository import users
 from user_service.repository.sessions import SessionStore, Stored
@@ -223,8 +224,8 @@ class Sessions:
         except ServiceError as error:
             _log.warning("records of ended sessions stay until they expire", user_id=str(user.id), error=str(error))
 
-    async def is_used_from(self, user: User, network: Callable[[str], str], address: str) -> bool:
-        """Whether a valid session of the user was last used at this address, or one that `network` calls the same."""
+    async def is_used_from(self, user: User, address: str) -> bool:
+        """Whether a valid session of the user was last used at this address, or at one of the same network."""
         here = network(address)
         records = await self._store.of_user(str(user.id))
         return any(network(record.address) == here for record in records if granted_under(record, user))
@@ -268,8 +269,11 @@ def granted_under(record: SessionRecord, user: User) -> bool:
 
 
 def _fingerprint(client: Client) -> bytes:
-    """Which client this is, as far as it says: not proof, but what a thief elsewhere does not have by accident."""
-    return hashlib.sha256(f"{client.user_agent}\0{client.device_token}".encode()).digest()[:16]
+    """Which client this is: the browser that has the device cookie, wherever it is; of others, the same agent at the same
+    address. ADR 0013 says what that is good for.
+    """
+    known_by = ("device", client.device_token) if client.device_token else (client.user_agent, network(client.address))
+    return hashlib.sha256("\0".join(known_by).encode()).digest()[:16]
 
 
 def _copy(record: SessionRecord) -> SessionRecord:

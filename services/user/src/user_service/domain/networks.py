@@ -1,0 +1,16 @@
+"""Which addresses are one client's."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address, ip_address
+
+
+def network(address: str) -> str:
+    """The address that one client may have many of: an IPv6 /64 counts as one."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address):
+        return parsed.exploded[:19]
+    return str(parsed)

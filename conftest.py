@@ -37,7 +37,13 @@ BACKEND = Path(sys.executable).parent / "backend"
 
 
 # Tests that share a stack of their own, one worker each; all others go wherever there is room.
-TOGETHER = ("tests/network/", "tests/chaos/", "tests/interop/", "devstack/tests/test_backend_command.py")
+TOGETHER = (
+    "tests/network/",
+    "tests/chaos/",
+    "tests/interop/",
+    "tests/operate/",
+    "devstack/tests/test_backend_command.py",
+)
 
 
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]

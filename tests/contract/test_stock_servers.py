@@ -57,7 +57,7 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
                 monkeypatch.setenv(variable, value)
             module = user_service if name == "user" else order_service
             settings = load(module.settings.Settings)
-            database = Database(settings.database_url.get_secret_value(), min_size=1, max_size=4, service="stock")
+            database = Database.configured(settings, service="stock")
             await database.open()
             stack.push_async_callback(database.close)
             if name == "user":

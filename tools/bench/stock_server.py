@@ -24,14 +24,9 @@ async def serve_order(port: int) -> None:
     """The Order service on grpcio's server."""
     settings = load(order_service.settings.Settings)
     configure("order", environment=settings.environment, version=settings.version, level=settings.log_level)
-    database = Database(
-        settings.database_url.get_secret_value(),
-        min_size=settings.database_pool_min,
-        max_size=settings.database_pool_max,
-        service="order",
-    )
+    database = Database.configured(settings, service="order")
     await database.open()
-    client = PipelinedClient(settings.cache_url.get_secret_value(), CACHE_TIMEOUT_SECONDS)
+    client = PipelinedClient(settings.cache_url.get_secret_value(), CACHE_TIMEOUT_SECONDS, settings.cache_password_file)
     server = grpc.aio.server()
     order_service.main.build(settings, database, client).add_to(server)
     server.add_insecure_port(f"127.0.0.1:{port}")
@@ -43,7 +38,7 @@ async def serve_bff(port: int, order_port: int, user_port: int) -> None:
     """The BFF on uvicorn; it calls the other services through its sidecar."""
     settings = load(bff.settings.Settings)
     configure("bff", environment=settings.environment, version=settings.version, level=settings.log_level)
-    client = PipelinedClient(settings.valkey_url.get_secret_value())
+    client = PipelinedClient(settings.valkey_url.get_secret_value(), password_file=settings.valkey_password_file)
     user, order = (Peer(grpc.aio.insecure_channel(f"127.0.0.1:{p}")) for p in (user_port, order_port))
     application = bff.main.build(settings, client, user, order)
     config = uvicorn.Config(application, port=port, lifespan="off", log_level="error", access_log=False, loop="uvloop")

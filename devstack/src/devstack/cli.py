@@ -23,7 +23,7 @@ import typer
 from rich.table import Table
 
 from devstack import state
-from devstack.commands import database
+from devstack.commands import database, secrets
 from devstack.commands.stack import DataDir, console, errors, running_or_exit
 from devstack.health import READY, Health
 from devstack.layout import DEFAULT_DATA_DIR, HIGHEST_OFFSET, Layout
@@ -332,6 +332,7 @@ def reset(
 
 
 app.add_typer(database.app)
+app.add_typer(secrets.app, name="secrets")
 
 signing_keys = typer.Typer(help="The keys that sign access tokens.")
 app.add_typer(signing_keys, name="keys")

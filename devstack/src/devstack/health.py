@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from devstack.layout import Layout
+from devstack.secrets import load_or_create
 
 READY, NOT_READY, UNHEALTHY = "ready", "not ready", "unhealthy"
 _SECONDS = 3.0
@@ -55,10 +56,11 @@ async def answers_ok(url: str) -> bool:
     return answer.startswith(b"HTTP/1.1 200")
 
 
-async def valkey_answers(layout: Layout, password: str, server: str) -> bool:
-    """Whether a Valkey server has loaded its data and answers the administrator."""
-    hello = f"AUTH admin {password}\r\nPING\r\n"
-    return (await _exchange(str(layout.sockets / f"{server}.sock"), hello.encode())).startswith(b"+OK\r\n+PONG")
+async def valkey_answers(layout: Layout, server: str) -> bool:
+    """Whether a Valkey server has loaded its data and answers the administrator, or refuses a password in its change."""
+    hello = f"AUTH admin {load_or_create(layout.secrets).valkey_of('admin')}\r\nPING\r\n"
+    answer = await _exchange(str(layout.sockets / f"{server}.sock"), hello.encode())
+    return answer.startswith((b"+OK\r\n+PONG", b"-WRONGPASS"))
 
 
 async def _exchange(where: str | tuple[str, int], message: bytes) -> bytes:

@@ -15,7 +15,7 @@ import psutil
 
 from devstack import errands, migrations, privileges
 from devstack.layout import ROOT, Layout
-from devstack.secrets import Secrets
+from devstack.secrets import Secrets, load_or_create
 
 
 def _binaries() -> Path:
@@ -27,7 +27,7 @@ def _binaries() -> Path:
 
 
 BINARIES = _binaries()
-_SUPERUSER = "postgres"
+SUPERUSER = "postgres"
 _MAKE_LARGE_OBJECTS = "lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea)"
 
 
@@ -45,9 +45,10 @@ class ServiceDatabase:
         """The SQL files of its schema."""
         return ROOT / "services" / self.service / "db" / "migrations"
 
-    def url(self, layout: Layout) -> str:
-        """How the service connects."""
-        return f"postgresql://{self.role}:{self.password}@/{self.database}?host={socket_directory(layout)}"
+    def url(self, layout: Layout, *, with_password: bool = True) -> str:
+        """How the service connects; it has the password in a file."""
+        password = f":{self.password}" if with_password else ""
+        return f"postgresql://{self.role}{password}@/{self.database}?host={socket_directory(layout)}"
 
 
 def databases(secrets: Secrets) -> tuple[ServiceDatabase, ...]:
@@ -60,7 +61,7 @@ def databases(secrets: Secrets) -> tuple[ServiceDatabase, ...]:
 
 def superuser_url(layout: Layout, secrets: Secrets, database: str) -> str:
     """How migrations and benchmarks connect."""
-    return f"postgresql://{_SUPERUSER}:{secrets.postgres_password}@/{database}?host={socket_directory(layout)}"
+    return f"postgresql://{SUPERUSER}:{secrets.postgres_password}@/{database}?host={socket_directory(layout)}"
 
 
 def socket_directory(layout: Layout) -> Path:
@@ -94,7 +95,7 @@ async def initialize(layout: Layout, secrets: Secrets) -> None:
             os.chown(password.name, user.pw_uid, user.pw_gid)
         status, output = await errands.run(
             [
-                str(BINARIES / "initdb"), "--pgdata", privileges.working_directory(building), "--username", _SUPERUSER,
+                str(BINARIES / "initdb"), "--pgdata", privileges.working_directory(building), "--username", SUPERUSER,
                 "--pwfile", password.name, "--auth", "scram-sha-256", "--encoding", "UTF8",
                 "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C", "--no-sync",
             ],
@@ -148,10 +149,13 @@ def command(layout: Layout) -> list[str]:
     return [str(BINARIES / "postgres"), "-D", privileges.working_directory(directory(layout)), *options]
 
 
-async def accepts_connections(layout: Layout, secrets: Secrets) -> bool:
-    """Whether the server answers a query."""
+async def accepts_connections(layout: Layout) -> bool:
+    """Whether the server lets us in, or refuses a password that is just being changed."""
     try:
-        connection = await asyncpg.connect(superuser_url(layout, secrets, "postgres"), timeout=2)
+        url = superuser_url(layout, load_or_create(layout.secrets), "postgres")
+        connection = await asyncpg.connect(url, timeout=2)
+    except asyncpg.InvalidPasswordError:
+        return True
     except (OSError, asyncpg.PostgresError, TimeoutError):
         return False
     await connection.close()

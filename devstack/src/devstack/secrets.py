@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
 
 _TYPED_BY_PEOPLE = ("admin_password", "support_password", "customer_password")
+# Of servers' users; what `backend secrets rotate` replaces.
+OF_SERVERS = (
+    "postgres_password", "user_database_password", "order_database_password", "valkey_admin_password",
+    "bff_valkey_password", "user_valkey_password", "order_valkey_password", "limiter_valkey_password",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,41 @@ def load_or_create(directory: Path) -> Secrets:
     if asdict(made) != known:
         write_private(path, json.dumps(asdict(made), indent=2).encode())
     return made
+
+
+# Those that a service reads from a file.
+OF_SERVICES = tuple(name for name in OF_SERVERS if name not in ("postgres_password", "valkey_admin_password"))
+
+
+def rotation_journal(directory: Path) -> Path:
+    """The passwords of a rotation that has begun and not ended."""
+    return directory / "rotation.json"
+
+
+def made_anew(secrets: Secrets) -> Secrets:
+    """The same with other passwords of the servers' users."""
+    return replace(secrets, **{name: _make(name) for name in OF_SERVERS})
+
+
+def password_file(directory: Path, name: str) -> Path:
+    """Where a service reads a password of `Secrets`, again whenever it changes."""
+    return directory / "passwords" / name.removesuffix("_password").replace("_", "-")
+
+
+def write_password(directory: Path, name: str, *accepted: str) -> None:
+    """Let a service know its password, or both while its server goes from one to the next."""
+    path = password_file(directory, name)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    content = "".join(f"{password}\n" for password in accepted).encode()
+    # Written again, it would have every connection renewed.
+    if not path.exists() or path.read_bytes() != content:
+        write_private(path, content)
+
+
+def write_passwords(directory: Path, secrets: Secrets) -> None:
+    """Let every service know its password."""
+    for name in OF_SERVICES:
+        write_password(directory, name, getattr(secrets, name))
 
 
 def _make(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from devstack import keys, postgres, valkey
 from devstack.layout import Layout
 from devstack.options import Options
-from devstack.secrets import Secrets
+from devstack.secrets import Secrets, password_file
 
 
 def valkey_url(layout: Layout, secrets: Secrets, user: str = "admin", server: str = "") -> str:
@@ -18,9 +18,11 @@ def environment(service: str, layout: Layout, secrets: Secrets, options: Options
     """The configuration of a service, as docs/configuration.md describes it."""
     if service == "edge":
         return {}
-    name = "CACHE_URL" if valkey.USERS[service].server == valkey.CACHE else "VALKEY_URL"
+    server = valkey.USERS[service].server
+    name = "CACHE" if server == valkey.CACHE else "VALKEY"
     variables = {
-        name: valkey_url(layout, secrets, service),
+        f"{name}_URL": f"unix://{service}@{valkey.socket(layout, server)}?db=0",
+        f"{name}_PASSWORD_FILE": str(password_file(layout.secrets, f"{service}_valkey_password")),
         "ADMISSION": str("admission" not in options.without).lower(),
     }
     if service == "limiter":
@@ -45,7 +47,8 @@ def environment(service: str, layout: Layout, secrets: Secrets, options: Options
             "REFRESH_TOKEN_SECRET": secrets.refresh_token_secret,
         }
     return variables | {
-        "DATABASE_URL": database.url(layout),
+        "DATABASE_URL": database.url(layout, with_password=False),
+        "DATABASE_PASSWORD_FILE": str(password_file(layout.secrets, f"{service}_database_password")),
         "CURSOR_SECRET": cursor_secret,
         "JWKS_FILE": str(keys.jwks_file(layout)),
     }

@@ -15,13 +15,13 @@ from devstack.processes import Spec
 from devstack.secrets import Secrets
 
 
-def database(layout: Layout, secrets: Secrets) -> Spec:
+def database(layout: Layout) -> Spec:
     """PostgreSQL."""
     return Spec(
         name="postgres",
         command=postgres.command(layout),
         waits_for="accepts connections",
-        is_ready=lambda: postgres.accepts_connections(layout, secrets),
+        is_ready=lambda: postgres.accepts_connections(layout),
         before=lambda: postgres.remove_stale_lock(layout),
         cwd=postgres.directory(layout),
         setup=privileges.child_setup([postgres.BINARIES / "postgres"]),
@@ -35,7 +35,7 @@ def memory(server: str, layout: Layout, secrets: Secrets, options: Options) -> S
         name=server,
         command=valkey.command(server, layout, secrets, options),
         waits_for="answers PING",
-        is_ready=partial(health.valkey_answers, layout, secrets.valkey_of("admin"), server),
+        is_ready=partial(health.valkey_answers, layout, server),
         setup=privileges.die_with_parent(signal.SIGTERM),
     )
 

@@ -117,17 +117,22 @@ class Supervisor:
             self._state.demo, self._state.demo_loading = made.demo_accounts(), True
         sockets.make_directory(layout)
         self._write_state()
+        cut_off = secrets.rotation_journal(layout.secrets).exists()
         await take(
             {
                 "configured": Step(self._configure),
                 "postgres": Step(partial(self._start_database, made)),
-                "migrations": Step(partial(self._migrate, made), ("postgres",)),
+                "passwords": Step(self._settle_passwords, ("postgres", *valkey.SERVERS) if cut_off else ()),
+                "migrations": Step(self._migrate, ("postgres", "passwords")),
                 **{
                     server: Step(partial(self._processes.start, specs.memory(server, layout, made, options)))
                     for server in valkey.SERVERS
                 },
                 **{
-                    name: Step(partial(self._start_hosted, name, made), ("configured", *_NEEDS[name.partition("-")[0]]))
+                    name: Step(
+                        partial(self._start_hosted, name, made),
+                        ("configured", "passwords", *_NEEDS[name.partition("-")[0]]),
+                    )
                     for name in options.every_process
                 },
             }
@@ -157,9 +162,18 @@ class Supervisor:
             await postgres.initialize(self._layout, made)
         except RuntimeError as error:
             raise StartupError("postgres", "initdb failed", RESET, str(error)) from error
-        await self._processes.start(specs.database(self._layout, made))
+        await self._processes.start(specs.database(self._layout))
 
-    async def _migrate(self, made: secrets.Secrets) -> None:
+    async def _settle_passwords(self) -> None:
+        """What services read their passwords from; a rotation that was cut off is finished first."""
+        if secrets.rotation_journal(self._layout.secrets).exists():
+            from devstack import rotation
+
+            await rotation.finish(self._layout, self._options)
+        secrets.write_passwords(self._layout.secrets, secrets.load_or_create(self._layout.secrets))
+
+    async def _migrate(self) -> None:
+        made = secrets.load_or_create(self._layout.secrets)
         await postgres.prepare(self._layout, made)
         try:
             await postgres.migrate(self._layout, made, partial(say, "migrations"))

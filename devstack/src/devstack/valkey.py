@@ -67,6 +67,16 @@ def socket(layout: Layout, server: str) -> Path:
 
 def command(server: str, layout: Layout, secrets: Secrets, options: Options) -> list[str]:
     """A server's invocation; its configuration is a file, so that passwords are in no process list."""
+    return [str(BINARY), str(configure(server, layout, secrets, options))]
+
+
+def users_of(server: str) -> list[str]:
+    """Who has a password there."""
+    return ["admin", *(name for name, user in USERS.items() if user.server == server)]
+
+
+def configure(server: str, layout: Layout, secrets: Secrets, options: Options) -> Path:
+    """Write what a server is started with; where."""
     directory = layout.data_dir / server
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     lines = [
@@ -82,7 +92,7 @@ def command(server: str, layout: Layout, secrets: Secrets, options: Options) -> 
     ]
     configuration = layout.secrets / f"{server}.conf"
     write_private(configuration, ("\n".join(lines) + "\n").encode())
-    return [str(BINARY), str(configuration)]
+    return configuration
 
 
 def _user(name: str, user: User, secrets: Secrets) -> str:

@@ -49,6 +49,14 @@ ACCESS_TOKEN_SECONDS = 300
 # The server of what must not disappear (sessions, counts), and the one that may drop its copies at any time.
 ValkeyUrl = Annotated[SecretStr, Field(description="URL of the Valkey that evicts nothing, credentials included")]
 CacheUrl = Annotated[SecretStr, Field(description="URL of the Valkey that keeps copies, credentials included")]
+# Of the URL's user, when the URL has none.
+PasswordFile = Annotated[
+    Path | None,
+    Field(
+        description="File with the password that the URL leaves out; connections are renewed when it changes (two lines: "
+        "the first that is taken counts)"
+    ),
+]
 
 
 class ConfigurationError(Exception):
@@ -111,6 +119,7 @@ class DatabaseSettings(TokenSettings):
     """What a service with a database is configured with as well."""
 
     database_url: Annotated[SecretStr, Field(description="libpq URL of the service's own database and role")]
+    database_password_file: PasswordFile = None
     database_pool_min: Annotated[int, Field(description="Connections kept open", ge=0, le=500)] = 2
     database_pool_max: Annotated[
         int, Field(description="Most connections; callers wait for a free one until their deadline", ge=1, le=500)

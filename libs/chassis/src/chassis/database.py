@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 
-from chassis import context
+from chassis import context, password_files
+from chassis.config import DatabaseSettings
 from chassis.errors import ServiceError
 
 # Used where no request sets a deadline (background work).
 DEFAULT_STATEMENT_SECONDS = 10.0
+# How long the connections of an old password may go on with what they do: longer than any request may take.
+_RENEWAL_SECONDS = 15.0
 
 
 class Connection:
@@ -51,9 +56,21 @@ class Database:
         url: a libpq URL.
         min_size, max_size: connections kept and allowed; callers queue for one until their deadline.
         service: application_name of the sessions, for pg_stat_activity.
+        password_file: of the password, when the URL has none.
     """
 
-    def __init__(self, url: str, *, min_size: int, max_size: int, service: str) -> None:
+    def __init__(
+        self, url: str, *, min_size: int, max_size: int, service: str, password_file: Path | None = None
+    ) -> None:
+        async def connect(*args: Any, **options: Any) -> Any:
+            refusal: asyncpg.InvalidPasswordError | None = None
+            for password in [None] if password_file is None else password_files.passwords(password_file):
+                try:
+                    return await asyncpg.connect(*args, **options, password=password)
+                except asyncpg.InvalidPasswordError as error:
+                    refusal = error
+            raise refusal or OSError(f"{password_file} is empty")
+
         self._new_pool: Callable[[], asyncpg.Pool[asyncpg.Record]] = lambda: asyncpg.create_pool(
             url,
             min_size=min_size,
@@ -63,8 +80,20 @@ class Database:
             # release, would undo nothing. An open transaction is rolled back by the block that opened it.
             reset=_no_reset,
             server_settings={"application_name": service},
+            connect=connect,
         )
         self._pool = self._new_pool()
+
+    @classmethod
+    def configured(cls, settings: DatabaseSettings, *, service: str) -> Database:
+        """The one that a service's settings describe."""
+        return cls(
+            settings.database_url.get_secret_value(),
+            min_size=settings.database_pool_min,
+            max_size=settings.database_pool_max,
+            service=service,
+            password_file=settings.database_password_file,
+        )
 
     async def open(self) -> None:
         """Open the pool; may be tried again when it failed.
@@ -78,6 +107,24 @@ class Database:
             # A pool whose first connections failed is closed for good, and says nothing when it is awaited again.
             self._pool = self._new_pool()
             raise
+
+    async def renew(self) -> None:
+        """Replace every connection, for instance when the password has changed; each ends after what it is used for.
+
+        Raises:
+            OSError, asyncpg.PostgresError: no new ones can be had; the old ones stay.
+        """
+        fresh = self._new_pool()
+        await fresh
+        old, self._pool = self._pool, fresh
+        # Nobody comes to the old one any more. A pool that closes refuses who still waits for one of its connections.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_RENEWAL_SECONDS):
+                while old.get_idle_size() < old.get_size():
+                    await asyncio.sleep(0.05)
+                await old.close()
+                return
+        old.terminate()
 
     async def close(self) -> None:
         """Wait for the connections in use, then close all."""

@@ -11,10 +11,13 @@ import hashlib
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
+
+from chassis import password_files
 
 # A session check is on every request's path: better a clear failure soon than a queue.
 TIMEOUT_SECONDS = 1.0
@@ -56,13 +59,15 @@ class PipelinedClient:
     Args:
         url: redis://, rediss:// (TLS, the server's certificate verified) or unix:///path?db=0.
         timeout: seconds to wait for the connection, and for each reply.
+        password_file: of the user's password, when the URL has none.
 
     Raises:
         ValueError: another scheme.
     """
 
-    def __init__(self, url: str, timeout: float = TIMEOUT_SECONDS) -> None:
+    def __init__(self, url: str, timeout: float = TIMEOUT_SECONDS, password_file: Path | None = None) -> None:
         parts = urlsplit(url)
+        self._password_file = password_file
         self._timeout = timeout
         if parts.scheme not in ("redis", "rediss", "unix"):
             raise ValueError(f"the scheme of a Valkey URL must be redis, rediss or unix, not {parts.scheme!r}")
@@ -131,14 +136,21 @@ class PipelinedClient:
         Raises:
             ValkeyError: as `get`.
         """
-        pipeline = await self._ready()
         try:
-            return await pipeline.send(b"EVALSHA", script.digest, len(keys), *keys, *arguments)
+            return await (await self._ready()).send(b"EVALSHA", script.digest, len(keys), *keys, *arguments)
         except ResponseError as error:
             if not str(error).startswith("NOSCRIPT"):
                 raise
         # Unknown after a restart of Valkey; known from now on.
-        return await pipeline.send(b"EVAL", script.source, len(keys), *keys, *arguments)
+        return await (await self._ready()).send(b"EVAL", script.source, len(keys), *keys, *arguments)
+
+    async def renew(self) -> None:
+        """Replace the connection, for instance when the password has changed; the old one ends with its last reply.
+
+        Raises:
+            redis.exceptions.RedisError: there is no new one; the old one stays.
+        """
+        await self._connect()
 
     async def close(self) -> None:
         """Close the connection, also one that is being made; commands without a reply fail."""
@@ -156,7 +168,9 @@ class PipelinedClient:
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._connect())
             self._connecting.add_done_callback(_is_known)
-        return await asyncio.shield(self._connecting)
+        made = await asyncio.shield(self._connecting)
+        # Which `renew` may have replaced already.
+        return self._pipeline or made
 
     def _protocol(self) -> _Pipeline:
         return _Pipeline(self._timeout)
@@ -172,19 +186,35 @@ class PipelinedClient:
                 await self._introduce(pipeline)
         except (OSError, TimeoutError) as error:
             raise ValkeyConnectionError(f"Valkey cannot be reached: {error}") from error
-        self._pipeline = pipeline
+        previous, self._pipeline = self._pipeline, pipeline
+        if previous is not None:
+            previous.retire()
         return pipeline
 
     async def _introduce(self, pipeline: _Pipeline) -> None:
         try:
-            if self._credentials:
-                await pipeline.send(b"AUTH", *self._credentials)
+            await self._authenticate(pipeline)
             if self._database != "0":
                 await pipeline.send(b"SELECT", self._database)
         except BaseException:
             # Refused, or given up: nobody else knows of this connection.
             await pipeline.close()
             raise
+
+    async def _authenticate(self, pipeline: _Pipeline) -> None:
+        if self._password_file is None:
+            if self._credentials:
+                await pipeline.send(b"AUTH", *self._credentials)
+            return
+        refusal: ResponseError | None = None
+        for password in password_files.passwords(self._password_file):
+            try:
+                await pipeline.send(b"AUTH", *self._credentials, password)
+            except ResponseError as error:
+                refusal = error
+            else:
+                return
+        raise ValkeyConnectionError(f"Valkey refuses the password: {refusal or 'there is none'}")
 
 
 def _is_known(connecting: asyncio.Task[_Pipeline]) -> None:
@@ -205,6 +235,7 @@ class _Pipeline(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._watchdog: asyncio.TimerHandle | None = None
         self._closed = asyncio.Event()
+        self._retired = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
@@ -235,6 +266,14 @@ class _Pipeline(asyncio.Protocol):
                 future.set_exception(ResponseError(str(reply)))
             else:
                 future.set_result(reply)
+        if self._retired and not self._pending:
+            self._fail("replaced")
+
+    def retire(self) -> None:
+        """End with the last reply that is due; nobody sends any more."""
+        self._retired = True
+        if not self._pending:
+            self._fail("replaced")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""

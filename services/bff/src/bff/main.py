@@ -11,6 +11,7 @@ from chassis.grpc.peer import Peer
 from chassis.http.application import HttpApplication, Limits
 from chassis.lifecycle import Composition, ServiceProcess, patiently
 from chassis.logging import configure
+from chassis.password_files import following
 from chassis.tokens import JwksFile, TokenVerifier
 from chassis.valkey import PipelinedClient
 from contracts.http.operations import OPERATIONS
@@ -69,13 +70,14 @@ async def compose() -> AsyncIterator[Composition]:
 
     settings = load(Settings)
     configure("bff", environment=settings.environment, version=settings.version, level=settings.log_level)
-    client = PipelinedClient(settings.valkey_url.get_secret_value())
+    client = PipelinedClient(settings.valkey_url.get_secret_value(), password_file=settings.valkey_password_file)
     try:
         await patiently("Valkey", client.ping)
         admission = Admission(enabled=settings.admission)
         user, order = Peer(upstream_channel("user")), Peer(upstream_channel("order"))
         application = build(settings, client, user, order, admission)
-        yield Composition(application, admission, {"valkey": client.ping})
+        async with following(settings.valkey_password_file, client.renew):
+            yield Composition(application, admission, {"valkey": client.ping})
     finally:
         await client.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from chassis.config import TokenSettings, ValkeyUrl
+from chassis.config import PasswordFile, TokenSettings, ValkeyUrl
 from pydantic import Field
 
 
@@ -12,6 +12,7 @@ class Settings(TokenSettings):
     """Variables of the BFF."""
 
     valkey_url: ValkeyUrl
+    valkey_password_file: PasswordFile = None
     allowed_origins: Annotated[
         str,
         Field(

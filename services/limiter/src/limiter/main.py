@@ -11,6 +11,7 @@ from chassis.grpc.server import GrpcApplication
 from chassis.grpc.serving import serve_contract
 from chassis.lifecycle import Composition, ServiceProcess, patiently
 from chassis.logging import configure
+from chassis.password_files import following
 from chassis.valkey import PipelinedClient
 from contracts.envoy.service.ratelimit.v3 import rls_pb2
 from contracts.envoy.service.ratelimit.v3.rls_pb2_grpc import add_RateLimitServiceServicer_to_server
@@ -30,7 +31,7 @@ async def compose() -> AsyncIterator[Composition]:
     """Connect to Valkey and wire the limiter; closed again at the end."""
     settings = load(Settings)
     configure("limiter", environment=settings.environment, version=settings.version, level=settings.log_level)
-    client = PipelinedClient(settings.valkey_url.get_secret_value())
+    client = PipelinedClient(settings.valkey_url.get_secret_value(), password_file=settings.valkey_password_file)
     try:
         await patiently("Valkey", client.ping)
         limits = Limits(
@@ -45,7 +46,9 @@ async def compose() -> AsyncIterator[Composition]:
         with serve_contract(application, limiting, ended, admission=admission) as contract:
             add_RateLimitServiceServicer_to_server(RateLimitHandlers(limits, SlidingWindow(client), leases), contract)
             add_LogsServiceServicer_to_server(EndedHandlers(leases), contract)
-        yield Composition(application, admission, {"valkey": client.ping}, {"valkey": client.accepts_writes("limit:")})
+        readiness, details = {"valkey": client.ping}, {"valkey": client.accepts_writes("limit:")}
+        async with following(settings.valkey_password_file, client.renew):
+            yield Composition(application, admission, readiness, details)
     finally:
         await client.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from chassis.config import DevelopmentOnly, ValkeyUrl
+from chassis.config import DevelopmentOnly, PasswordFile, ValkeyUrl
 from chassis.config import Settings as ChassisSettings
 from pydantic import Field
 
@@ -13,6 +13,7 @@ class Settings(ChassisSettings):
     """Variables of the limiter."""
 
     valkey_url: ValkeyUrl
+    valkey_password_file: PasswordFile = None
     rate_limit_scale: Annotated[
         float,
         Field(description="Multiplies every limit of the contract", gt=0, le=1_000_000),

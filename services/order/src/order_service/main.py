@@ -17,6 +17,7 @@ from chassis.ids import uuid7
 from chassis.keyset import CursorSigner
 from chassis.lifecycle import Composition, ServiceProcess, background, patiently
 from chassis.logging import configure
+from chassis.password_files import following
 from chassis.tokens import TokenVerifier, token_verifier
 from chassis.valkey import CACHE_TIMEOUT_SECONDS, PipelinedClient
 from contracts.order.v1 import catalog_pb2, order_pb2
@@ -130,19 +131,18 @@ async def compose() -> AsyncIterator[Composition]:
     """Open the pools, wire the service, run its sweep; everything closed again at the end."""
     settings = load(Settings)
     configure("order", environment=settings.environment, version=settings.version, level=settings.log_level)
-    database = Database(
-        settings.database_url.get_secret_value(),
-        min_size=settings.database_pool_min,
-        max_size=settings.database_pool_max,
-        service="order",
-    )
-    client = PipelinedClient(settings.cache_url.get_secret_value(), CACHE_TIMEOUT_SECONDS)
+    database = Database.configured(settings, service="order")
+    client = PipelinedClient(settings.cache_url.get_secret_value(), CACHE_TIMEOUT_SECONDS, settings.cache_password_file)
     try:
         await patiently("PostgreSQL", database.open)
         servicers = build(settings, database, client)
         application = GrpcApplication()
         servicers.add_to(application)
-        async with background(servicers.sweep.run, "sweep"):
+        async with (
+            background(servicers.sweep.run, "sweep"),
+            following(settings.database_password_file, database.renew),
+            following(settings.cache_password_file, client.renew),
+        ):
             readiness, details = {"postgresql": database.ping}, {"valkey-cache": client.ping}
             yield Composition(application, servicers.admission, readiness, details, servicers.sweep.metrics)
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from chassis.config import CacheUrl, DatabaseSettings, DevelopmentOnly
+from chassis.config import CacheUrl, DatabaseSettings, DevelopmentOnly, PasswordFile
 from pydantic import Field
 
 
@@ -12,6 +12,7 @@ class Settings(DatabaseSettings):
     """Variables of the Order service."""
 
     cache_url: CacheUrl
+    cache_password_file: PasswordFile = None
     order_cache_seconds: Annotated[
         float, Field(description="How long an unused order or product stays cached", gt=0, le=86400)
     ] = 300.0

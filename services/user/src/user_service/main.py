@@ -17,6 +17,7 @@ from chassis.ids import uuid7
 from chassis.keyset import CursorSigner
 from chassis.lifecycle import Check, Composition, ServiceProcess, patiently
 from chassis.logging import configure
+from chassis.password_files import following
 from chassis.tokens import TokenVerifier, token_verifier
 from chassis.valkey import PipelinedClient
 from contracts.user.v1 import session_pb2, user_pb2
@@ -135,13 +136,8 @@ async def compose() -> AsyncIterator[Composition]:
 async def opened(settings: Settings) -> AsyncIterator[tuple[Servicers, dict[str, Check], dict[str, Check]]]:
     """The wired service over open pools, with its checks (`Composition`'s); also for the command line."""
     configure("user", environment=settings.environment, version=settings.version, level=settings.log_level)
-    database = Database(
-        settings.database_url.get_secret_value(),
-        min_size=settings.database_pool_min,
-        max_size=settings.database_pool_max,
-        service="user",
-    )
-    client = PipelinedClient(settings.valkey_url.get_secret_value())
+    database = Database.configured(settings, service="user")
+    client = PipelinedClient(settings.valkey_url.get_secret_value(), password_file=settings.valkey_password_file)
     passwords = Passwords(settings.password_hash_workers, settings.password_hash_queue)
     try:
         await patiently("PostgreSQL", database.open)
@@ -149,7 +145,11 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Servicers, dict[str,
         servicers = build(settings, database, client, passwords)
         await servicers.use_cases.fill_forms()
         readiness: dict[str, Check] = {"postgresql": database.ping, "valkey": client.ping}
-        yield servicers, readiness, {"valkey": client.accepts_writes("user:")}
+        async with (
+            following(settings.database_password_file, database.renew),
+            following(settings.valkey_password_file, client.renew),
+        ):
+            yield servicers, readiness, {"valkey": client.accepts_writes("user:")}
     finally:
         passwords.close()
         await client.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from chassis.config import DatabaseSettings, ValkeyUrl
+from chassis.config import DatabaseSettings, PasswordFile, ValkeyUrl
 from pydantic import Field, SecretStr
 
 
@@ -13,6 +13,7 @@ class Settings(DatabaseSettings):
     """Variables of the User service."""
 
     valkey_url: ValkeyUrl
+    valkey_password_file: PasswordFile = None
     password_hash_workers: Annotated[
         int, Field(description="Password hashes computed at once (each takes one core and 19 MiB)", ge=1, le=64)
     ] = 2

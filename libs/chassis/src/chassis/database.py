@@ -83,6 +83,7 @@ class Database:
             connect=connect,
         )
         self._pool = self._new_pool()
+        self._users = _Users()
 
     @classmethod
     def configured(cls, settings: DatabaseSettings, *, service: str) -> Database:
@@ -116,15 +117,16 @@ class Database:
         """
         fresh = self._new_pool()
         await fresh
-        old, self._pool = self._pool, fresh
-        # Nobody comes to the old one any more. A pool that closes refuses who still waits for one of its connections.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_RENEWAL_SECONDS):
-                while old.get_idle_size() < old.get_size():
-                    await asyncio.sleep(0.05)
-                await old.close()
-                return
-        old.terminate()
+        (old, users), self._pool, self._users = (self._pool, self._users), fresh, _Users()
+        # Nobody comes to the old one any more; closed now, it would refuse those who wait for one of its connections.
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_RENEWAL_SECONDS):
+                    while users.count:
+                        await asyncio.sleep(0.05)
+                    await old.close()
+        finally:
+            old.terminate()
 
     async def close(self) -> None:
         """Wait for the connections in use, then close all."""
@@ -132,8 +134,9 @@ class Database:
 
     async def ping(self) -> None:
         """Raise unless the database answers within a second."""
-        async with self._pool.acquire(timeout=1.0) as connection:
-            await connection.fetchval("SELECT 1", timeout=1.0)
+        with self._users:
+            async with self._pool.acquire(timeout=1.0) as connection:
+                await connection.fetchval("SELECT 1", timeout=1.0)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -142,7 +145,7 @@ class Database:
         Raises:
             ServiceError: DEADLINE_EXCEEDED, or UNAVAILABLE when the database cannot be reached.
         """
-        with _translated():
+        with _translated(), self._users:
             async with self._pool.acquire(timeout=_seconds()) as raw:
                 yield Connection(raw)
 
@@ -153,9 +156,24 @@ class Database:
         Raises:
             ServiceError: DEADLINE_EXCEEDED, or UNAVAILABLE when the database cannot be reached.
         """
-        with _translated():
+        with _translated(), self._users:
             async with self._pool.acquire(timeout=_seconds()) as raw, raw.transaction():
                 yield Connection(raw)
+
+
+class _Users:
+    """How many have one of a pool's connections or wait for one."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
 
 
 async def _no_reset(_connection: Any) -> None:

@@ -148,7 +148,7 @@ class PipelinedClient:
         """Replace the connection, for instance when the password has changed; the old one ends with its last reply.
 
         Raises:
-            redis.exceptions.RedisError: there is no new one; the old one stays.
+            ValkeyError: there is no new one; the old one stays.
         """
         await self._connect()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import PurePath
 from typing import Any
@@ -198,23 +199,27 @@ def _match(path: str) -> str:
     )
 
 
+@lru_cache(maxsize=1)
+def _jinja() -> Environment:
+    # One, which compiles each template once.
+    return Environment(
+        loader=FileSystemLoader(_SOURCE),
+        undefined=StrictUndefined,
+        autoescape=False,  # noqa: S701 - YAML, not HTML
+    )
+
+
 def configuration(process: Process, site: Site, options: Options) -> str:
     """The Envoy configuration of one process.
 
     Raises:
         yaml.YAMLError: a template is broken; named by its line, which Envoy would not do.
     """
-    jinja = Environment(
-        loader=FileSystemLoader(_SOURCE),
-        undefined=StrictUndefined,
-        autoescape=False,  # noqa: S701 - YAML, not HTML
-    )
-    jinja.globals["on"] = lambda policy: policy not in options.without
     if process.service == "edge":
         template, own = "edge.yaml.j2", _edge_values(process, site, options)
     else:
         template, own = "service.yaml.j2", _service_values(process, site)
-    text = jinja.get_template(template).render(_common_values(process, site, options) | own)
+    text = _jinja().get_template(template).render(_common_values(process, site, options) | own)
     yaml.load(text, _LOADER)  # noqa: S506 - both are safe ones
     return text
 
@@ -248,6 +253,8 @@ def secret_files(service: str, site: Site) -> dict[str, str]:
 
 def _common_values(process: Process, site: Site, options: Options) -> dict[str, Any]:
     return {
+        # Whether a policy is to be there.
+        "on": lambda policy: policy not in options.without,
         "name": process.name,
         "service": process.service,
         "environment": site.environment,

@@ -20,17 +20,26 @@ def render(layout: Layout, options: Options, *, lifespan: bool = True) -> dict[s
 
     `lifespan` says whether the applications open their pools when Envoy starts; not to have a rendering validated.
     """
-    layout.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    prepare(layout, options)
     where = site(layout, options, lifespan=lifespan)
+    return {name: render_own(layout, options, name, where) for name in options.every_process}
+
+
+def prepare(layout: Layout, options: Options) -> None:
+    """Make what all configurations refer to: the directory of the sockets, and what is watched for new certificates."""
+    layout.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    where = site(layout, options)
     for service in (*(service.name for service in SERVICES), "edge"):
         directory = Path(where.secret_files) / service
         directory.mkdir(parents=True, exist_ok=True)
         for name, text in secret_files(service, where).items():
             (directory / name).write_text(text)
-    return {
-        name: _write(layout, name, configuration(_process(layout, name, f"run/{name}"), where, options))
-        for name in options.every_process
-    }
+
+
+def render_own(layout: Layout, options: Options, name: str, where: Site | None = None) -> Path:
+    """Write the configuration of one of the stack's processes."""
+    process = _process(layout, name, f"run/{name}")
+    return _write(layout, name, configuration(process, where or site(layout, options), options))
 
 
 def render_one(layout: Layout, options: Options, name: str, own: Layout, where: Site | None = None) -> Path:

@@ -20,7 +20,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
@@ -70,7 +70,7 @@ class Supervisor:
             processes=[ProcessState(name) for name in names],
         )
         self._processes = Processes(layout, self._state, options.liveness_seconds)
-        self._configurations: Mapping[str, Path] = {}
+        self._rendering = asyncio.Lock()
         self._background: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
 
@@ -120,7 +120,7 @@ class Supervisor:
         cut_off = secrets.rotation_journal(layout.secrets).exists()
         await take(
             {
-                "configured": Step(self._configure),
+                "identities": Step(self._identify),
                 "postgres": Step(partial(self._start_database, made)),
                 "passwords": Step(self._settle_passwords, ("postgres", *valkey.SERVERS) if cut_off else ()),
                 "migrations": Step(self._migrate, ("postgres", "passwords")),
@@ -131,20 +131,20 @@ class Supervisor:
                 **{
                     name: Step(
                         partial(self._start_hosted, name, made),
-                        ("configured", "passwords", *_NEEDS[name.partition("-")[0]]),
+                        ("identities", "passwords", *_NEEDS[name.partition("-")[0]]),
                     )
                     for name in options.every_process
                 },
             }
         )
 
-    async def _configure(self) -> None:
-        """Certificates, keys, and every Envoy's configuration, in a thread: PostgreSQL and Valkey start meanwhile."""
-        certificates = await asyncio.to_thread(self._make_configurations)
+    async def _identify(self) -> None:
+        """Certificates and keys, in a thread: PostgreSQL and Valkey start meanwhile."""
+        certificates = await asyncio.to_thread(self._make_identities)
         self._in_background(upkeep.renew_certificates(certificates, say))
         self._in_background(upkeep.retire_keys(self._layout, say))
 
-    def _make_configurations(self) -> Certificates:
+    def _make_identities(self) -> Certificates:
         from devstack import keys, proxies
         from devstack.certificates import Certificates
 
@@ -152,7 +152,7 @@ class Supervisor:
         certificates = Certificates(self._layout.pki, self._layout.certificates, life)
         certificates.ensure()
         keys.ensure(self._layout)
-        self._configurations = proxies.render(self._layout, self._options)
+        proxies.prepare(self._layout, self._options)
         return certificates
 
     async def _start_database(self, made: secrets.Secrets) -> None:
@@ -184,11 +184,14 @@ class Supervisor:
         say("migrations", "applied")
 
     async def _start_hosted(self, name: str, made: secrets.Secrets) -> None:
-        from devstack import services
+        from devstack import proxies, services
 
+        # One after the other: two threads would only keep each other from the first that could start.
+        async with self._rendering:
+            configuration = await asyncio.to_thread(proxies.render_own, self._layout, self._options, name)
         environment = services.environment(name.partition("-")[0], self._layout, made, self._options)
         ops = self._state.endpoints[f"{name}_ops"]
-        await self._processes.start(specs.hosted(name, self._configurations[name], ops, environment))
+        await self._processes.start(specs.hosted(name, configuration, ops, environment))
 
     async def _load_demo(self) -> None:
         """Demo data are a convenience: the platform serves without them, and the next start goes on where this one stopped."""

@@ -6,12 +6,10 @@ import json
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +20,15 @@ import httpx
 import pytest
 from contracts.http import models
 from contracts.http.client import BackendClient
-from devstack.layout import PORTS, Layout
+from devstack.layout import PORTS, PORTS_EACH, Layout
+from devstack.options import MAX_REPLICAS, REPLICATED, Options
 from devstack.secrets import Secrets, load_or_create
 from filelock import FileLock
 from redis.asyncio import Redis
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from devstack import postgres, services
+from devstack import ports, postgres, services
 
 pytest_plugins = ["browsers", "completeness"]
 
@@ -57,23 +56,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 
 def free_port_offset() -> int:
-    """An offset at which every port of a stack is free right now."""
-    for _ in range(200):
-        # Below the range from which the kernel takes ports for outgoing connections (32768 and up on Linux).
-        offset = random.randrange(200, 12000)
-        # A second replica of each service included.
-        if all(_is_free(port + offset) and _is_free(port + offset + 10) for port in PORTS.values()):
+    """An offset at which every port of the largest stack is free right now, and which no other worker is given."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    largest = Options(replicas=dict.fromkeys(REPLICATED, MAX_REPLICAS))
+    # Below the range from which the kernel takes ports for outgoing connections (32768 and up on Linux).
+    offsets = list(range(PORTS_EACH * (worker + 1), 24000, PORTS_EACH * workers))
+    random.shuffle(offsets)
+    for offset in offsets:
+        if all(port.is_free() for port in ports.of_stack(Layout(Path(), offset), largest)):
             return offset
     raise RuntimeError("no free ports")
-
-
-def _is_free(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def backend(*arguments: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:

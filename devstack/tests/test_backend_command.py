@@ -12,6 +12,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -22,7 +23,7 @@ import httpx
 import psutil
 import pytest
 from devstack.keys import EDGE_SECONDS
-from devstack.layout import ROOT
+from devstack.layout import PORTS_EACH, ROOT, Layout
 
 from conftest import BACKEND, Platform, backend, free_port_offset
 
@@ -48,6 +49,14 @@ def demo_orders(status: dict[str, Any]) -> dict[str, str]:
                 return found
             time.sleep(0.1)
     raise AssertionError("no order expired")
+
+
+DEMO_ORDERS = ["cancelled", "delivered", "expired", "paid", "pending_payment", "refunded", "shipped"]
+
+
+def demo_process(data_dir: Path) -> psutil.Process | None:
+    """What loads the demo data, while it does."""
+    return next((p for p in processes_of(data_dir) if "devstack.demo" in (p.info["cmdline"] or [])), None)
 
 
 def on_a_terminal(*arguments: str, **environment: str) -> str:
@@ -187,32 +196,77 @@ def test_up_status_logs_restart_down_and_up_again(data_dir: Path) -> None:
     assert backend("status", *where, check=False).returncode == 3
     backend("up", "--detach", *where, "--port-offset", offset)
     assert json.loads(backend("status", "--json", *where).stdout)["demo"] == status["demo"]
-    before = demo_orders(status)
-    assert sorted(before.values()) == [
-        "cancelled", "delivered", "expired", "paid", "pending_payment", "refunded", "shipped",
-    ]  # fmt: skip
-    # A load of the demo data that was interrupted at its end is finished by the next start and makes nothing twice.
-    backend("down", *where)
-    (data_dir / "demo-loaded").unlink()
-    backend("up", "--detach", *where, "--port-offset", offset)
-    assert demo_orders(status) == before
+    assert sorted(demo_orders(status).values()) == DEMO_ORDERS
     check_identity(status, where)
     backend("reset", "--yes", *where)
     assert not data_dir.exists()
     assert processes_of(data_dir) == []
 
 
-def test_a_port_in_use_is_named_with_its_owner_and_the_remedy(tmp_path: Path) -> None:
+def test_demo_data_that_cannot_be_loaded_take_nothing_down_and_loading_again_makes_nothing_twice(
+    data_dir: Path,
+) -> None:
+    """Loading is killed in the middle, then done again four times: within any limit, and counted against nobody's."""
+    where = ("--data-dir", str(data_dir), "--port-offset", str(free_port_offset()))
+    starting = subprocess.Popen(
+        [str(BACKEND), "up", "--detach", *where], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+        env={**os.environ, "HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""},
+    )  # fmt: skip
+    found: list[psutil.Process] = []
+
+    def loading() -> bool:
+        found.extend(one for one in [demo_process(data_dir)] if one is not None)
+        return bool(found)
+
+    until(loading)
+    # The first product is there, the last is not.
+    status = json.loads(backend("status", "--json", *where[:2]).stdout)
+    products = f"{status['endpoints']['public']}/v1/products?limit=1"
+    until(lambda: bool(httpx.get(products).json()["items"]))
+    found[0].kill()
+    output, _ = starting.communicate(timeout=120)
+    assert starting.returncode == 0
+    assert "The platform is ready." in output
+    assert "demo       not complete (ended with status -9); the next `./backend up` goes on" in output
+    assert json.loads(backend("status", "--json", *where[:2]).stdout)["ready"] is True
+    assert not (data_dir / "demo-loaded").exists()
+    loads = [
+        subprocess.run(
+            [sys.executable, "-m", "devstack.demo", *where, "--options", "{}"],
+            capture_output=True, text=True, check=False, timeout=120,
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    assert [(load.returncode, load.stderr) for load in loads] == [(0, "")] * 4
+    assert sorted(demo_orders(status).values()) == DEMO_ORDERS
+    login = httpx.post(f"{status['endpoints']['public']}/v1/auth/login", json=status["demo"]["customer"])
+    # The test's own two logins are all that has been counted.
+    assert login.headers["ratelimit-policy"] == '"login";q=20;w=60'
+    assert login.headers["ratelimit"].startswith('"login";r=18;')
+
+
+@pytest.mark.parametrize(("listener", "kind"), [("public", "tcp"), ("public_tls", "udp"), ("order-2_ops", "tcp")])
+def test_a_port_in_use_is_named_with_its_owner_and_the_next_free_offset(
+    tmp_path: Path, listener: str, kind: str
+) -> None:
     data_dir = tmp_path / "stack"
     offset = free_port_offset()
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 8080 + offset))
-        taken.listen()
-        failed = backend("up", "--detach", "--data-dir", str(data_dir), "--port-offset", str(offset), check=False)
+    port = Layout(data_dir, offset).port(listener)
+    with socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as taken:
+        taken.bind(("127.0.0.1", port))
+        if kind == "tcp":
+            taken.listen()
+        failed = backend(
+            "up", "--detach", "--data-dir", str(data_dir), "--port-offset", str(offset), "--replicas", "order=2",
+            check=False,
+        )  # fmt: skip
     assert failed.returncode == 1
-    output = " ".join(failed.stdout.split())
-    assert f"public: port {8080 + offset} is in use by process {os.getpid()}" in output
-    assert "--port-offset" in output
+    said = "(UDP) " if kind == "udp" else ""
+    assert f"{listener}: port {port} {said}is in use by process {os.getpid()}" in failed.stdout
+    proposed = re.search(r"`\./backend up --port-offset (\d+)`", failed.stdout)
+    assert proposed is not None
+    assert int(proposed[1]) > offset
+    assert int(proposed[1]) % PORTS_EACH == 0
     assert processes_of(data_dir) == []
 
 
@@ -263,7 +317,7 @@ def test_whatever_ends_a_foreground_up_ends_its_stack_and_who_joined_ends_nothin
     owner = following(tmp_path / "owner", *arguments, "--port-offset", str(free_port_offset()), **stray)
     refused = backend("up", *arguments, "--replicas", "order=2", check=False)
     assert refused.returncode == 1
-    assert "with other options" in refused.stdout
+    assert "with other options (replicas)" in refused.stdout
     guest = following(tmp_path / "guest", *arguments)
     guest.send_signal(signal.SIGTERM)
     assert guest.wait(120) == 0

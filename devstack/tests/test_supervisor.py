@@ -6,8 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from devstack.layout import HIGHEST_OFFSET, PORTS, Layout
-from devstack.options import MAX_REPLICAS, REPLICATED, Options
+from devstack.layout import Layout
 from devstack.state import ProcessState, StackState
 
 from devstack import state, upkeep
@@ -41,12 +40,3 @@ def test_a_state_is_running_only_while_its_very_process_lives(tmp_path: Path) ->
     # Another process with the same pid is not it.
     assert not state.alive(os.getpid(), me.create_time() - 100)
     assert not state.is_running(state.read(Layout(tmp_path / "nowhere")))
-
-
-def test_the_highest_offset_leaves_every_port_valid() -> None:
-    options = Options(replicas=dict.fromkeys(REPLICATED, MAX_REPLICAS))
-    names = [name for service in ("limiter", *REPLICATED) for name in options.processes(service)]
-    ports = [Layout(Path(), HIGHEST_OFFSET).port(name) for name in (*PORTS, *names, *(f"{n}_ops" for n in names))]
-    assert max(ports) <= 65535
-    # The first replica of each service is in both lists.
-    assert len(set(ports)) == len(ports) - 2 * (1 + len(REPLICATED))

@@ -173,14 +173,14 @@ def test_what_listens_is_what_should(stack: Platform) -> None:
                 kind = "udp" if connection.type == 2 else "tcp"
                 if connection.status == psutil.CONN_LISTEN or (kind == "udp" and not connection.raddr):
                     listening.add((kind, connection.laddr.ip, connection.laddr.port - stack.layout.port_offset))
-    public = {("tcp", "127.0.0.1", 8080), ("tcp", "127.0.0.1", 8443), ("udp", "127.0.0.1", 8443)}
-    over_mtls = {("tcp", "127.0.0.1", port) for port in (18081, 18082, 18083, 18084, 18093)}
-    ops = {("tcp", "127.0.0.1", port) for port in (19080, 19081, 19082, 19083, 19084, 19093)}
+    public = {("tcp", "127.0.0.1", 8080), ("tcp", "127.0.0.1", 8143), ("udp", "127.0.0.1", 8143)}
+    over_mtls = {("tcp", "127.0.0.1", port) for port in (8101, 8111, 8121, 8122, 8091)}
+    ops = {("tcp", "127.0.0.1", port) for port in (8140, 8151, 8161, 8171, 8172, 8141)}
     assert listening == public | over_mtls | ops
 
 
 async def test_what_should_be_encrypted_is(stack: Platform) -> None:
-    for port in (18081, 18082, 18083, 18084, 18093):
+    for port in (8101, 8111, 8121, 8122, 8091):
         answer = await mesh.call(port + stack.layout.port_offset, HEALTH, None)
         assert answer.status is None
 

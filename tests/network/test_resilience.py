@@ -267,7 +267,7 @@ async def test_too_many_calls_at_once_are_refused_at_once(stack: Platform) -> No
 
     async def while_it_hangs(*without: str) -> tuple[list[httpx.Response], float]:
         with mesh.edge(stack, Options(rate_limit_scale=100), "connections", *without) as url:
-            port = int(url.rsplit(":", 1)[1]) - 8080 + 19080
+            port = int(url.rsplit(":", 1)[1]) - 8080 + 8140
             async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=900)) as http:
                 with mesh.paused(stack.pid("bff")):
                     reads = [asyncio.create_task(http.get(f"{url}/v1/products?limit=1")) for _ in range(700)]

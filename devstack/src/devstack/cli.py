@@ -174,7 +174,7 @@ class _Progress:
             with self._log.open(encoding="utf-8") as log:
                 log.seek(self._position)
                 for line in log:
-                    console.print(view.progress(line), markup=False)
+                    console.print(as_typed(view.progress(line)), markup=False)
                 self._position = log.tell()
             if over:
                 return
@@ -196,9 +196,12 @@ def _refuse_other_options(running: StackState, chosen: Options, port_offset: int
         typer.Exit: 1, they are others.
     """
     wanted = json.loads(json.dumps(asdict(chosen)))
-    same = chosen == Options() or wanted == running.options
-    if not same or port_offset not in (0, running.port_offset):
-        console.print("it runs already, with other options; `backend down` first", style="red", markup=False)
+    others = [] if chosen == Options() else [name for name, value in wanted.items() if value != running.options[name]]
+    if port_offset not in (0, running.port_offset):
+        others.append("port_offset")
+    if others:
+        said = f"it runs already, with other options ({', '.join(others)}); `backend down` first"
+        console.print(as_typed(said), style="red", markup=False)
         raise typer.Exit(1)
 
 

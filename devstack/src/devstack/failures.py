@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
-
-import psutil
 
 _TAIL_LINES = 40
 
@@ -49,14 +46,3 @@ def tail_of(log: Path, begins: int) -> str:
         file.seek(begins if begins <= log.stat().st_size else 0)
         lines = file.read().decode(errors="replace").splitlines()
     return "\n".join(lines[-_TAIL_LINES:])
-
-
-def owner_of(port: int) -> str:
-    """Who listens on a port, as the end of a sentence; empty when that cannot be known."""
-    with contextlib.suppress(psutil.Error):
-        for connection in psutil.net_connections("tcp"):
-            if connection.laddr and connection.laddr[1] == port and connection.status == psutil.CONN_LISTEN:
-                if connection.pid is None:
-                    return ""
-                return f" by process {connection.pid} ({psutil.Process(connection.pid).name()})"
-    return ""

@@ -11,22 +11,24 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 DEFAULT_DATA_DIR = ROOT / ".backend"
 
-# Every TCP port of a stack, before its offset; all are bound to loopback. A service's further replicas are 10 apart.
+# How many ports a stack has to itself: those of two whose offsets are so far apart never overlap.
+PORTS_EACH = 100
+# Every port of a stack, before its offset (`devstack.ports` has the table); all are bound to loopback. A service's
+# further replicas follow it.
 PORTS = {
     "public": 8080,
-    "public_tls": 8443,
-    "bff": 18081,
-    "user": 18082,
-    "order": 18083,
-    "limiter": 18084,
-    "edge_ops": 19080,
-    "bff_ops": 19081,
-    "user_ops": 19082,
-    "order_ops": 19083,
-    "limiter_ops": 19084,
+    "public_tls": 8143,
+    "limiter": 8091,
+    "bff": 8101,
+    "user": 8111,
+    "order": 8121,
+    "edge_ops": 8140,
+    "limiter_ops": 8141,
+    "bff_ops": 8151,
+    "user_ops": 8161,
+    "order_ops": 8171,
 }
-_REPLICA_STEP = 10
-HIGHEST_OFFSET = 65535 - max(PORTS.values()) - 100
+HIGHEST_OFFSET = (65535 - min(PORTS.values())) // PORTS_EACH * PORTS_EACH - PORTS_EACH
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Layout:
         process, _, listener = name.partition("_")
         service, _, number = process.partition("-")
         base = PORTS[f"{service}_{listener}" if listener else service]
-        return base + (int(number) - 1 if number else 0) * _REPLICA_STEP + self.port_offset
+        return base + (int(number) - 1 if number else 0) + self.port_offset
 
     def make(self) -> None:
         """The data directory, its owner's alone with everything in it (an older version left some open to others)."""

@@ -17,7 +17,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Coroutine
@@ -29,8 +28,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from devstack import errands, migrations, postgres, privileges, secrets, sockets, specs, state, upkeep, valkey
-from devstack.failures import RESET, StartupError, explained, owner_of
+from devstack import errands, migrations, ports, postgres, privileges, secrets, sockets, specs, state, upkeep, valkey
+from devstack.failures import RESET, StartupError, explained
 from devstack.layout import Layout
 from devstack.options import Options
 from devstack.processes import Processes, base_environment, say
@@ -211,7 +210,7 @@ class Supervisor:
             if status == 0:
                 say("demo", f"loaded in {time.perf_counter() - began:.1f} s")
             else:
-                cause = output.strip().rpartition("\n")[2]
+                cause = output.strip().rpartition("\n")[2] or f"ended with status {status}"
                 say("demo", f"not complete ({cause}); the next `backend up` goes on", "warning")
         self._state.demo_loading = False
         self._write_state()
@@ -220,19 +219,15 @@ class Supervisor:
         self._background.append(asyncio.create_task(work))
 
     def _check_ports(self) -> None:
-        for name in ("public", "public_tls", *self._listening()):
-            port = self._layout.port(name)
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError as error:
-                    remedy = "stop what uses it, or choose other ports with `backend up --port-offset N`"
-                    raise StartupError(name, f"port {port} is in use{owner_of(port)}", remedy) from error
-
-    def _listening(self) -> list[str]:
-        names = self._options.every_process
-        return [name for name in names if name != "edge"] + [f"{name}_ops" for name in names]
+        taken = next((port for port in ports.of_stack(self._layout, self._options) if not port.is_free()), None)
+        if taken is None:
+            return
+        free = ports.next_free_offset(self._layout, self._options)
+        others = "" if free is None else f", or start on other ports: `backend up --port-offset {free}`"
+        udp = " (UDP)" if taken.kind == "udp" else ""
+        raise StartupError(
+            taken.name, f"port {taken.number}{udp} is in use{taken.owner()}", f"stop what uses it{others}"
+        )
 
     async def _stop_all(self) -> None:
         self._stopping.set()

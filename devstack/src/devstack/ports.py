@@ -1,0 +1,77 @@
+"""The ports of a stack: which, whether they are free, and where there are as many that are.
+
+All of a stack's lie within one hundred, so that offsets of 100, 200, … are next door and never overlap:
+
+    8080          HTTP                      8143          HTTPS (TCP) and HTTP/3 (UDP)
+    8091          limiter                   8141          its probes and metrics
+    8101 to 8108  bff, a replica each       8151 to 8158  theirs
+    8111 to 8118  user                      8161 to 8168  theirs
+    8121 to 8128  order                     8171 to 8178  theirs
+                                            8140          the edge's
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psutil
+
+from devstack.layout import HIGHEST_OFFSET, PORTS_EACH, Layout
+from devstack.options import Options
+
+_KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """What one listener is bound to."""
+
+    name: str
+    number: int
+    # tcp or udp
+    kind: str = "tcp"
+
+    def is_free(self) -> bool:
+        """Whether we could listen there now."""
+        with socket.socket(type=_KINDS[self.kind]) as probe:
+            if self.kind == "tcp":
+                # What was closed a moment ago is free.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", self.number))
+            except OSError:
+                return False
+        return True
+
+    def owner(self) -> str:
+        """Who has it, as the end of a sentence; empty when that cannot be known."""
+        with contextlib.suppress(psutil.Error):
+            for connection in psutil.net_connections(self.kind):
+                listens = self.kind == "udp" or connection.status == psutil.CONN_LISTEN
+                if listens and connection.laddr and connection.laddr[1] == self.number and connection.pid is not None:
+                    return f" by process {connection.pid} ({psutil.Process(connection.pid).name()})"
+        return ""
+
+
+def of_stack(layout: Layout, options: Options) -> Iterator[Port]:
+    """Every port that a stack listens on."""
+    yield Port("public", layout.port("public"))
+    yield Port("public_tls", layout.port("public_tls"))
+    if "http3" not in options.without:
+        yield Port("public_tls", layout.port("public_tls"), "udp")
+    for name in options.every_process:
+        if name != "edge":
+            yield Port(name, layout.port(name))
+        yield Port(f"{name}_ops", layout.port(f"{name}_ops"))
+
+
+def next_free_offset(layout: Layout, options: Options) -> int | None:
+    """The next offset, in hundreds, at which all of them are free; None when there is none."""
+    first = (layout.port_offset // PORTS_EACH + 1) * PORTS_EACH
+    for offset in range(first, HIGHEST_OFFSET + 1, PORTS_EACH):
+        if all(port.is_free() for port in of_stack(Layout(layout.data_dir, offset), options)):
+            return offset
+    return None

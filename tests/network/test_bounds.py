@@ -131,7 +131,7 @@ async def test_all_connections_together_are_bounded(stack: Platform) -> None:
         assert not await mesh.connection_is_served(port, client_address())
         # Who operates us is not kept out by clients.
         async with httpx.AsyncClient() as http:
-            assert (await http.get(f"http://127.0.0.1:{port - 8080 + 19080}/healthz/ready")).status_code == 200
+            assert (await http.get(f"http://127.0.0.1:{port - 8080 + 8140}/healthz/ready")).status_code == 200
         for connection in held:
             await connection.close()
         async with asyncio.timeout(5):

@@ -13,6 +13,7 @@ from chassis import password_files
 from chassis.database import Database
 from chassis.password_files import following, passwords
 from chassis.valkey import PipelinedClient
+from chassis.workers import Workers
 
 from conftest import Platform
 from devstack import postgres, services
@@ -105,7 +106,7 @@ async def test_a_changed_file_renews_once_and_a_failure_is_tried_again(
         if calls == 1:
             raise OSError("away")
 
-    async with following(file, renew):
+    async with Workers(following(file, renew)):
         await asyncio.sleep(0.1)
         assert calls == 0
         replacement = tmp_path / "new"

@@ -11,8 +11,8 @@ import asyncio
 import gc
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ import structlog
 
 from chassis import host
 from chassis.admission import Admission
+from chassis.workers import Work, Workers
 
 ASGIApplication = Callable[[MutableMapping[str, Any], Callable[[], Any], Callable[[Any], Any]], Awaitable[None]]
 Check = Callable[[], Awaitable[object]]
@@ -48,6 +49,8 @@ class Composition:
     admission: Admission
     readiness: Mapping[str, Check] = field(default_factory=dict)
     details: Mapping[str, Check] = field(default_factory=dict)
+    # What it does of its own accord while it serves; one that has ended is told like a failing detail.
+    workers: Mapping[str, Work] = field(default_factory=dict)
     # What the service counts besides, in the Prometheus text format.
     metrics: Callable[[], str] = str
 
@@ -58,6 +61,7 @@ class ServiceProcess:
     def __init__(self, compose: Callable[[], AbstractAsyncContextManager[Composition]]) -> None:
         self._compose = compose
         self._composition: Composition | None = None
+        self._workers = Workers({})
         self._loop: asyncio.AbstractEventLoop | None = None
         self.ops: ASGIApplication = OpsApplication(self)
 
@@ -75,10 +79,10 @@ class ServiceProcess:
     async def _lifespan(self, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         await receive()
         try:
-            async with self._compose() as composition:
+            async with self._compose() as composition, Workers(composition.workers) as workers:
                 self._loop = asyncio.get_running_loop()
                 host.accept_late_answers(self._loop)
-                self._composition = composition
+                self._composition, self._workers = composition, workers
                 _tune_garbage_collector()
                 _log.info("started")
                 await send({"type": "lifespan.startup.complete"})
@@ -103,7 +107,9 @@ class ServiceProcess:
 
     async def degradations(self) -> dict[str, str]:
         """What works less well although this process is ready, by check. Called from the ops loop."""
-        return {} if self._composition is None else await self._failing(self._composition.details)
+        if self._composition is None:
+            return {}
+        return {**await self._failing(self._composition.details), **self._workers.ended()}
 
     async def _degraded(self) -> str:
         names = {*self._composition.readiness, *self._composition.details} if self._composition else set()
@@ -153,7 +159,8 @@ class ServiceProcess:
         )
         lines += await self._degraded()
         if self._composition is not None:
-            lines += self._composition.admission.metrics() + self._composition.metrics()
+            composition = self._composition
+            lines += composition.admission.metrics() + self._workers.metrics() + composition.metrics()
         return lines
 
     @property
@@ -228,16 +235,3 @@ async def patiently(what: str, attempt: Callable[[], Awaitable[object]]) -> None
             await asyncio.sleep(0.5)
         else:
             return
-
-
-@asynccontextmanager
-async def background(work: Callable[[], Awaitable[None]], name: str) -> AsyncIterator[None]:
-    """Run `work` as a task for the duration of the block; cancelled and awaited at its end."""
-    task: asyncio.Task[None] = asyncio.ensure_future(work())
-    task.set_name(name)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task

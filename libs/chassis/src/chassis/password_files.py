@@ -1,20 +1,19 @@
 """Passwords in files, so that they change while everybody serves.
 
-A file is read for each new connection; `following` has the connections renewed soon after it changed. While a server
+A file is read for each new connection; the worker that `following` makes has the connections renewed soon after it changed. While a server
 goes from one password to the next it has two lines, and the first that the server takes counts.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import structlog
 
-from chassis.lifecycle import background
+from chassis.workers import Work
 
 _LOOK_SECONDS = 1.0
 
@@ -37,14 +36,9 @@ def passwords(file: Path) -> Iterator[str]:
         tried = lines
 
 
-@asynccontextmanager
-async def following(file: Path | None, renew: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Call `renew` whenever the file has been replaced, again until it succeeds, for the duration of the block."""
-    if file is None:
-        yield
-        return
-    async with background(partial(_follow, file, renew), f"following {file.name}"):
-        yield
+def following(file: Path | None, renew: Callable[[], Awaitable[None]]) -> dict[str, Work]:
+    """A worker that calls `renew` whenever the file has been replaced, again until it succeeds; none without a file."""
+    return {} if file is None else {f"password {file.name}": partial(_follow, file, renew)}
 
 
 async def _follow(file: Path, renew: Callable[[], Awaitable[None]]) -> None:

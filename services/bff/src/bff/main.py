@@ -76,8 +76,8 @@ async def compose() -> AsyncIterator[Composition]:
         admission = Admission(enabled=settings.admission)
         user, order = Peer(upstream_channel("user")), Peer(upstream_channel("order"))
         application = build(settings, client, user, order, admission)
-        async with following(settings.valkey_password_file, client.renew):
-            yield Composition(application, admission, {"valkey": client.ping})
+        workers = following(settings.valkey_password_file, client.renew)
+        yield Composition(application, admission, readiness={"valkey": client.ping}, workers=workers)
     finally:
         await client.close()
 

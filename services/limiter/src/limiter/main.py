@@ -46,9 +46,13 @@ async def compose() -> AsyncIterator[Composition]:
         with serve_contract(application, limiting, ended, admission=admission) as contract:
             add_RateLimitServiceServicer_to_server(RateLimitHandlers(limits, SlidingWindow(client), leases), contract)
             add_LogsServiceServicer_to_server(EndedHandlers(leases), contract)
-        readiness, details = {"valkey": client.ping}, {"valkey": client.accepts_writes("limit:")}
-        async with following(settings.valkey_password_file, client.renew):
-            yield Composition(application, admission, readiness, details)
+        yield Composition(
+            application,
+            admission,
+            readiness={"valkey": client.ping},
+            details={"valkey": client.accepts_writes("limit:")},
+            workers=following(settings.valkey_password_file, client.renew),
+        )
     finally:
         await client.close()
 

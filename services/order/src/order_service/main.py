@@ -15,7 +15,7 @@ from chassis.grpc.server import GrpcApplication
 from chassis.grpc.serving import serve_contract
 from chassis.ids import uuid7
 from chassis.keyset import CursorSigner
-from chassis.lifecycle import Composition, ServiceProcess, background, patiently
+from chassis.lifecycle import Composition, ServiceProcess, patiently
 from chassis.logging import configure
 from chassis.password_files import following
 from chassis.tokens import TokenVerifier, token_verifier
@@ -128,7 +128,7 @@ def build(settings: Settings, database: Database, client: PipelinedClient) -> Se
 
 @asynccontextmanager
 async def compose() -> AsyncIterator[Composition]:
-    """Open the pools, wire the service, run its sweep; everything closed again at the end."""
+    """Open the pools and wire the service and its sweep; everything closed again at the end."""
     settings = load(Settings)
     configure("order", environment=settings.environment, version=settings.version, level=settings.log_level)
     database = Database.configured(settings, service="order")
@@ -138,13 +138,18 @@ async def compose() -> AsyncIterator[Composition]:
         servicers = build(settings, database, client)
         application = GrpcApplication()
         servicers.add_to(application)
-        async with (
-            background(servicers.sweep.run, "sweep"),
-            following(settings.database_password_file, database.renew),
-            following(settings.cache_password_file, client.renew),
-        ):
-            readiness, details = {"postgresql": database.ping}, {"valkey-cache": client.ping}
-            yield Composition(application, servicers.admission, readiness, details, servicers.sweep.metrics)
+        yield Composition(
+            application,
+            servicers.admission,
+            readiness={"postgresql": database.ping},
+            details={"valkey-cache": client.ping},
+            workers={
+                "sweep": servicers.sweep.run,
+                **following(settings.database_password_file, database.renew),
+                **following(settings.cache_password_file, client.renew),
+            },
+            metrics=servicers.sweep.metrics,
+        )
     finally:
         await client.close()
         await database.close()

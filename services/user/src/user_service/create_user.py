@@ -24,9 +24,9 @@ async def create(email: str, display_name: str, roles: list[str], password: str)
     Raises:
         SystemExit: the service would refuse the address, the name or the password.
     """
-    async with opened(load(Settings)) as (servicers, *_):
+    async with opened(load(Settings)) as service:
         try:
-            user = await servicers.use_cases.register(email, password, display_name, parse_roles(roles))
+            user = await service.servicers.use_cases.register(email, password, display_name, parse_roles(roles))
         except EmailTakenError:
             return f"{email} is registered already"
         except InvalidFieldError as error:

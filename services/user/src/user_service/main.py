@@ -15,7 +15,7 @@ from chassis.grpc.server import GrpcApplication
 from chassis.grpc.serving import serve_contract
 from chassis.ids import uuid7
 from chassis.keyset import CursorSigner
-from chassis.lifecycle import Check, Composition, ServiceProcess, patiently
+from chassis.lifecycle import Composition, ServiceProcess, patiently
 from chassis.logging import configure
 from chassis.password_files import following
 from chassis.tokens import TokenVerifier, token_verifier
@@ -126,15 +126,34 @@ def _now() -> datetime:
 @asynccontextmanager
 async def compose() -> AsyncIterator[Composition]:
     """Open the pools and wire the service; everything closed again at the end."""
-    async with opened(load(Settings)) as (servicers, readiness, details):
+    async with opened(load(Settings)) as service:
         application = GrpcApplication()
-        servicers.add_to(application)
-        yield Composition(application, servicers.admission, readiness, details)
+        service.servicers.add_to(application)
+        yield Composition(
+            application,
+            service.servicers.admission,
+            readiness={"postgresql": service.database.ping, "valkey": service.client.ping},
+            details={"valkey": service.client.accepts_writes("user:")},
+            workers={
+                **following(service.settings.database_password_file, service.database.renew),
+                **following(service.settings.valkey_password_file, service.client.renew),
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The wired service, and what it is wired over."""
+
+    settings: Settings
+    database: Database
+    client: PipelinedClient
+    servicers: Servicers
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[tuple[Servicers, dict[str, Check], dict[str, Check]]]:
-    """The wired service over open pools, with its checks (`Composition`'s); also for the command line."""
+async def opened(settings: Settings) -> AsyncIterator[Opened]:
+    """The wired service over open pools; also for the command line."""
     configure("user", environment=settings.environment, version=settings.version, level=settings.log_level)
     database = Database.configured(settings, service="user")
     client = PipelinedClient(settings.valkey_url.get_secret_value(), password_file=settings.valkey_password_file)
@@ -144,12 +163,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Servicers, dict[str,
         await patiently("Valkey", client.ping)
         servicers = build(settings, database, client, passwords)
         await servicers.use_cases.fill_forms()
-        readiness: dict[str, Check] = {"postgresql": database.ping, "valkey": client.ping}
-        async with (
-            following(settings.database_password_file, database.renew),
-            following(settings.valkey_password_file, client.renew),
-        ):
-            yield servicers, readiness, {"valkey": client.accepts_writes("user:")}
+        yield Opened(settings, database, client, servicers)
     finally:
         passwords.close()
         await client.close()

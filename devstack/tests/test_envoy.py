@@ -31,6 +31,7 @@ def cluster(tmp_path: Path) -> Site:
         token_issuer="https://shop.example",
         certificates=tmp_path / "mounted",
         public_certificate=tmp_path / "mounted" / "public",
+        public_host="api.shop.example",
         secret_files=tmp_path / "sds",
         address="0.0.0.0",
         ops_address="0.0.0.0",

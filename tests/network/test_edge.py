@@ -100,9 +100,23 @@ class TestAuthentication:
             responses.append(await people.http.get(path, headers=two))
             assert responses[-1].status_code == 401
         assert await mesh.reached_python(stack, responses) == 0
-        for scheme in ("Bearer", "bearer"):
-            headers = {"authorization": f"{scheme} {forger.good}"}
-            assert (await people.http.get("/v1/me", headers=headers)).status_code == 200
+
+    @pytest.mark.parametrize("spelling", ["Bearer ", "bearer ", "BEARER ", "bEaReR ", "Bearer   "])
+    async def test_the_scheme_is_a_word_of_any_case(self, people: People, forger: Forger, spelling: str) -> None:
+        """RFC 9110, section 11.1; and one or more spaces."""
+        for path in ("/v1/me", "/v1/orders?limit=1"):
+            answer = await people.http.get(path, headers={"authorization": f"{spelling}{forger.good}"})
+            assert answer.status_code == 200, answer.text
+
+    @pytest.mark.parametrize(
+        "written", ["Basic {}", "Digest {}", "Bearerx {}", "XBearer {}", "Bearer{}", "{}", ":Bearer {}"]
+    )
+    async def test_a_good_token_behind_another_scheme_is_none(
+        self, people: People, forger: Forger, written: str
+    ) -> None:
+        answer = await people.http.get("/v1/me", headers={"authorization": written.format(forger.good)})
+        assert (answer.status_code, answer.json()["type"]) == (401, "urn:backend:problem:unauthenticated")
+        assert answer.headers["www-authenticate"].startswith("Bearer")
 
     async def test_a_token_that_was_good_is_refused_when_it_has_expired(self, people: People, forger: Forger) -> None:
         """The edge remembers a verified signature, never a verified time."""
@@ -323,10 +337,16 @@ class TestAnswers:
         with mesh.edge(stack, Options(https_only=True)) as url:
             async with http_client(url) as http:
                 response = await http.get("/v1/products?limit=1")
+                called = [
+                    await http.get("/v1/products?limit=1", headers={"host": host})
+                    for host in ("evil.example", "evil.example:80", "LOCALHOST", "[::1]")
+                ]
                 posted = await http.post("/v1/auth/login", json={"email": "a@example.com", "password": "in the clear"})
         secure = int(url.rsplit(":", 1)[1]) + 363
-        assert response.status_code == 301
-        assert response.headers["location"] == f"https://127.0.0.1:{secure}/v1/products?limit=1"
+        for answer in (response, *called):
+            assert answer.status_code == 301
+            # To our own name, whatever the client calls us: a cache keeps such an answer for everybody.
+            assert answer.headers["location"] == f"https://localhost:{secure}/v1/products?limit=1"
         # What was sent in the clear is not sent again.
         assert (posted.status_code, "location" in posted.headers) == (400, False)
 
@@ -354,7 +374,7 @@ class TestAnswers:
         assert response.headers["etag"] == '"1"'
 
     async def test_only_listed_origins_may_call_from_a_browser(self, stack: Platform) -> None:
-        options = Options(cors_origins=("https://shop.example",))
+        options = Options(cors_origins=("https://shop.example", "https://other.example"))
         with mesh.edge(stack, options) as url:
             async with http_client(url) as http:
                 ask = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
@@ -372,6 +392,51 @@ class TestAnswers:
             async with http_client(url) as http:
                 response = await http.options("/v1/orders", headers={"origin": "https://shop.example", **ask})
                 assert "access-control-allow-origin" not in response.headers
+
+    async def test_a_page_can_read_every_answer_and_no_cache_gives_it_to_another(self, stack: Platform) -> None:
+        """Errors of the edge's own, too; without such a header a browser tells its page only that something failed."""
+        shop = "https://shop.example"
+        with mesh.edge(stack, Options(cors_origins=(shop,))) as url:
+            async with http_client(url) as http:
+                limited = await failed_logins(http, 21)
+                etag = (await http.get("/openapi.yaml")).headers["etag"]
+                json_body = {"content-type": "application/json"}
+                asked: dict[str, tuple[int, tuple[str, str, dict[str, str], bytes]]] = {
+                    "an answer": (200, ("GET", "/v1/products?limit=1", {}, b"")),
+                    "compressed": (200, ("GET", "/v1/products?limit=50", {"accept-encoding": "gzip"}, b"")),
+                    "what a cache has": (304, ("GET", "/openapi.yaml", {"if-none-match": etag}, b"")),
+                    "no token": (401, ("GET", "/v1/me", {}, b"")),
+                    "a bad token": (401, ("GET", "/v1/me", {"authorization": "Bearer x"}, b"")),
+                    "two tokens": (401, ("GET", "/v1/me", {"authorization": "Bearer x, Bearer y"}, b"")),
+                    "no path of ours": (404, ("GET", "/v1/nope", {}, b"")),
+                    "an escape": (404, ("GET", "/v1/%41", {}, b"")),
+                    "an odd host": (400, ("GET", "/v1/products", {"host": "a@b"}, b"")),
+                    "another method": (405, ("DELETE", "/v1/products", {}, b"")),
+                    "too large": (413, ("POST", "/v1/auth/login", json_body, b"x" * 70_000)),
+                    "the BFF's own": (422, ("POST", "/v1/auth/refresh", json_body, b'{"refresh_token": 1}')),
+                    "too often": (429, ("POST", "/v1/auth/login", json_body, b"{}")),
+                }
+                assert limited[-1].status_code == 429
+                for what, (status, (method, path, headers, body)) in asked.items():
+                    for origin in (shop, "https://evil.example", None):
+                        sent = headers if origin is None else {**headers, "origin": origin}
+                        answer = await http.request(method, path, headers=sent, content=body)
+                        assert answer.status_code == status, what
+                        seen = answer.headers
+                        assert "origin" in [name.strip().lower() for name in seen["vary"].split(",")], what
+                        granted = {"access-control-allow-origin": [shop], "access-control-allow-credentials": ["true"]}
+                        for name, values in granted.items():
+                            assert seen.get_list(name) == (values if origin == shop else []), (what, origin)
+                        assert ("access-control-expose-headers" in seen) is (origin == shop), (what, origin)
+                        if status >= 400:
+                            assert seen["content-type"] == "application/problem+json", what
+                            assert seen.get_list("cache-control") == ["no-store"], what
+        with mesh.edge(stack) as url:
+            async with http_client(url) as http:
+                for path, status in (("/v1/products?limit=1", 200), ("/v1/nope", 404)):
+                    answer = await http.get(path, headers={"origin": shop})
+                    assert answer.status_code == status
+                    assert not {"vary", "access-control-allow-origin"} & set(answer.headers)
 
 
 class TestProxies:

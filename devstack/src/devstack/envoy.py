@@ -82,8 +82,9 @@ class Site:
     token_audience: str
     # A directory for each service below it: tls.crt, tls.key and ca.crt, as cert-manager and SPIRE's helper write them.
     certificates: PurePath
-    # tls.crt and tls.key of the public HTTPS listener.
+    # tls.crt and tls.key of the public HTTPS listener, and the name that they are for: where plain HTTP is sent to.
     public_certificate: PurePath
+    public_host: str
     # A directory for each service below it, with what `secret_files` gives.
     secret_files: PurePath
     # pyvoy's native module.
@@ -308,6 +309,7 @@ def _edge_values(process: Process, site: Site, options: Options) -> dict[str, An
         "rate_limit_scale": options.rate_limit_scale,
         "cors_origins": options.cors_origins,
         "https_only": options.https_only,
+        "public_host": site.public_host,
         "trusted_proxies": [_network(network) for network in options.trusted_proxies],
         "unauthenticated": (ERRORS["UNAUTHENTICATED"].slug, ERRORS["UNAUTHENTICATED"].title),
         "local_replies": [

@@ -59,6 +59,7 @@ def site(layout: Layout, options: Options, *, lifespan: bool = True) -> Site:
         token_audience=TokenSettings.model_fields["token_audience"].default,
         certificates=layout.certificates,
         public_certificate=layout.certificates / PUBLIC,
+        public_host="localhost",
         secret_files=layout.envoy / "sds",
         python_module=python_module(),
         address=_LOOPBACK,

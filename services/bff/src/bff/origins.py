@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
 from chassis.errors import ServiceError
 from starlette.requests import Request
+
+# A name, an IPv4 address or an IPv6 address in brackets; nobody's name and password before it, no path behind it.
+_HOST_AND_PORT = re.compile(r"([0-9A-Za-z._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
 class Origins:
@@ -39,9 +42,12 @@ class Origins:
 def _is_own(origin: str, request: Request) -> bool:
     # Without the port, which the edge takes off the authority: cookies know none either (RFC 6265, section 8.5). The
     # edge replaces whatever a client sends under this name.
-    try:
-        parts, own = urlsplit(origin), urlsplit(request.headers.get("x-client-origin") or str(request.url))
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return False
-    return host is not None and (parts.scheme, host) == (own.scheme, own.hostname)
+    own = _scheme_and_host(request.headers.get("x-client-origin") or f"{request.url.scheme}://{request.url.netloc}")
+    return own is not None and _scheme_and_host(origin) == own
+
+
+def _scheme_and_host(origin: str) -> tuple[str, str] | None:
+    """Of an origin as it is written in headers: a scheme, a host, perhaps a port, and nothing else (RFC 6454, 6.2)."""
+    scheme, separator, authority = origin.partition("://")
+    found = _HOST_AND_PORT.fullmatch(authority)
+    return (scheme.lower(), found[1].lower()) if separator and found else None

@@ -92,7 +92,8 @@ async def matching(if_match: str | UnsetType, request: Any, call: Callable[[], A
 def problem_answer(error: ServiceError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
     """An RFC 9457 problem with the headers its status asks for."""
     status = error.kind.http_status
-    sent = dict(headers or {})
+    # What is wrong now may not be next time; a cache would keep some of these without being told to (RFC 9111, 4.2.2).
+    sent = {**(headers or {}), "cache-control": "no-store"}
     if status == 401:
         sent["www-authenticate"] = 'Bearer realm="backend"'
     elif error.reason == "UNSUPPORTED_CONTENT_CODING":

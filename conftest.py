@@ -23,6 +23,7 @@ from contracts.http.client import BackendClient
 from devstack.layout import PORTS, PORTS_EACH, Layout
 from devstack.options import MAX_REPLICAS, REPLICATED, Options
 from devstack.secrets import Secrets, load_or_create
+from devstack.secrets import file as secret_file
 from filelock import FileLock
 from redis.asyncio import Redis
 from xdist.remote import Producer
@@ -69,16 +70,32 @@ def free_port_offset() -> int:
     raise RuntimeError("no free ports")
 
 
-def backend(*arguments: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run the `backend` command."""
-    return subprocess.run(
+def backend(
+    *arguments: str, check: bool = True, timeout: float = 120, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the `backend` command; nothing that it prints may be a secret."""
+    done = subprocess.run(
         [str(BACKEND), *arguments],
         capture_output=True,
         text=True,
         check=check,
         timeout=timeout,
         stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
     )
+    if "--data-dir" in arguments:
+        check_for_secrets(Path(arguments[arguments.index("--data-dir") + 1]), done.stdout + done.stderr)
+    return done
+
+
+def check_for_secrets(data_dir: Path, printed: str) -> None:
+    """Only the demo accounts' passwords are for a screen."""
+    file = secret_file(data_dir / "secrets")
+    if file.exists():
+        shown = load_or_create(file.parent).hidden_in(printed)
+        assert shown == printed, "a secret was printed"
+        keys = (data_dir / "secrets").rglob("*.pem")
+        assert not any(line in printed for key in keys for line in key.read_text().splitlines()[1:-1])
 
 
 @dataclass(frozen=True)

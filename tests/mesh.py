@@ -123,6 +123,8 @@ def another(platform: Platform, process: str, options: Options, where: Site | No
             cwd=platform.layout.data_dir,
             stdout=output,
             stderr=output,
+            # As the supervisor has it.
+            umask=0o077,
         )
     try:
         ready = f"http://127.0.0.1:{own.port(f'{service}_ops')}/healthz/ready"

@@ -279,11 +279,47 @@ def test_a_damaged_data_directory_is_said_so_with_the_log_and_nothing_is_left_ru
     offset = str(free_port_offset())
     failed = backend("up", "--detach", "--data-dir", str(data_dir), "--port-offset", offset, check=False)
     assert failed.returncode == 1
-    assert "postgres: ended with status" in failed.stdout
+    assert "\npostgres: postgres: could not access the server configuration file" in failed.stdout
+    assert "(ended with status" in failed.stdout
     assert "the last lines of postgres's log" in failed.stdout
     assert "postgresql.conf" in failed.stdout
     assert "backend reset" in failed.stdout
     assert processes_of(data_dir) == []
+
+
+def test_data_of_another_postgresql_are_named_and_left_alone(tmp_path: Path) -> None:
+    data_dir = tmp_path / "stack"
+    (data_dir / "postgres").mkdir(parents=True, mode=0o700)
+    (data_dir / "postgres" / "PG_VERSION").write_text("16\n")
+    offset = str(free_port_offset())
+    failed = backend("up", "--detach", "--data-dir", str(data_dir), "--port-offset", offset, check=False)
+    assert failed.returncode == 1
+    assert "postgres: its data were written by PostgreSQL 16, and this is 18\n" in failed.stdout
+    assert "pg_dump" in failed.stdout
+    assert "reset" not in failed.stdout
+    assert (data_dir / "postgres" / "PG_VERSION").read_text() == "16\n"
+    assert processes_of(data_dir) == []
+
+
+def test_a_directory_too_deep_for_sockets_is_named_before_anything_starts(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 80)
+    deep.mkdir()
+    where = ("--data-dir", str(tmp_path / "stack"), "--port-offset", str(free_port_offset()))
+    failed = backend("up", "--detach", *where, check=False, TMPDIR=str(deep))
+    assert failed.returncode == 1
+    assert f"sockets: {deep} is too long a path for Unix sockets" in failed.stdout
+    assert "have TMPDIR name a shorter directory" in failed.stdout
+    assert not (tmp_path / "stack" / "postgres").exists()
+    assert processes_of(tmp_path / "stack") == []
+
+
+def test_a_data_directory_that_cannot_be_made_or_read_is_named_without_a_stack_trace(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for command in ("up", "status"):
+        failed = backend(command, "--data-dir", str(tmp_path / "file" / "stack"), check=False)
+        assert failed.returncode == 1
+        assert failed.stderr.startswith("backend: Not a directory: ")
+        assert "Traceback" not in failed.stdout + failed.stderr
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -25,6 +25,7 @@ from rich.table import Table
 from devstack import state
 from devstack.commands import database, secrets
 from devstack.commands.stack import DataDir, console, errors, running_or_exit
+from devstack.failures import explained
 from devstack.health import READY, Health
 from devstack.layout import DEFAULT_DATA_DIR, HIGHEST_OFFSET, Layout
 from devstack.logs import files, output, view
@@ -45,6 +46,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _STOP_SECONDS = 60.0
+# With less than this free, not even the cause of a failure can be written to a log.
+_LEAST_FREE_BYTES = 1024 * 1024
+_FULL = "The disk that has the data directory is full; make room, or choose another directory with --data-dir."
+_UNTOLD = "the stack has ended meanwhile; `backend logs supervisor` says why"
 _POLL_SECONDS = 0.05
 
 
@@ -135,9 +140,7 @@ def up(
         _start(layout, chosen, die_with if detach or die_with is not None else os.getpid(), progress)
     current = state.read(layout)
     if current is None or not current.ready:
-        console.print(
-            as_typed(current.error) if current else "the supervisor wrote no state", style="red", markup=False
-        )
+        console.print(as_typed(current.error if current else _UNTOLD), style="red", markup=False)
         raise typer.Exit(1)
     _print_welcome(current)
     if detach:
@@ -502,6 +505,12 @@ def _start(layout: Layout, options: Options, owner: int | None, progress: _Progr
 
     try:
         progress.show(is_over)
+        ended, current = supervisor.poll(), state.read(layout)
+        if ended is not None and (current is None or current.supervisor_pid != supervisor.pid):
+            # What it has said is shown; the state that is there is another run's.
+            full = shutil.disk_usage(layout.data_dir).free < _LEAST_FREE_BYTES
+            console.print(_FULL if full else f"the supervisor ended with status {ended}", style="red")
+            raise typer.Exit(1)
     except KeyboardInterrupt:
         supervisor.terminate()
         console.print("stopping")
@@ -572,4 +581,8 @@ def main() -> None:
     """Entry point."""
     # What is written in a stack's directory is its owner's alone.
     os.umask(0o077)
-    app()
+    try:
+        app()
+    except OSError as error:
+        errors.print(as_typed(explained(error)), style="red", markup=False)
+        sys.exit(1)

@@ -1,14 +1,97 @@
-"""Why a stack did not start, as a person wants to read it: the cause, the log's last lines, what to do."""
+"""Why a stack did not start, as a person wants to read it: the cause, this run's last lines, what to do.
+
+Nothing that is not damaged is ever mended by deleting it: `backend reset` is named for damage alone, after the backup.
+"""
 
 from __future__ import annotations
 
+import errno
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 _TAIL_LINES = 40
+_ASK = "the lines above say more; `backend logs NAME` shows all of them"
+_SPACE = "make room on the disk that has the data directory (`df -h` shows them), or choose another with --data-dir"
+_MEMORY = "end something that uses memory, then start again"
+_RIGHTS = "let this user read and write it (`ls -ld` shows whose it is), or choose another directory with --data-dir"
+_FILES = "raise the limit of open files (`ulimit -n 4096`), then start again"
+_READ_ONLY = "choose a directory that can be written with --data-dir"
+_ENVIRONMENT = "make the environment anew: `rm -rf .venv`, then start again"
+_PORT = "stop what listens there, or start on other ports with `backend up --port-offset N`"
+DAMAGED = (
+    "restore a backup; without one, and when all data of this stack may go, start anew with `backend reset`, which deletes "
+    "them"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What lines of a log mean."""
+
+    pattern: re.Pattern[str]
+    remedy: str
+
+
+def _known(pattern: str, remedy: str) -> _Known:
+    return _Known(re.compile(pattern), remedy)
+
+
+# The first that is found, so what is more particular comes first.
+_KNOWN = (
+    _known("inotify", "too many files are watched: stop other stacks, or `sysctl fs.inotify.max_user_instances=512`"),
+    _known("No space left on device|Disk quota exceeded", _SPACE),
+    _known("Cannot allocate memory|could not map anonymous shared memory|std::bad_alloc", _MEMORY),
+    _known("Too many open files", _FILES),
+    _known("Address already in use", _PORT),
+    _known("Read-only file system", _READ_ONLY),
+    _known(
+        "lock file .* already exists|pre-existing shared memory block",
+        "another PostgreSQL still works in this data directory, or did when the machine stopped: end the process that its "
+        "line names, then start again",
+    ),
+    _known("Permission denied|Operation not permitted", _RIGHTS),
+    _known("error while loading shared libraries|ModuleNotFoundError|ImportError", _ENVIRONMENT),
+    _known(
+        "could not access the server configuration file|could not locate a valid checkpoint record"
+        "|invalid primary checkpoint|could not locate required checkpoint record|invalid magic number"
+        "|could not open (file|directory) .*No such file|invalid data in file|Bad file format reading the append only file"
+        "|Error reading the append only file|Wrong signature trying to load",
+        DAMAGED,
+    ),
+)
+# What the servers themselves say when they give up.
+_SAID = re.compile(
+    r"(?:^|\s)(?:FATAL|PANIC):\s+(?P<postgres>.*)|^\d+:\w .*? # (?P<valkey>.*)|^(?P<program>\S*postgres: .*)"
+)
+_OF_THE_SYSTEM = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.ENOMEM: _MEMORY,
+    errno.EMFILE: _FILES,
+    errno.ENFILE: _FILES,
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: _READ_ONLY,
+    errno.ENOTDIR: _READ_ONLY,
+    errno.EISDIR: _READ_ONLY,
+    errno.ENAMETOOLONG: _READ_ONLY,
+    errno.ENOEXEC: _ENVIRONMENT,
+    errno.ENOENT: _ENVIRONMENT,
+}
 
 
 class StartupError(Exception):
-    """The stack could not start: what failed, why, and what to do."""
+    """The stack could not start: what failed, why, and what to do.
+
+    Args:
+        process: what failed.
+        cause: why.
+        remedy: what to do.
+        tail: what it has written in this run.
+    """
 
     def __init__(self, process: str, cause: str, remedy: str, tail: str = "") -> None:
         lines = [f"{process}: {cause}"]
@@ -17,15 +100,30 @@ class StartupError(Exception):
         super().__init__("\n".join([*lines, f"What to do: {remedy}"]))
 
 
-RESET = "if its data directory is damaged, start anew with `backend reset` (it deletes all data)"
-_ASK = "the log above says more; `backend logs NAME` shows all of it"
-_INOTIFY = "too many files are watched: stop other stacks, or raise it with `sysctl fs.inotify.max_user_instances=512`"
-_REMEDIES = {"postgres": RESET, "valkey": RESET, "valkey-cache": RESET}
+def of_process(process: str, how: str, written: str) -> StartupError:
+    """The failure of a process, by what it has written.
+
+    Args:
+        process: its name.
+        how: what was seen of it: that it ended, or was not ready in time.
+        written: all of its log's lines of this run.
+    """
+    said = next(_said(written), "")
+    known = next((known for known in _KNOWN if known.pattern.search(written)), None)
+    tail = "\n".join(written.splitlines()[-_TAIL_LINES:])
+    return StartupError(process, f"{said} ({how})" if said else how, known.remedy if known else _ASK, tail)
 
 
-def remedy_for(process: str, tail: str) -> str:
-    """What to do about a process that did not start, by the last lines of its log."""
-    return _INOTIFY if "inotify" in tail else _REMEDIES.get(process, _ASK)
+def _said(written: str) -> Iterator[str]:
+    for line in written.splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            if match := _SAID.search(line):
+                yield next(filter(None, match.groups()))
+            continue
+        if isinstance(event, dict) and event.get("level") in ("error", "critical"):
+            yield ": ".join(str(event[name]) for name in ("event", "error") if name in event)
 
 
 def explained(error: BaseException) -> str:
@@ -34,15 +132,17 @@ def explained(error: BaseException) -> str:
         return "\n\n".join(map(explained, error.exceptions))
     if isinstance(error, StartupError):
         return str(error)
-    return f"backend: {type(error).__name__}: {error}\nWhat to do: see the log above"
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f": {error.filename}" if error.filename else ""
+        return f"backend: {error.strerror}{where}\nWhat to do: {_OF_THE_SYSTEM.get(error.errno, _ASK)}"
+    return f"backend: {type(error).__name__}: {error}\nWhat to do: {_ASK}"
 
 
-def tail_of(log: Path, begins: int) -> str:
-    """The last lines of a log, of those after its first `begins` bytes."""
+def lines_since(log: Path, begins: int) -> str:
+    """What has been written to a log after its first `begins` bytes."""
     if not log.exists():
         return ""
     with log.open("rb") as file:
         # One that has been shortened meanwhile has only newer lines.
         file.seek(begins if begins <= log.stat().st_size else 0)
-        lines = file.read().decode(errors="replace").splitlines()
-    return "\n".join(lines[-_TAIL_LINES:])
+        return file.read().decode(errors="replace")

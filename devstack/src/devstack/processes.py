@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from devstack.failures import StartupError, remedy_for, tail_of
+from devstack.failures import StartupError, lines_since, of_process
 from devstack.layout import Layout
 from devstack.state import ProcessState, StackState
 
@@ -113,9 +113,8 @@ class Processes:
         self._note(entry, "stopped")
         say(name, "stopped")
 
-    def _failure(self, name: str, cause: str) -> StartupError:
-        tail = tail_of(self._layout.logs / f"{name}.log", self._log_begins[name])
-        return StartupError(name, cause, remedy_for(name, tail), tail)
+    def _failure(self, name: str, how: str) -> StartupError:
+        return of_process(name, how, lines_since(self._layout.logs / f"{name}.log", self._log_begins[name]))
 
     async def _spawn(self, spec: Spec, entry: ProcessState) -> asyncio.subprocess.Process:
         if spec.before is not None:

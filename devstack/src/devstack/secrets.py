@@ -44,6 +44,13 @@ class Secrets:
         password: str = getattr(self, "valkey_admin_password" if user == "admin" else f"{user}_valkey_password")
         return password
 
+    def hidden_in(self, text: str) -> str:
+        """A text without any of them but those that people type."""
+        for name, value in asdict(self).items():
+            if name not in _TYPED_BY_PEOPLE:
+                text = text.replace(value, "***")
+        return text
+
     def demo_accounts(self) -> dict[str, dict[str, str]]:
         """The demo accounts by role."""
         return {
@@ -53,11 +60,16 @@ class Secrets:
         }
 
 
+def file(directory: Path) -> Path:
+    """Where they are kept."""
+    return directory / "secrets.json"
+
+
 def load_or_create(directory: Path) -> Secrets:
     """The stack's secrets; made when they are not there yet."""
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
-    path = directory / "secrets.json"
+    path = file(directory)
     known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     # A stack made by an older version lacks what has been added since.
     made = Secrets(**{f.name: known.get(f.name) or _make(f.name) for f in fields(Secrets)})

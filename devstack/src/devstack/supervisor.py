@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from devstack import errands, migrations, ports, postgres, privileges, secrets, sockets, specs, state, upkeep, valkey
-from devstack.failures import RESET, StartupError, explained
+from devstack.failures import StartupError, explained, of_process
 from devstack.layout import Layout
 from devstack.options import Options
 from devstack.processes import Processes, base_environment, say
@@ -92,7 +92,7 @@ class Supervisor:
             with contextlib.suppress(asyncio.CancelledError):
                 await starting
         elif error := starting.exception():
-            failure = explained(error)
+            failure = self._without_secrets(explained(error))
         if not failure and not self._stopping.is_set():
             self._state.ready = True
             self._write_state()
@@ -160,7 +160,13 @@ class Supervisor:
         try:
             await postgres.initialize(self._layout, made)
         except RuntimeError as error:
-            raise StartupError("postgres", "initdb failed", RESET, str(error)) from error
+            raise of_process("postgres", "initdb failed", str(error)) from error
+        if (found := postgres.version_of(self._layout)) != postgres.VERSION:
+            raise StartupError(
+                "postgres",
+                f"its data were written by PostgreSQL {found}, and this is {postgres.VERSION}",
+                f"dump them with PostgreSQL {found} and load them here (pg_dump, pg_restore), or choose another --data-dir",
+            )
         await self._processes.start(specs.database(self._layout))
 
     async def _settle_passwords(self) -> None:
@@ -178,7 +184,7 @@ class Supervisor:
             await postgres.migrate(self._layout, made, partial(say, "migrations"))
         except migrations.MigrationError as error:
             raise StartupError(
-                "migrations", str(error), "mend the migration, or start anew with `backend reset`"
+                "migrations", str(error), "mend the migration and start again; what it has begun is undone"
             ) from error
         say("migrations", "applied")
 
@@ -211,7 +217,7 @@ class Supervisor:
                 say("demo", f"loaded in {time.perf_counter() - began:.1f} s")
             else:
                 cause = output.strip().rpartition("\n")[2] or f"ended with status {status}"
-                say("demo", f"not complete ({cause}); the next `backend up` goes on", "warning")
+                say("demo", f"not complete ({self._without_secrets(cause)}); the next `backend up` goes on", "warning")
         self._state.demo_loading = False
         self._write_state()
 
@@ -240,6 +246,11 @@ class Supervisor:
             names = [name for service in group for name in self._options.processes(service)]
             await asyncio.gather(*map(self._processes.stop, names))
         shutil.rmtree(self._layout.sockets, ignore_errors=True)
+
+    def _without_secrets(self, text: str) -> str:
+        """What a screen may show: Valkey for one repeats the line of its configuration that it does not like."""
+        file = secrets.file(self._layout.secrets)
+        return secrets.load_or_create(self._layout.secrets).hidden_in(text) if file.exists() else text
 
     def _write_state(self) -> None:
         self._state.write(self._layout)
@@ -274,15 +285,20 @@ def main() -> int:
     layout = Layout(arguments.data_dir, arguments.port_offset)
     # Passed on to every process: what they write is its owner's alone.
     os.umask(0o077)
-    layout.make()
-    with (layout.data_dir / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            print(f"another supervisor runs on {layout.data_dir}", file=sys.stderr)
-            return 1
-        end_leftovers(layout)
-        return asyncio.run(Supervisor(layout, Options(**arguments.options), arguments.die_with).run())
+    try:
+        layout.make()
+        with (layout.data_dir / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"another supervisor runs on {layout.data_dir}", file=sys.stderr)
+                return 1
+            end_leftovers(layout)
+            return asyncio.run(Supervisor(layout, Options(**arguments.options), arguments.die_with).run())
+    except OSError as error:
+        # Not even the state could be written: the log is all that `up` has to show.
+        print(explained(error), file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

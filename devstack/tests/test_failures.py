@@ -1,0 +1,136 @@
+"""What a failed start says, by what its processes have written: the cause first, a remedy that fits, no data lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from devstack.failures import StartupError, explained, lines_since, of_process
+from devstack.secrets import load_or_create
+
+POSTGRES = "2026-11-26 14:00:00.000 UTC [7] "
+
+# What is written, what is said of it first, and a piece of the remedy.
+KNOWN = [
+    (
+        "postgres",
+        f'{POSTGRES}FATAL:  lock file "postmaster.pid" already exists\nHINT:  Is another postmaster (PID 41) running?',
+        'lock file "postmaster.pid" already exists',
+        "end the process that its line names",
+    ),
+    (
+        "postgres",
+        f'{POSTGRES}FATAL:  could not write lock file "postmaster.pid": No space left on device',
+        "could not write lock file",
+        "make room on the disk",
+    ),
+    (
+        "postgres",
+        f'{POSTGRES}FATAL:  could not open file "global/pg_control": Permission denied',
+        "could not open file",
+        "let this user read and write it",
+    ),
+    (
+        "postgres",
+        f"{POSTGRES}LOG:  starting\n{POSTGRES}PANIC:  could not locate a valid checkpoint record at 0/1",
+        "could not locate a valid checkpoint record",
+        "restore a backup",
+    ),
+    (
+        "postgres",
+        f"{POSTGRES}FATAL:  could not map anonymous shared memory: Cannot allocate memory",
+        "could not map anonymous shared memory",
+        "uses memory",
+    ),
+    (
+        "postgres",
+        "/v/postgres: error while loading shared libraries: libssl.so.3: cannot open shared object file",
+        "/v/postgres: error while loading",
+        "make the environment anew",
+    ),
+    (
+        "valkey",
+        "9:M 26 Nov 2026 14:00:00.000 # Bad file format reading the append only file: make a backup",
+        "Bad file format reading the append only file",
+        "restore a backup",
+    ),
+    (
+        "valkey-cache",
+        "9:M 26 Nov 2026 14:00:00.000 # Failed opening Unix socket: bind: Permission denied",
+        "Failed opening Unix socket",
+        "let this user read and write it",
+    ),
+    (
+        "edge",
+        '{"level":"critical","logger":"envoy.main","event":"error initializing config: cannot bind \'127.0.0.1:8080\': '
+        'Address already in use"}',
+        "error initializing config",
+        "stop what listens there",
+    ),
+    (
+        "user",
+        '{"level":"info","event":"starting"}\n{"level":"error","event":"startup failed","error":"CURSOR_SECRET: too short"}',
+        "startup failed: CURSOR_SECRET: too short",
+        "the lines above say more",
+    ),
+    ("order", "inotify_init1: Too many open files", "ended with status 1", "too many files are watched"),
+    ("bff", "", "ended with status 1", "the lines above say more"),
+]
+
+
+@pytest.mark.parametrize(("process", "written", "said", "remedy"), KNOWN)
+def test_the_cause_comes_first_and_the_remedy_fits(process: str, written: str, said: str, remedy: str) -> None:
+    text = explained(of_process(process, "ended with status 1", written))
+    assert text.startswith(f"{process}: {said}")
+    what_to_do = text.rpartition("What to do: ")[2]
+    assert remedy in what_to_do
+    assert ("backend reset" in what_to_do) == ("restore a backup" in what_to_do)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EACCES, "let this user"),
+        (errno.EMFILE, "ulimit"),
+        (errno.EROFS, "--data-dir"),
+    ],
+)
+def test_what_the_system_refuses_has_its_remedy_as_well(number: int, remedy: str) -> None:
+    text = explained(OSError(number, os.strerror(number), "/data/state.new"))
+    assert text.startswith(f"backend: {os.strerror(number)}: /data/state.new\nWhat to do: ")
+    assert remedy in text
+    assert "reset" not in text
+
+
+def test_each_of_several_failing_services_has_its_own_lines() -> None:
+    failures = [of_process(name, "ended", f'{{"level":"error","event":"{name} cannot"}}') for name in ("user", "order")]
+    text = explained(ExceptionGroup("start", failures))
+    for name in ("user", "order"):
+        assert f"{name}: {name} cannot (ended)\n--- the last lines of {name}'s log\n" in text
+
+
+def test_only_the_lines_of_this_run_are_shown(tmp_path: Path) -> None:
+    log = tmp_path / "user.log"
+    assert lines_since(log, 0) == ""
+    log.write_text("of the run before\n")
+    begins = log.stat().st_size
+    assert lines_since(log, begins) == ""
+    with log.open("a") as file:
+        file.write("of this one\n")
+    assert lines_since(log, begins) == "of this one\n"
+    # A log over its limit begins anew.
+    log.write_text("newer\n")
+    assert lines_since(log, begins) == "newer\n"
+
+
+def test_a_secret_that_a_server_repeats_is_hidden_from_the_screen(tmp_path: Path) -> None:
+    made = load_or_create(tmp_path)
+    line = f">>> 'user bff on >{made.bff_valkey_password} resetchannels'"
+    text = made.hidden_in(explained(StartupError("valkey", "ended", "look", line)))
+    assert made.bff_valkey_password not in text
+    assert "user bff on >*** resetchannels" in text
+    # What people have to type is shown.
+    assert made.hidden_in(made.admin_password) == made.admin_password

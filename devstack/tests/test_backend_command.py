@@ -279,7 +279,7 @@ def test_a_damaged_data_directory_is_said_so_with_the_log_and_nothing_is_left_ru
     offset = str(free_port_offset())
     failed = backend("up", "--detach", "--data-dir", str(data_dir), "--port-offset", offset, check=False)
     assert failed.returncode == 1
-    assert "\npostgres: postgres: could not access the server configuration file" in failed.stdout
+    assert "\npostgres: could not access the server configuration file" in failed.stdout
     assert "(ended with status" in failed.stdout
     assert "the last lines of postgres's log" in failed.stdout
     assert "postgresql.conf" in failed.stdout

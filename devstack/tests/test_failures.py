@@ -47,7 +47,7 @@ KNOWN = [
     (
         "postgres",
         "/v/postgres: error while loading shared libraries: libssl.so.3: cannot open shared object file",
-        "/v/postgres: error while loading",
+        "error while loading",
         "make the environment anew",
     ),
     (

@@ -62,10 +62,8 @@ _KNOWN = (
         DAMAGED,
     ),
 )
-# What the servers themselves say when they give up.
-_SAID = re.compile(
-    r"(?:^|\s)(?:FATAL|PANIC):\s+(?P<postgres>.*)|^\d+:\w .*? # (?P<valkey>.*)|^(?P<program>\S*postgres: .*)"
-)
+# What comes before what the servers themselves say when they give up: PostgreSQL, Valkey, and a program that cannot run.
+_MARKS = ("FATAL:  ", "PANIC:  ", " # ", "postgres: ")
 _OF_THE_SYSTEM = {
     errno.ENOSPC: _SPACE,
     errno.EDQUOT: _SPACE,
@@ -119,8 +117,7 @@ def _said(written: str) -> Iterator[str]:
         try:
             event = json.loads(line)
         except ValueError:
-            if match := _SAID.search(line):
-                yield next(filter(None, match.groups()))
+            yield from (line.partition(mark)[2] for mark in _MARKS if mark in line)
             continue
         if isinstance(event, dict) and event.get("level") in ("error", "critical"):
             yield ": ".join(str(event[name]) for name in ("event", "error") if name in event)

@@ -14,6 +14,9 @@ from chassis import context, password_files
 from chassis.config import DatabaseSettings
 from chassis.errors import ServiceError
 
+# What transactions together may take of a pool. They wait for each other's locks with a connection in their hands; the
+# rest is for reads, which wait for nobody.
+TRANSACTIONS_SHARE = 0.75
 # Used where no request sets a deadline (background work).
 DEFAULT_STATEMENT_SECONDS = 10.0
 # How long the connections of an old password may go on with what they do: longer than any request may take.
@@ -55,6 +58,7 @@ class Database:
     Args:
         url: a libpq URL.
         min_size, max_size: connections kept and allowed; callers queue for one until their deadline.
+            Transactions have TRANSACTIONS_SHARE of them, one at least.
         service: application_name of the sessions, for pg_stat_activity.
         password_file: of the password, when the URL has none.
     """
@@ -84,6 +88,7 @@ class Database:
         )
         self._pool = self._new_pool()
         self._users = _Users()
+        self._transactions = asyncio.Semaphore(max(1, int(max_size * TRANSACTIONS_SHARE)))
 
     @classmethod
     def configured(cls, settings: DatabaseSettings, *, service: str) -> Database:
@@ -157,8 +162,18 @@ class Database:
             ServiceError: DEADLINE_EXCEEDED, or UNAVAILABLE when the database cannot be reached.
         """
         with _translated(), self._users:
-            async with self._pool.acquire(timeout=_seconds()) as raw, raw.transaction():
+            async with self._turn(), self._pool.acquire(timeout=_seconds()) as raw, raw.transaction():
                 yield Connection(raw)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One of the connections that transactions may take; waited for in order of arrival, until the deadline."""
+        async with asyncio.timeout(_seconds()):
+            await self._transactions.acquire()
+        try:
+            yield
+        finally:
+            self._transactions.release()
 
 
 class _Users:

@@ -59,7 +59,18 @@ SELECT response FROM idempotency_keys WHERE user_id = $1 AND key = $2;
 UPDATE idempotency_keys SET response = $3 WHERE user_id = $1 AND key = $2;
 
 -- name: DeleteOldIdempotencyKeys :execrows
-DELETE FROM idempotency_keys WHERE created_at < sqlc.arg(created_before);
+-- Not the keys of what is still under way: a retry finds it by them, however long it takes.
+DELETE FROM idempotency_keys WHERE (user_id, key) IN (
+    SELECT old.user_id, old.key FROM idempotency_keys AS old
+    WHERE old.created_at < sqlc.arg(created_before)
+      AND NOT EXISTS (SELECT FROM payments AS p
+                      WHERE p.status = 'processing' AND p.user_id = old.user_id AND p.idempotency_key = old.key)
+      AND NOT EXISTS (SELECT FROM refunds AS r
+                      WHERE r.status <> 'succeeded' AND r.actor_id = old.user_id AND r.idempotency_key = old.key)
+    ORDER BY old.created_at
+    LIMIT sqlc.arg(row_limit)
+    FOR UPDATE SKIP LOCKED
+);
 
 -- name: InsertSandboxCharge :one
 INSERT INTO payment_sandbox_charges (reference, amount_minor, currency, approved, payment_token)

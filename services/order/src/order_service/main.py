@@ -25,6 +25,7 @@ from contracts.order.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_se
 from contracts.order.v1.order_pb2_grpc import add_OrderServiceServicer_to_server
 
 from order_service.domain.unpaid import UnpaidLimits
+from order_service.gateways.bounded import BoundedGateway
 from order_service.gateways.payment import PaymentGateway
 from order_service.gateways.payment_sandbox import PaymentSandbox
 from order_service.handlers.catalog import CatalogHandlers
@@ -66,7 +67,7 @@ def payment_gateway(settings: Settings, database: Database) -> PaymentGateway:
     """The provider that PAYMENT_PROVIDER names. A real one is another case here, and has no mark on its value."""
     match settings.payment_provider:
         case "sandbox":
-            return PaymentSandbox(database, settings.payment_timeout_seconds)
+            return PaymentSandbox(database)
 
 
 def build(settings: Settings, database: Database, client: PipelinedClient) -> Servicers:
@@ -82,7 +83,7 @@ def build(settings: Settings, database: Database, client: PipelinedClient) -> Se
     )
     transitions = Transitions(caches, now)
     replays = ReplayCache(client, retention.total_seconds())
-    gateway = payment_gateway(settings, database)
+    gateway = BoundedGateway(payment_gateway(settings, database), settings.payment_timeout_seconds)
     orders = OrderUseCases(
         database=database,
         transitions=transitions,

@@ -25,7 +25,7 @@ class Settings(DatabaseSettings):
         float, Field(description="How long an unpaid order holds its stock", gt=0, le=86400)
     ] = 900.0
     payment_timeout_seconds: Annotated[
-        float, Field(description="How long the payment provider may take to answer", gt=0, le=60)
+        float, Field(description="How long the payment provider may take to answer a call", gt=0, le=10)
     ] = 1.0
     max_unpaid_orders: Annotated[
         int,

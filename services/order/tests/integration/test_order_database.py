@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import order_races
 import pytest
+import structlog
 from chassis.cache import VersionedCache
 from chassis.database import Database
 from chassis.ids import uuid7
@@ -23,6 +24,8 @@ from order_service.domain.errors import (
     IllegalTransitionError,
     NotFoundError,
     PaymentDeclinedError,
+    PaymentProviderError,
+    PaymentTimeoutError,
     RequestInProgressError,
     TooManyUnpaidOrdersError,
     TooMuchUnpaidError,
@@ -30,7 +33,9 @@ from order_service.domain.errors import (
 from order_service.domain.money import Money
 from order_service.domain.order import Order, OrderStatus
 from order_service.domain.product import Product
+from order_service.domain.refund import RefundStatus
 from order_service.domain.unpaid import UnpaidLimits
+from order_service.gateways.bounded import BoundedGateway
 from order_service.gateways.payment import Outcome as Charge
 from order_service.gateways.payment import PaymentGateway, RefundOutcome
 from order_service.gateways.payment_sandbox import PaymentSandbox
@@ -40,6 +45,7 @@ from order_service.service.orders import EXPIRY_BATCH, Actor, OrderUseCases
 from order_service.service.payments import STUCK_BATCH, PaymentUseCases
 from order_service.service.refunds import DUE_BATCH, RefundUseCases
 from order_service.service.replay import Keyed, ReplayCache
+from order_service.service.sweep import Sweep
 from order_service.service.transitions import Caches, Transitions
 
 from conftest import Platform
@@ -54,6 +60,13 @@ class Clock:
 
     def __call__(self) -> datetime:
         return self.now
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[list[Any]]:
+    """What was logged. Printed, dozens of stack traces would take a minute."""
+    with structlog.testing.capture_logs() as entries:
+        yield entries
 
 
 @pytest.fixture
@@ -188,14 +201,14 @@ async def test_pages_follow_each_other_without_gap_or_repetition(database: Datab
 
 
 async def test_the_sandbox_charges_a_reference_once_whatever_is_asked_again(database: Database) -> None:
-    sandbox, reference = PaymentSandbox(database, 1), uuid7()
+    sandbox, reference = PaymentSandbox(database), uuid7()
     assert await sandbox.charge(reference, Money(1, "EUR"), "tok_declined") is Charge.DECLINED
     assert await sandbox.charge(reference, Money(1, "EUR"), "tok_approved") is Charge.DECLINED
     assert await sandbox.resolve(reference) is Charge.DECLINED
 
 
 async def test_a_charge_that_was_resolved_before_it_arrived_takes_no_money(database: Database) -> None:
-    sandbox, reference = PaymentSandbox(database, 1), uuid7()
+    sandbox, reference = PaymentSandbox(database), uuid7()
     assert await sandbox.resolve(reference) is None
     assert await sandbox.charge(reference, Money(1, "EUR"), "tok_approved") is Charge.DECLINED
 
@@ -217,7 +230,7 @@ async def test_what_happened_cannot_be_changed_by_the_service(
     clock, (one, _) = replicas
     product = await new_product(database, stock=1)
     order, _ = await one.create(Keyed(uuid7(), "key-order", b"h" * 32), [(product.id, 1)])
-    paying = payments_of(database, one, clock, PaymentSandbox(database, 1))
+    paying = payments_of(database, one, clock, PaymentSandbox(database))
     await paying.pay(Keyed(order.user_id, "key-payment", b"p" * 32), order.id, "tok_approved", None)
     for statement in (
         "UPDATE order_transitions SET reason = 'x'", "DELETE FROM order_transitions", "TRUNCATE order_transitions",
@@ -285,7 +298,7 @@ class TestUnpaid:
     ) -> None:
         clock, one = shop
         user, product = uuid7(), await new_product(database, stock=100)
-        paying = payments_of(database, one, clock, PaymentSandbox(database, 1))
+        paying = payments_of(database, one, clock, PaymentSandbox(database))
         for _ in range(4):
             order = await self.buy(one, user, product, 5)
             await paying.pay(Keyed(user, f"pay-{order.id}", b"p" * 32), order.id, "tok_approved", None)
@@ -343,7 +356,7 @@ async def test_an_outcome_that_somebody_else_recorded_is_answered_from_the_key(
     database: Database, replicas: tuple[Clock, list[OrderUseCases]], token: str
 ) -> None:
     clock, (one, _) = replicas
-    gateway = SlowWay(PaymentSandbox(database, 1))
+    gateway = SlowWay(PaymentSandbox(database))
     paying = PaymentUseCases(
         database=database,
         transitions=one._transitions,
@@ -372,7 +385,7 @@ async def test_a_payment_that_waited_for_the_same_payment_answers_as_it_did(
 ) -> None:
     """Two requests with one key, a few milliseconds apart: the second waits for the order, which is then paid."""
     clock, (one, two) = replicas
-    gateway = SlowWay(PaymentSandbox(database, 1))
+    gateway = SlowWay(PaymentSandbox(database))
     first, second = (
         PaymentUseCases(
             database=database,
@@ -446,6 +459,216 @@ class Broken:
         return await self._sandbox.refund(reference)
 
 
+class Hanging:
+    """A provider that takes every call and answers none."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> Charge:
+        return await self._for_ever()
+
+    async def resolve(self, reference: uuid.UUID) -> Charge | None:
+        return await self._for_ever()
+
+    async def refund(self, reference: uuid.UUID) -> RefundOutcome:
+        return await self._for_ever()
+
+    async def _for_ever(self) -> Any:
+        self.asked.set()
+        await asyncio.Event().wait()
+
+
+class Late:
+    """A provider that was given up on and acts all the same, later; then it fails once, when it is asked again."""
+
+    def __init__(self, sandbox: PaymentSandbox) -> None:
+        self._sandbox = sandbox
+        self.arrive: Callable[[], Awaitable[Charge]] | None = None
+        self.failures = 1
+
+    async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> Charge:
+        if self.arrive is None:
+            self.arrive = lambda: self._sandbox.charge(reference, amount, payment_token)
+            raise PaymentTimeoutError
+        if self.failures:
+            self.failures -= 1
+            raise PaymentProviderError
+        return await self._sandbox.charge(reference, amount, payment_token)
+
+    async def resolve(self, reference: uuid.UUID) -> Charge | None:
+        return await self._sandbox.resolve(reference)
+
+    async def refund(self, reference: uuid.UUID) -> RefundOutcome:
+        return await self._sandbox.refund(reference)
+
+
+@pytest.mark.parametrize("arrives", ["before the provider fails", "afterwards"])
+async def test_a_charge_that_arrives_late_is_not_forgotten_when_the_provider_fails_meanwhile(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]], arrives: str
+) -> None:
+    clock, (one, _) = replicas
+    gateway = Late(PaymentSandbox(database))
+    paying = payments_of(database, one, clock, gateway)
+    user, product = uuid7(), await new_product(database, stock=1)
+    order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
+    request = Keyed(user, "key-payment", b"p" * 32)
+    with pytest.raises(PaymentTimeoutError):
+        await paying.pay(request, order.id, "tok_approved", None)
+    assert gateway.arrive is not None
+    clock.now += timedelta(seconds=2)
+    if arrives == "afterwards":
+        with pytest.raises(PaymentProviderError):
+            await paying.pay(request, order.id, "tok_approved", None)
+        await gateway.arrive()
+    else:
+        await gateway.arrive()
+    paid, _ = await paying.pay(request, order.id, "tok_approved", None)
+    assert paid.status is OrderStatus.PAID
+    async with database.connection() as connection:
+        taken = await connection.fetch("SELECT reference FROM payment_sandbox_charges WHERE approved")
+        recorded = await connection.fetch("SELECT id FROM payments WHERE status = 'approved'")
+    assert [row["reference"] for row in taken] == [row["id"] for row in recorded]
+    assert len(taken) == 1
+
+
+async def test_a_provider_that_never_answers_keeps_nobody_waiting(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    clock, (one, _) = replicas
+    gateway = BoundedGateway(Hanging(), 0.05)
+    paying, refunding = payments_of(database, one, clock, gateway), refunds_of(database, one, clock, gateway)
+    calm = payments_of(database, one, clock, PaymentSandbox(database))
+    user, product = uuid7(), await new_product(database, stock=2)
+    open_one, paid_one = [
+        (await one.create(Keyed(user, f"key-order-{n}", b"o" * 32), [(product.id, 1)]))[0] for n in range(2)
+    ]
+    with pytest.raises(PaymentTimeoutError):
+        await paying.pay(Keyed(user, "key-payment", b"p" * 32), open_one.id, "tok_approved", None)
+    await calm.pay(Keyed(user, "key-calm", b"p" * 32), paid_one.id, "tok_approved", None)
+    refund = Keyed(user, "key-refund", b"r" * 32)
+    assert (await refunding.refund(refund, paid_one.id, "no", None, None))[0].status is OrderStatus.REFUNDING
+    clock.now += timedelta(minutes=1)
+    assert await paying.settle_stuck(timedelta(seconds=30)) == 0
+    assert await refunding.finish_due() == 0
+    assert (await one.get(open_one.id, Actor(user))).status is OrderStatus.PENDING_PAYMENT
+    async with database.connection() as connection:
+        assert (await payments.processing(connection, open_one.id)) is not None
+
+
+async def test_a_step_of_the_sweep_that_waits_for_ever_stops_no_other(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    clock, (one, _) = replicas
+    hanging = Hanging()
+    paying, refunding = payments_of(database, one, clock, hanging), refunds_of(database, one, clock, hanging)
+    user, product = uuid7(), await new_product(database, stock=2)
+    attempt, late = [
+        (await one.create(Keyed(user, f"key-order-{n}", b"o" * 32), [(product.id, 1)]))[0] for n in range(2)
+    ]
+    async with database.transaction() as connection:
+        begun = payments.Attempt(uuid7(), attempt.id, user, "key-payment", "tok_approved")
+        await payments.begin(connection, begun, clock.now)
+    sweep = Sweep(
+        orders=one,
+        payments=paying,
+        refunds=refunding,
+        catalog=CatalogUseCases(database=database, cache=None, now=clock, new_id=uuid7),  # type: ignore[arg-type]
+        database=database,
+        now=clock,
+        interval=0.01,
+        key_retention=timedelta(hours=24),
+    )
+    clock.now += timedelta(minutes=1)
+    sweeping = asyncio.create_task(sweep.run())
+    try:
+        await asyncio.wait_for(hanging.asked.wait(), 10)
+        clock.now += timedelta(minutes=15)
+        async with asyncio.timeout(10):
+            while (await one.get(late.id, Actor(user))).status is not OrderStatus.EXPIRED:
+                await asyncio.sleep(0.02)
+    finally:
+        sweeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await sweeping
+
+
+async def test_a_key_is_not_forgotten_while_what_it_began_is_under_way(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    clock, (one, _) = replicas
+    gateway = BoundedGateway(Hanging(), 0.02)
+    paying, refunding = payments_of(database, one, clock, gateway), refunds_of(database, one, clock, gateway)
+    calm = payments_of(database, one, clock, PaymentSandbox(database))
+    user, product = uuid7(), await new_product(database, stock=2)
+    open_one, paid_one = [
+        (await one.create(Keyed(user, f"key-order-{n}", b"o" * 32), [(product.id, 1)]))[0] for n in range(2)
+    ]
+    payment, refund = Keyed(user, "key-open", b"p" * 32), Keyed(user, "key-refund", b"r" * 32)
+    with pytest.raises(PaymentTimeoutError):
+        await paying.pay(payment, open_one.id, "tok_approved", None)
+    await calm.pay(Keyed(user, "key-calm", b"p" * 32), paid_one.id, "tok_approved", None)
+    await refunding.refund(refund, paid_one.id, "no", None, None)
+    clock.now += timedelta(hours=25)
+    forgotten = 0
+    while True:
+        async with database.transaction() as connection:
+            count = await idempotency.forget(connection, clock.now - timedelta(hours=24), 2)
+        forgotten += count
+        if count < 2:
+            break
+    assert forgotten == 3
+    # Both retries are known again: the refund is still under way, and another body is another request.
+    assert (await refunding.refund(refund, paid_one.id, "no", None, None))[0].status is OrderStatus.REFUNDING
+    with pytest.raises(IdempotencyKeyReusedError):
+        await calm.pay(Keyed(user, "key-open", b"x" * 32), open_one.id, "tok_declined", None)
+    assert (await calm.pay(payment, open_one.id, "tok_approved", None))[0].status is OrderStatus.PAID
+    async with database.transaction() as connection:
+        assert await idempotency.forget(connection, clock.now - timedelta(hours=24), 10) == 1
+
+
+async def test_a_paid_order_of_which_no_payment_is_known_is_never_said_to_be_refunded(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    clock, (one, _) = replicas
+    refunding = refunds_of(database, one, clock, PaymentSandbox(database))
+    user, product = uuid7(), await new_product(database, stock=1)
+    order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
+    async with database.transaction() as connection:
+        await one._transitions.apply(
+            connection, await orders.lock(connection, order.id), OrderStatus.PAID, actor_id=None, reason="by hand"
+        )
+    refunded, _ = await refunding.refund(Keyed(user, "key-refund", b"r" * 32), order.id, "no", None, None)
+    assert refunded.status is OrderStatus.REFUNDING
+    clock.now += timedelta(hours=2)
+    assert await refunding.finish_due() == 0
+    found = await refunding.get(order.id)
+    assert (found.status, found.last_error) == (RefundStatus.REFUSED, "no approved payment of this order is known")
+    async with database.connection() as connection:
+        assert (await products.get(connection, product.id)).available == 0
+
+
+async def test_transactions_that_wait_for_a_lock_leave_connections_to_who_reads(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    _, (one, _) = replicas
+    user, product = uuid7(), await new_product(database, stock=100)
+    order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
+    async with database.transaction() as holding:
+        await products.lock(holding, product.id)
+        waiting = [
+            asyncio.create_task(one.create(Keyed(uuid7(), f"key-{n:08}", b"o" * 32), [(product.id, 1)]))
+            for n in range(20)
+        ]
+        async with asyncio.timeout(10), database.connection() as looking:
+            blocked = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            while len(await looking.fetch(blocked)) < 5:
+                await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            assert (await one.get(order.id, Actor(user))) == order
+    await asyncio.gather(*waiting)
+
+
 async def test_open_payments_of_older_orders_keep_no_other_order_from_expiring(
     database: Database, replicas: tuple[Clock, list[OrderUseCases]]
 ) -> None:
@@ -490,7 +713,7 @@ async def test_payments_and_refunds_that_cannot_be_finished_keep_no_other_from_i
     database: Database, replicas: tuple[Clock, list[OrderUseCases]]
 ) -> None:
     clock, (one, _) = replicas
-    gateway = Broken(PaymentSandbox(database, 1))
+    gateway = Broken(PaymentSandbox(database))
     paying, refunding = payments_of(database, one, clock, gateway), refunds_of(database, one, clock, gateway)
     product, last = await new_product(database, stock=200), None
     count = max(STUCK_BATCH, DUE_BATCH) + 5
@@ -527,7 +750,7 @@ async def test_a_refund_whose_process_died_is_finished_by_the_sweep_and_answered
     database: Database, replicas: tuple[Clock, list[OrderUseCases]]
 ) -> None:
     clock, (one, _) = replicas
-    gateway = Broken(PaymentSandbox(database, 1))
+    gateway = Broken(PaymentSandbox(database))
     paying, refunding = payments_of(database, one, clock, gateway), refunds_of(database, one, clock, gateway)
     user, support, product = uuid7(), uuid7(), await new_product(database, stock=1)
     order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])

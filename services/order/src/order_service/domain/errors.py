@@ -115,7 +115,7 @@ class PaymentTimeoutError(DomainError):
 
 
 class PaymentProviderError(DomainError):
-    """The provider failed and has charged nothing."""
+    """The provider failed; this call of it has charged nothing."""
 
     reason = "PAYMENT_PROVIDER_ERROR"
 

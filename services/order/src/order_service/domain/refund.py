@@ -25,7 +25,7 @@ class Refund:
     """The intent to refund an order, recorded before the provider is asked; an order has one at most."""
 
     order_id: UUID
-    # What the provider knows the money by; None when none was taken.
+    # What the provider knows the money by; None when no record says, then it waits for somebody who finds out.
     payment_id: UUID | None
     # Whether the pieces go back into stock.
     restock: bool

@@ -24,14 +24,18 @@ class RefundOutcome(StrEnum):
 
 
 class PaymentGateway(Protocol):
-    """A payment provider. `reference` is ours, unique for each attempt, and makes every call idempotent."""
+    """A payment provider. `reference` is ours, unique for each attempt, and makes every call idempotent.
+
+    A call that was given up may still act; who bounds the time of calls is `BoundedGateway`.
+    """
 
     async def charge(self, reference: UUID, amount: Money, payment_token: str) -> Outcome:
         """Charge, or answer again what the charge with this reference came to.
 
         Raises:
             PaymentTimeoutError: no answer in time; the charge may or may not have happened.
-            PaymentProviderError: the provider failed; nothing was charged.
+            PaymentProviderError: the provider failed; this call has charged nothing. An earlier one with the same
+                reference may have, or may yet: only `resolve` says that nothing was charged.
         """
         ...
 
@@ -41,7 +45,7 @@ class PaymentGateway(Protocol):
         None when nothing was charged; then nothing will be: a charge that is still under way is declined.
 
         Raises:
-            PaymentProviderError: the provider cannot say.
+            PaymentTimeoutError, PaymentProviderError: the provider does not, or cannot say.
         """
         ...
 
@@ -50,6 +54,6 @@ class PaymentGateway(Protocol):
 
         Raises:
             PaymentTimeoutError: no answer in time; the money may or may not have been given back.
-            PaymentProviderError: the provider failed; nothing was given back.
+            PaymentProviderError: the provider failed; this call has given nothing back.
         """
         ...

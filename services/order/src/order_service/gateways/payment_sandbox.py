@@ -2,7 +2,7 @@
 
     tok_approved         approves
     tok_declined         declines
-    tok_timeout          approves, but answers only when it is asked again: the first call runs into the timeout
+    tok_timeout          approves, but answers only when it is asked again: the first call is never answered
     tok_error            fails without charging
     tok_refund_timeout   approves; a refund is made at once and answered only when it is asked for again
     tok_refund_error     approves; the first call to refund fails
@@ -19,7 +19,7 @@ from uuid import UUID
 
 from chassis.database import Database
 
-from order_service.domain.errors import PaymentProviderError, PaymentTimeoutError
+from order_service.domain.errors import PaymentProviderError
 from order_service.domain.money import Money
 from order_service.gateways.payment import Outcome, RefundOutcome
 from order_service.repository import queries
@@ -32,22 +32,13 @@ class PaymentSandbox:
 
     Args:
         database: where the charges are kept.
-        timeout: seconds after which an unanswered call is given up.
     """
 
-    def __init__(self, database: Database, timeout: float) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._timeout = timeout
 
     async def charge(self, reference: UUID, amount: Money, payment_token: str) -> Outcome:
         """See `PaymentGateway.charge`."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await self._charge(reference, amount, payment_token)
-        except TimeoutError as error:
-            raise PaymentTimeoutError from error
-
-    async def _charge(self, reference: UUID, amount: Money, payment_token: str) -> Outcome:
         known = await self._find(reference)
         if known is not None:
             return known
@@ -69,13 +60,6 @@ class PaymentSandbox:
 
     async def refund(self, reference: UUID) -> RefundOutcome:
         """See `PaymentGateway.refund`."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await self._refund(reference)
-        except TimeoutError as error:
-            raise PaymentTimeoutError from error
-
-    async def _refund(self, reference: UUID) -> RefundOutcome:
         async with self._database.connection() as connection:
             charge = await queries.try_sandbox_refund(connection, reference=reference)
             if charge is None:

@@ -77,6 +77,6 @@ async def finish(connection: Connection, user_id: UUID, key: str, response: byte
     await queries.set_idempotent_response(connection, user_id=user_id, key=key, response=response)
 
 
-async def forget(connection: Connection, created_before: datetime) -> int:
-    """Drop keys older than the retention; how many there were."""
-    return await queries.delete_old_idempotency_keys(connection, created_before=created_before)
+async def forget(connection: Connection, created_before: datetime, limit: int) -> int:
+    """Drop up to `limit` keys older than the retention, none of what is still under way; how many there were."""
+    return await queries.delete_old_idempotency_keys(connection, created_before=created_before, row_limit=limit)

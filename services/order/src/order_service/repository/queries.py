@@ -643,12 +643,23 @@ async def set_idempotent_response(connection: Connection, *, user_id: UUID, key:
 
 
 DELETE_OLD_IDEMPOTENCY_KEYS = """
-DELETE FROM idempotency_keys WHERE created_at < $1
+DELETE FROM idempotency_keys WHERE (user_id, key) IN (
+    SELECT old.user_id, old.key FROM idempotency_keys AS old
+    WHERE old.created_at < $1
+      AND NOT EXISTS (SELECT FROM payments AS p
+                      WHERE p.status = 'processing' AND p.user_id = old.user_id AND p.idempotency_key = old.key)
+      AND NOT EXISTS (SELECT FROM refunds AS r
+                      WHERE r.status <> 'succeeded' AND r.actor_id = old.user_id AND r.idempotency_key = old.key)
+    ORDER BY old.created_at
+    LIMIT $2
+    FOR UPDATE SKIP LOCKED
+)
 """
 
 
-async def delete_old_idempotency_keys(connection: Connection, *, created_before: datetime) -> int:
-    return await connection.execute(DELETE_OLD_IDEMPOTENCY_KEYS, created_before)
+async def delete_old_idempotency_keys(connection: Connection, *, created_before: datetime, row_limit: int) -> int:
+    """Not the keys of what is still under way: a retry finds it by them, however long it takes."""
+    return await connection.execute(DELETE_OLD_IDEMPOTENCY_KEYS, created_before, row_limit)
 
 
 INSERT_SANDBOX_CHARGE = """

@@ -19,6 +19,7 @@ from order_service.domain.errors import (
     PaymentDeclinedError,
     PaymentInProgressError,
     PaymentProviderError,
+    PaymentTimeoutError,
     RequestInProgressError,
 )
 from order_service.domain.order import Order, OrderStatus
@@ -112,8 +113,13 @@ class PaymentUseCases:
         try:
             charge = await self._gateway.charge(attempt.id, order.total, payment_token)
         except PaymentProviderError:
-            await self._fail(attempt)
-            raise
+            # An earlier call for this attempt may have charged, or be on its way there still: the attempt has failed
+            # only when the provider has closed it.
+            known = await self._gateway.resolve(attempt.id)
+            if known is None:
+                await self._fail(attempt)
+                raise
+            charge = known
         settled = await self._settle(attempt, charge)
         if settled is None:
             # The sweep gave this attempt up a moment ago, with the provider's word that nothing was charged.
@@ -135,8 +141,8 @@ class PaymentUseCases:
                 try:
                     await self._resolve(attempt)
                     count += 1
-                except PaymentProviderError as error:
-                    _log.warning("payment outcome unknown", payment_id=str(attempt.id), error=str(error))
+                except (PaymentProviderError, PaymentTimeoutError) as error:
+                    _log.warning("payment outcome unknown", payment_id=str(attempt.id), error=repr(error))
                 except Exception:
                     _log.exception("payment not settled", payment_id=str(attempt.id))
             if len(found) < STUCK_BATCH:

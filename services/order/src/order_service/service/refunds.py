@@ -128,12 +128,15 @@ class RefundUseCases:
 
     async def _attempt(self, refund: Refund) -> Order | None:
         """Ask the provider once; the refunded order, or None when the money is not back yet."""
+        if refund.payment_id is None:
+            # The order says paid and no record says by what: nobody may say that the money is back.
+            await self._put_off(refund, RefundStatus.REFUSED, "no approved payment of this order is known")
+            return None
         try:
-            if refund.payment_id is not None:
-                outcome = await self._gateway.refund(refund.payment_id)
-                if outcome is RefundOutcome.REFUSED:
-                    await self._put_off(refund, RefundStatus.REFUSED, "the payment provider refuses the refund")
-                    return None
+            outcome = await self._gateway.refund(refund.payment_id)
+            if outcome is RefundOutcome.REFUSED:
+                await self._put_off(refund, RefundStatus.REFUSED, "the payment provider refuses the refund")
+                return None
         except (PaymentProviderError, PaymentTimeoutError) as error:
             await self._put_off(refund, RefundStatus.PENDING, str(error) or type(error).__name__)
             return None

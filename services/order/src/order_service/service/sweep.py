@@ -19,14 +19,15 @@ from order_service.service.refunds import RefundUseCases
 
 # Longer than a provider's answer takes, so that attempts under way are left to who waits for them.
 STUCK_AFTER = timedelta(seconds=30)
-_FORGET_EVERY_ROUNDS = 600
+KEY_BATCH = 1000
+_FORGET_EVERY_ROUNDS = 60
 _FAILURES = "backend_sweep_failures_total"
 
 _log = structlog.get_logger(__name__)
 
 
 class Sweep:
-    """Runs until cancelled; a step that fails is logged and counted, keeps no other from its turn, and is tried again.
+    """Runs until cancelled; a step that fails or waits keeps no other from its turn, is counted, and tried again.
 
     Args:
         orders, payments, refunds, catalog: the use cases it drives.
@@ -59,21 +60,21 @@ class Sweep:
         self._failures: Counter[str] = Counter()
 
     async def run(self) -> None:
-        """Loop until cancelled."""
-        rounds = 0
-        while True:
-            await asyncio.sleep(self._interval * random.uniform(0.8, 1.2))
-            await self.once()
-            if rounds % _FORGET_EVERY_ROUNDS == 0:
-                await self._step("old keys forgotten", self._forget_keys)
-            rounds += 1
+        """Loop until cancelled: each step by itself, so that one that waits (for a provider, a lock) stops no other."""
+        async with asyncio.TaskGroup() as steps:
+            for what, step, every in (
+                ("orders expired", self._orders.expire, 1),
+                ("stuck payments settled", lambda: self._payments.settle_stuck(STUCK_AFTER), 1),
+                ("refunds finished", self._refunds.finish_due, 1),
+                ("products made findable", self._catalog.fill_search_keys, 1),
+                ("old keys forgotten", self._forget_keys, _FORGET_EVERY_ROUNDS),
+            ):
+                steps.create_task(self._again_and_again(what, step, self._interval * every))
 
-    async def once(self) -> None:
-        """One round: everything that is due."""
-        await self._step("orders expired", self._orders.expire)
-        await self._step("stuck payments settled", lambda: self._payments.settle_stuck(STUCK_AFTER))
-        await self._step("refunds finished", self._refunds.finish_due)
-        await self._step("products made findable", self._catalog.fill_search_keys)
+    async def _again_and_again(self, what: str, step: Callable[[], Awaitable[int]], interval: float) -> None:
+        while True:
+            await asyncio.sleep(interval * random.uniform(0.8, 1.2))
+            await self._step(what, step)
 
     def metrics(self) -> str:
         """Failed steps in the Prometheus text format; none before the first."""
@@ -91,5 +92,10 @@ class Sweep:
                 _log.info(what, count=count)
 
     async def _forget_keys(self) -> int:
-        async with self._database.transaction() as connection:
-            return await idempotency.forget(connection, self._now() - self._key_retention)
+        count = 0
+        while True:
+            async with self._database.transaction() as connection:
+                forgotten = await idempotency.forget(connection, self._now() - self._key_retention, KEY_BATCH)
+            count += forgotten
+            if forgotten < KEY_BATCH:
+                return count

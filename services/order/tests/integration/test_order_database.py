@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import order_races
@@ -466,17 +466,18 @@ class Hanging:
         self.asked = asyncio.Event()
 
     async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> Charge:
-        return await self._for_ever()
+        await self._for_ever()
 
     async def resolve(self, reference: uuid.UUID) -> Charge | None:
-        return await self._for_ever()
+        await self._for_ever()
 
     async def refund(self, reference: uuid.UUID) -> RefundOutcome:
-        return await self._for_ever()
+        await self._for_ever()
 
-    async def _for_ever(self) -> Any:
+    async def _for_ever(self) -> NoReturn:
         self.asked.set()
-        await asyncio.Event().wait()
+        while True:
+            await asyncio.Event().wait()
 
 
 class Late:

@@ -115,11 +115,11 @@ class PaymentUseCases:
         except PaymentProviderError:
             # An earlier call for this attempt may have charged, or be on its way there still: the attempt has failed
             # only when the provider has closed it.
-            known = await self._gateway.resolve(attempt.id)
-            if known is None:
+            found = await self._gateway.resolve(attempt.id)
+            if found is None:
                 await self._fail(attempt)
                 raise
-            charge = known
+            charge = found
         settled = await self._settle(attempt, charge)
         if settled is None:
             # The sweep gave this attempt up a moment ago, with the provider's word that nothing was charged.

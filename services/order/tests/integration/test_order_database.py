@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
@@ -45,7 +45,6 @@ from order_service.service.orders import EXPIRY_BATCH, Actor, OrderUseCases
 from order_service.service.payments import STUCK_BATCH, PaymentUseCases
 from order_service.service.refunds import DUE_BATCH, RefundUseCases
 from order_service.service.replay import Keyed, ReplayCache
-from order_service.service.sweep import Sweep
 from order_service.service.transitions import Caches, Transitions
 
 from conftest import Platform
@@ -462,9 +461,6 @@ class Broken:
 class Hanging:
     """A provider that takes every call and answers none."""
 
-    def __init__(self) -> None:
-        self.asked = asyncio.Event()
-
     async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> Charge:
         await self._for_ever()
 
@@ -475,7 +471,6 @@ class Hanging:
         await self._for_ever()
 
     async def _for_ever(self) -> NoReturn:
-        self.asked.set()
         while True:
             await asyncio.Event().wait()
 
@@ -555,43 +550,6 @@ async def test_a_provider_that_never_answers_keeps_nobody_waiting(
     assert (await one.get(open_one.id, Actor(user))).status is OrderStatus.PENDING_PAYMENT
     async with database.connection() as connection:
         assert (await payments.processing(connection, open_one.id)) is not None
-
-
-async def test_a_step_of_the_sweep_that_waits_for_ever_stops_no_other(
-    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
-) -> None:
-    clock, (one, _) = replicas
-    hanging = Hanging()
-    paying, refunding = payments_of(database, one, clock, hanging), refunds_of(database, one, clock, hanging)
-    user, product = uuid7(), await new_product(database, stock=2)
-    attempt, late = [
-        (await one.create(Keyed(user, f"key-order-{n}", b"o" * 32), [(product.id, 1)]))[0] for n in range(2)
-    ]
-    async with database.transaction() as connection:
-        begun = payments.Attempt(uuid7(), attempt.id, user, "key-payment", "tok_approved")
-        await payments.begin(connection, begun, clock.now)
-    sweep = Sweep(
-        orders=one,
-        payments=paying,
-        refunds=refunding,
-        catalog=CatalogUseCases(database=database, cache=None, now=clock, new_id=uuid7),  # type: ignore[arg-type]
-        database=database,
-        now=clock,
-        interval=0.01,
-        key_retention=timedelta(hours=24),
-    )
-    clock.now += timedelta(minutes=1)
-    sweeping = asyncio.create_task(sweep.run())
-    try:
-        await asyncio.wait_for(hanging.asked.wait(), 10)
-        clock.now += timedelta(minutes=15)
-        async with asyncio.timeout(10):
-            while (await one.get(late.id, Actor(user))).status is not OrderStatus.EXPIRED:
-                await asyncio.sleep(0.02)
-    finally:
-        sweeping.cancel()
-        with suppress(asyncio.CancelledError):
-            await sweeping
 
 
 async def test_a_key_is_not_forgotten_while_what_it_began_is_under_way(

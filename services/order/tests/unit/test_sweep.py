@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from order_service.service.sweep import Sweep
 
 
 class UseCases:
     """Everything the sweep drives: what there is to expire cannot be, everything else is done."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, hangs: bool) -> None:
+        self.hangs = hangs
         self.done: list[str] = []
 
     async def expire(self) -> int:
+        if self.hangs:
+            await asyncio.Event().wait()
         raise ConnectionError("the database has gone")
 
     async def settle_stuck(self, _: timedelta) -> int:
@@ -28,8 +35,8 @@ class UseCases:
         return 0
 
 
-async def test_a_step_that_fails_is_counted_and_keeps_no_other_from_its_turn() -> None:
-    fake: Any = UseCases()
+@asynccontextmanager
+async def running(fake: Any) -> AsyncIterator[Sweep]:
     sweep = Sweep(
         orders=fake,
         payments=fake,
@@ -37,11 +44,29 @@ async def test_a_step_that_fails_is_counted_and_keeps_no_other_from_its_turn() -
         catalog=fake,
         database=fake,
         now=lambda: datetime.now(UTC),
-        interval=1,
+        interval=0.001,
         key_retention=timedelta(hours=1),
     )
-    assert "{" not in sweep.metrics()
-    await sweep.once()
-    await sweep.once()
-    assert fake.done == ["settled", "finished", "filled"] * 2
-    assert 'backend_sweep_failures_total{step="orders expired"} 2\n' in sweep.metrics()
+    task = asyncio.create_task(sweep.run())
+    try:
+        async with asyncio.timeout(10):
+            yield sweep
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_step_that_fails_or_waits_for_ever_keeps_no_other_from_its_turns(*, hangs: bool) -> None:
+    fake = UseCases(hangs=hangs)
+    async with running(fake):
+        while min(map(fake.done.count, ("settled", "finished", "filled"))) < 2:
+            await asyncio.sleep(0.001)
+
+
+async def test_a_step_that_fails_is_counted() -> None:
+    async with running(UseCases(hangs=False)) as sweep:
+        assert "{" not in sweep.metrics()
+        while 'backend_sweep_failures_total{step="orders expired"} 2\n' not in sweep.metrics():
+            await asyncio.sleep(0.001)

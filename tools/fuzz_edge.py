@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import httpx
 from devstack.layout import Layout
@@ -63,11 +64,18 @@ async def fuzz(
     return answers
 
 
-async def run(status: Mapping[str, Mapping[str, str]], layout: Layout, seconds: float, seed: int) -> bool:
+def stack_of(data_dir: Path) -> tuple[Mapping[str, Any], Target]:
+    """A running stack's status (`backend status --json`), and its edge."""
+    command = [str(Path(sys.executable).parent / "backend"), "status", "--json", "--data-dir", str(data_dir)]
+    status = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    port = {name: httpx.URL(status["endpoints"][name]).port or 0 for name in ("public", "public_tls")}
+    authority = Layout(data_dir).certificates / "public" / "ca.crt"
+    return status, Target(port["public"], port["public_tls"], authority)
+
+
+async def run(status: Mapping[str, Any], target: Target, seconds: float, seed: int) -> bool:
     """Whether nobody noticed; prints what was answered."""
     endpoints = status["endpoints"]
-    port = {name: httpx.URL(endpoints[name]).port or 0 for name in ("public", "public_tls")}
-    target = Target(port["public"], port["public_tls"], layout.certificates / "public" / "ca.crt")
     transport = httpx.AsyncHTTPTransport(local_address=client_address(random.Random(seed)))
     async with httpx.AsyncClient(base_url=endpoints["public"], transport=transport, timeout=10) as http:
         login = await http.post("/v1/auth/login", json=status["demo"]["customer"])
@@ -107,10 +115,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args()
-    layout = Layout(chosen.data_dir)
-    command = [str(Path(sys.executable).parent / "backend"), "status", "--json", "--data-dir", str(chosen.data_dir)]
-    status = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-    sys.exit(0 if asyncio.run(run(status, layout, chosen.seconds, chosen.seed)) else 1)
+    sys.exit(0 if asyncio.run(run(*stack_of(chosen.data_dir), chosen.seconds, chosen.seed)) else 1)
 
 
 if __name__ == "__main__":

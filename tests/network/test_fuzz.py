@@ -17,9 +17,11 @@ from fuzz.senders import SENDERS, Target, http1
 from fuzz.watch import Reader, metrics, upstream_ends
 from fuzz_edge import fuzz
 
-from conftest import People, Platform, client_address, http_client
+from conftest import People, Platform, client_address, http_client, new_key
 
 # Everything from 127.0.0.1 is one address to the limits, which are not what is tried here.
+# Seconds that callers wait for an answer which is slow.
+PATIENCE = (0.01, 0.1, 0.4, 9, 9)
 WITHOUT_LIMITS = ("global_rate_limits", "local_rate_limits", "connections")
 
 
@@ -27,25 +29,25 @@ def target(stack: Platform, own: Layout) -> Target:
     return Target(own.port("public"), own.port("public_tls"), stack.layout.certificates / "public" / "ca.crt")
 
 
+async def ends(stack: Platform, own: Layout) -> list[object]:
+    """What `watch.upstream_ends` counts behind an edge and behind the BFF."""
+    edge, bff = f"http://127.0.0.1:{own.port('edge_ops')}", stack.status["endpoints"]["bff_ops"]
+    return [await upstream_ends(edge, "bff"), *[await upstream_ends(bff, name) for name in ("user", "order")]]
+
+
 @asynccontextmanager
 async def nobody_else_notices(stack: Platform, own: Layout, people: People) -> AsyncIterator[None]:
     """A reader sees 200 and nothing else, and the connections behind the edge are the same ones before and after."""
-    ops = f"http://127.0.0.1:{own.port('edge_ops')}"
-    bff = stack.status["endpoints"]["bff_ops"]
     client, _ = await people.newcomer()
-
-    async def ends() -> list[object]:
-        return [await upstream_ends(ops, "bff"), *[await upstream_ends(bff, name) for name in ("user", "order")]]
-
     async with http_client(f"http://127.0.0.1:{own.port('public')}") as http:
         headers = {"authorization": f"Bearer {client.access_token}"}
         # Every worker has its connections now.
         await asyncio.gather(*(http.get("/v1/orders", headers=headers) for _ in range(20)))
-        before = await ends()
+        before = await ends(stack, own)
         async with Reader(lambda: http.get("/v1/orders", headers=headers)).running() as seen:
             yield
         assert set(seen) == {"200"}, seen
-    assert await ends() == before
+    assert await ends(stack, own) == before
 
 
 async def test_the_fuzzer_hurts_nobody_else(people: People, stack: Platform) -> None:
@@ -68,6 +70,39 @@ async def test_requests_given_up_hold_nothing(people: People, stack: Platform) -
             async with nobody_else_notices(stack, own, people):
                 await fuzz(target(stack, own), 2.5, seed=9, protocols=protocols, workers=addresses)
         assert (await metrics(bff))[reset] - before.get(reset, 0) > 200
+
+
+async def test_what_a_client_causes_counts_against_no_replica(people: People, stack: Platform) -> None:
+    """Slow calls that end by their deadline, and such that are given up, at any time: two replicas stay two."""
+    client, _ = await people.newcomer()
+    product = await people.product()
+    orders = [await people.order(client, (product, 1)) for _ in PATIENCE]
+
+    async def ask(patience: float, method: str, path: str, token: str = "") -> int:
+        """The status; 0 for who had gone by then: on a connection of its own, which is cut."""
+        headers = {"authorization": f"Bearer {client.access_token}", "idempotency-key": new_key()} if token else {}
+        async with http_client(f"http://127.0.0.1:{own.port('public')}") as http:
+            sent = http.request(method, path, headers=headers, json={"payment_token": token} if token else None)
+            try:
+                return (await asyncio.wait_for(sent, patience)).status_code
+            except TimeoutError:
+                return 0
+
+    with mesh.another(stack, "edge", Options(without=WITHOUT_LIMITS)) as own:
+        async with nobody_else_notices(stack, own, people):
+            # The provider does not answer: the Order service gives up by itself.
+            paths = [f"/v1/orders/{order.id}/payment" for order in orders]
+            paying = [ask(wait, "POST", path, "tok_timeout") for wait, path in zip(PATIENCE, paths, strict=True)]
+            assert await asyncio.gather(*paying) == [0, 0, 0, 504, 504]
+        before = await ends(stack, own)
+        database = await stack.database("orderdb")
+        async with database.transaction():
+            # The database does not answer: the deadline ends it, which the BFF gave.
+            await database.execute("LOCK TABLE products IN ACCESS EXCLUSIVE MODE")
+            reading = [ask(wait, "GET", f"/v1/products?q={new_key()}") for wait in PATIENCE]
+            assert await asyncio.gather(*reading) == [0, 0, 0, 503, 503]
+        await database.close()
+        assert await ends(stack, own) == before
 
 
 async def test_trailers_go_no_further(people: People, stack: Platform) -> None:

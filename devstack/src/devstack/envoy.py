@@ -33,6 +33,8 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # How much longer the edge waits than the BFF, which gives its own answer first; seconds.
 EDGE_MARGIN = 1.0
 MAX_BODY_BYTES = 65536
+# Of a body that is larger: what is read and thrown away, so that its client has sent everything when the answer comes.
+MAX_DISCARDED_BYTES = 16 * 1024 * 1024
 # The last bytes of an answer that its client reads slowly.
 FLUSH_SECONDS = 10
 # Envoy says for 5 s that a connection ends; a request that came by then is sent within 10 s, answered within 11 (no
@@ -302,6 +304,7 @@ def _edge_values(process: Process, site: Site, options: Options) -> dict[str, An
         "known_paths": list(dict.fromkeys(operation.match for operation in operations)),
         "edge_margin": EDGE_MARGIN,
         "max_body_bytes": MAX_BODY_BYTES,
+        "max_discarded_bytes": MAX_DISCARDED_BYTES,
         "token_issuer": site.token_issuer,
         "token_audience": site.token_audience,
         "token_seconds": ACCESS_TOKEN_SECONDS,

@@ -176,54 +176,18 @@ def _name(schema: Spec | None) -> str | None:
     return schema["$ref"].rsplit("/", 1)[1] if schema and "$ref" in schema else None
 
 
-_OPERATIONS_HEADER = '''from __future__ import annotations
+_OPERATIONS_HEADER = """from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, UNSET, UnsetType, field
 
 from contracts.http import models
+from contracts.http.operation import Operation as Operation, RateLimit as RateLimit
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """How often one caller may call one operation in any window of `seconds`."""
-
-    requests: int
-    seconds: int
-    # Counted over all edges together (by the limiter), or in each edge for itself.
-    globally: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """What the contract says about one operation; `query` and `headers` validate its parameters."""
-
-    id: str
-    handler: str
-    method: str
-    path: str
-    permission: str | None
-    anonymous: bool
-    success: int
-    media_type: str
-    # Seconds until it is given up.
-    timeout: float
-    rate_limit: RateLimit
-    # What it competes with for a process's slots (chassis.admission).
-    operation_class: str
-    # No method that is idempotent (RFC 9110, section 9.2.2), and no key declared: a key sent is refused.
-    refuses_idempotency_key: bool = False
-    # The name of the model it answers with.
-    answer: str | None = None
-    body: type[Struct] | None = None
-    query: type[Struct] | None = None
-    headers: type[Struct] | None = None
-
-
-'''
+"""
 
 
 def operations(spec: Spec) -> str:
@@ -277,78 +241,15 @@ def _parameter_struct(name: str, parameters: list[Parameter]) -> str:
 
 _CLIENT_HEADER = '''from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
-
-import httpx
-import msgspec
+from typing import Literal
 
 from contracts.http import models
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer(Generic[T]):
-    """A successful answer: its status, headers and decoded body."""
-
-    status: int
-    headers: httpx.Headers
-    data: T
+from contracts.http.http_client import Answer as Answer, ApiError as ApiError, HttpClient
 
 
-class ApiError(Exception):
-    """Any answer that is not a success; `problem` is its RFC 9457 body where it has one."""
-
-    def __init__(self, status: int, headers: httpx.Headers, problem: models.Problem | None) -> None:
-        super().__init__(f"{status} {problem.type if problem else ''}")
-        self.status = status
-        self.headers = headers
-        self.problem = problem
-
-
-class BackendClient:
-    """The public API. Set `access_token` after a login; `http` is the connection pool, owned by the caller."""
-
-    def __init__(self, http: httpx.AsyncClient, access_token: str | None = None) -> None:
-        self.http = http
-        self.access_token = access_token
-
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        answer: type[T],
-        *,
-        body: msgspec.Struct | None = None,
-        query: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str | None] | None = None,
-    ) -> Answer[T]:
-        sent = {name: value for name, value in (headers or {}).items() if value is not None}
-        if self.access_token is not None:
-            sent["Authorization"] = f"Bearer {self.access_token}"
-        if body is not None:
-            sent["Content-Type"] = "application/json"
-        response = await self.http.request(
-            method,
-            path,
-            content=msgspec.json.encode(body) if body is not None else None,
-            params={k: v.isoformat() if isinstance(v, datetime) else v for k, v in (query or {}).items() if v is not None},
-            headers=sent,
-        )
-        if not response.is_success:
-            problem = None
-            if response.headers.get("content-type", "").startswith("application/problem+json"):
-                problem = msgspec.json.decode(response.content, type=models.Problem)
-            raise ApiError(response.status_code, response.headers, problem)
-        data: Any = None
-        if answer is str:
-            data = response.text
-        elif answer is not type(None):
-            data = msgspec.json.decode(response.content, type=answer)
-        return Answer(response.status_code, response.headers, data)
+class BackendClient(HttpClient):
+    """The public API."""
 '''
 
 
@@ -381,5 +282,5 @@ def _client_method(operation: Operation) -> str:
     return (
         f"\n    async def {operation.python_name}({', '.join(arguments)}) -> Answer[{answer}]:\n"
         f'        """{operation.summary}."""\n'
-        f"        return await self._send({', '.join(sent)})\n"
+        f"        return await self.send({', '.join(sent)})\n"
     )

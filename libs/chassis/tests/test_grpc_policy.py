@@ -20,6 +20,7 @@ from chassis.ids import uuid7
 from chassis.tokens import TokenVerifier
 from contracts.order.v1 import order_pb2
 from contracts.order.v1.order_pb2_grpc import OrderServiceServicer, OrderServiceStub, add_OrderServiceServicer_to_server
+from contracts.permissions import PERMISSIONS
 from cryptography.hazmat.primitives.asymmetric import ec
 
 if TYPE_CHECKING:
@@ -200,3 +201,14 @@ def test_a_service_of_the_contract_that_is_not_served_is_named() -> None:
         serve_contract(GrpcApplication(), SERVICE),
     ):
         pass
+
+
+def test_a_permission_that_no_role_grants_is_a_mistake_of_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chassis.grpc.policy.PERMISSIONS", PERMISSIONS - {"orders:fulfil"})
+    with (
+        pytest.raises(ContractMismatchError) as caught,
+        serve_contract(GrpcApplication(), SERVICE, tokens=TOKENS) as contract,
+    ):
+        add_OrderServiceServicer_to_server(Orders(), contract)
+    assert "order.v1.OrderService.ShipOrder needs orders:fulfil, which no role grants" in str(caught.value)
+    assert "GetOrder " not in str(caught.value)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from contracts.permissions import ROLE_PERMISSIONS
+from contracts.permissions import ROLE_PERMISSIONS, Permission
 
 
 @lru_cache(maxsize=256)
-def permissions_of(roles: tuple[str, ...]) -> frozenset[str]:
+def permissions_of(roles: tuple[str, ...]) -> frozenset[Permission]:
     """Every permission that any of `roles` grants; an unknown role grants none."""
     return frozenset().union(*(ROLE_PERMISSIONS.get(role, frozenset()) for role in roles))
 
@@ -22,6 +22,6 @@ class Caller:
     session_id: str
     roles: tuple[str, ...]
 
-    def may(self, permission: str) -> bool:
+    def may(self, permission: Permission) -> bool:
         """Whether one of the caller's roles grants `permission`."""
         return permission in permissions_of(self.roles)

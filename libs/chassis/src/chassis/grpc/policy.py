@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import structlog
 from contracts.common.v1 import options_pb2
+from contracts.permissions import PERMISSIONS, Permission
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from chassis import context as request_context
@@ -78,6 +79,8 @@ class ContractServer:
                 guard = _Guard(method, self._tokens, self._admission.lane(operation_class))
                 if not guard.anonymous and self._tokens is None:
                     self._mismatches.append(f"{method.full_name} needs a caller, and nothing verifies tokens")
+                if guard.permission is not None and guard.permission not in PERMISSIONS:
+                    self._mismatches.append(f"{method.full_name} needs {guard.permission}, which no role grants")
                 guarded[method.name] = _guarded(method, handler, guard)
         generic = grpc.method_handlers_generic_handler(service_name, guarded)
         self._server.add_generic_rpc_handlers((generic,))
@@ -128,7 +131,8 @@ class _Guard:
         access = method.GetOptions().Extensions[options_pb2.access]
         self._name = f"{method.containing_service.full_name}/{method.name}"
         self.anonymous = bool(access.anonymous)
-        self.permission = "" if access.anonymous else access.permission
+        # None: whoever has a token may. That it is a permission is checked at registration.
+        self.permission = cast("Permission", access.permission) if access.WhichOneof("rule") == "permission" else None
         self._tokens = tokens
         self._lane = lane
         self._validate = compile_rules(method.input_type)
@@ -181,7 +185,7 @@ class _Guard:
         if not self.anonymous:
             caller = self._caller(current, context)
             request_context.authenticated(caller)
-            if self.permission and not caller.may(self.permission):
+            if self.permission is not None and not caller.may(self.permission):
                 raise ServiceError("PERMISSION_DENIED", facts={"permission": self.permission})
         if self._validate is not None:
             self._validate(request)

@@ -2,203 +2,246 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
-
-import httpx
-import msgspec
+from typing import Literal
 
 from contracts.http import models
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer(Generic[T]):
-    """A successful answer: its status, headers and decoded body."""
-
-    status: int
-    headers: httpx.Headers
-    data: T
+from contracts.http.http_client import Answer as Answer, ApiError as ApiError, HttpClient
 
 
-class ApiError(Exception):
-    """Any answer that is not a success; `problem` is its RFC 9457 body where it has one."""
-
-    def __init__(self, status: int, headers: httpx.Headers, problem: models.Problem | None) -> None:
-        super().__init__(f"{status} {problem.type if problem else ''}")
-        self.status = status
-        self.headers = headers
-        self.problem = problem
-
-
-class BackendClient:
-    """The public API. Set `access_token` after a login; `http` is the connection pool, owned by the caller."""
-
-    def __init__(self, http: httpx.AsyncClient, access_token: str | None = None) -> None:
-        self.http = http
-        self.access_token = access_token
-
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        answer: type[T],
-        *,
-        body: msgspec.Struct | None = None,
-        query: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str | None] | None = None,
-    ) -> Answer[T]:
-        sent = {name: value for name, value in (headers or {}).items() if value is not None}
-        if self.access_token is not None:
-            sent["Authorization"] = f"Bearer {self.access_token}"
-        if body is not None:
-            sent["Content-Type"] = "application/json"
-        response = await self.http.request(
-            method,
-            path,
-            content=msgspec.json.encode(body) if body is not None else None,
-            params={k: v.isoformat() if isinstance(v, datetime) else v for k, v in (query or {}).items() if v is not None},
-            headers=sent,
-        )
-        if not response.is_success:
-            problem = None
-            if response.headers.get("content-type", "").startswith("application/problem+json"):
-                problem = msgspec.json.decode(response.content, type=models.Problem)
-            raise ApiError(response.status_code, response.headers, problem)
-        data: Any = None
-        if answer is str:
-            data = response.text
-        elif answer is not type(None):
-            data = msgspec.json.decode(response.content, type=answer)
-        return Answer(response.status_code, response.headers, data)
+class BackendClient(HttpClient):
+    """The public API."""
 
     async def register(self, body: models.RegisterRequest) -> Answer[models.User]:
         """Create a customer account."""
-        return await self._send('POST', "/v1/auth/register", models.User, body=body)
+        return await self.send("POST", "/v1/auth/register", models.User, body=body)
 
-    async def login(self, body: models.LoginRequest, *, x_client: Literal['web', 'mobile', 'other'] | None = None) -> Answer[models.TokenPair]:
+    async def login(
+        self, body: models.LoginRequest, *, x_client: Literal["web", "mobile", "other"] | None = None
+    ) -> Answer[models.TokenPair]:
         """Exchange email and password for tokens."""
-        return await self._send('POST', "/v1/auth/login", models.TokenPair, body=body, headers={'X-Client': x_client})
+        return await self.send("POST", "/v1/auth/login", models.TokenPair, body=body, headers={"X-Client": x_client})
 
-    async def refresh_tokens(self, body: models.RefreshRequest, *, x_client: Literal['web', 'mobile', 'other'] | None = None) -> Answer[models.TokenPair]:
+    async def refresh_tokens(
+        self, body: models.RefreshRequest, *, x_client: Literal["web", "mobile", "other"] | None = None
+    ) -> Answer[models.TokenPair]:
         """Exchange a refresh token for a new pair."""
-        return await self._send('POST', "/v1/auth/refresh", models.TokenPair, body=body, headers={'X-Client': x_client})
+        return await self.send("POST", "/v1/auth/refresh", models.TokenPair, body=body, headers={"X-Client": x_client})
 
     async def logout(self) -> Answer[None]:
         """End the current session."""
-        return await self._send('POST', "/v1/auth/logout", type(None))
+        return await self.send("POST", "/v1/auth/logout", type(None))
 
     async def get_me(self, *, if_none_match: str | None = None) -> Answer[models.User]:
         """The caller's profile."""
-        return await self._send('GET', "/v1/me", models.User, headers={'If-None-Match': if_none_match})
+        return await self.send("GET", "/v1/me", models.User, headers={"If-None-Match": if_none_match})
 
     async def update_me(self, body: models.UpdateMeRequest, *, if_match: str | None = None) -> Answer[models.User]:
         """Change the profile."""
-        return await self._send('PATCH', "/v1/me", models.User, body=body, headers={'If-Match': if_match})
+        return await self.send("PATCH", "/v1/me", models.User, body=body, headers={"If-Match": if_match})
 
     async def change_password(self, body: models.ChangePasswordRequest) -> Answer[None]:
         """Change the password and end all other sessions."""
-        return await self._send('POST', "/v1/me/password", type(None), body=body)
+        return await self.send("POST", "/v1/me/password", type(None), body=body)
 
     async def list_my_sessions(self) -> Answer[models.SessionList]:
         """Where the caller is logged in."""
-        return await self._send('GET', "/v1/me/sessions", models.SessionList)
+        return await self.send("GET", "/v1/me/sessions", models.SessionList)
 
     async def revoke_my_session(self, session_id: str) -> Answer[None]:
         """End one of the caller's sessions."""
-        return await self._send('DELETE', f"/v1/me/sessions/{session_id}", type(None))
+        return await self.send("DELETE", f"/v1/me/sessions/{session_id}", type(None))
 
-    async def get_my_overview(self, *, x_client: Literal['web', 'mobile', 'other'] | None = None) -> Answer[models.Overview]:
+    async def get_my_overview(
+        self, *, x_client: Literal["web", "mobile", "other"] | None = None
+    ) -> Answer[models.Overview]:
         """Profile, newest orders and spend in one call."""
-        return await self._send('GET', "/v1/me/overview", models.Overview, headers={'X-Client': x_client})
+        return await self.send("GET", "/v1/me/overview", models.Overview, headers={"X-Client": x_client})
 
-    async def list_products(self, *, limit: int | None = None, cursor: str | None = None, q: str | None = None) -> Answer[models.ProductPage]:
+    async def list_products(
+        self, *, limit: int | None = None, cursor: str | None = None, q: str | None = None
+    ) -> Answer[models.ProductPage]:
         """The products by name."""
-        return await self._send('GET', "/v1/products", models.ProductPage, query={'limit': limit, 'cursor': cursor, 'q': q})
+        return await self.send(
+            "GET", "/v1/products", models.ProductPage, query={"limit": limit, "cursor": cursor, "q": q}
+        )
 
     async def get_product(self, product_id: str, *, if_none_match: str | None = None) -> Answer[models.Product]:
         """One product."""
-        return await self._send('GET', f"/v1/products/{product_id}", models.Product, headers={'If-None-Match': if_none_match})
+        return await self.send(
+            "GET", f"/v1/products/{product_id}", models.Product, headers={"If-None-Match": if_none_match}
+        )
 
-    async def list_orders(self, *, limit: int | None = None, cursor: str | None = None, status: Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunding', 'refunded'] | None = None, created_from: datetime | None = None, created_before: datetime | None = None) -> Answer[models.OrderPage]:
+    async def list_orders(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        status: Literal[
+            "pending_payment", "paid", "shipped", "delivered", "cancelled", "expired", "refunding", "refunded"
+        ]
+        | None = None,
+        created_from: datetime | None = None,
+        created_before: datetime | None = None,
+    ) -> Answer[models.OrderPage]:
         """The caller's orders, newest first."""
-        return await self._send('GET', "/v1/orders", models.OrderPage, query={'limit': limit, 'cursor': cursor, 'status': status, 'created_from': created_from, 'created_before': created_before})
+        return await self.send(
+            "GET",
+            "/v1/orders",
+            models.OrderPage,
+            query={
+                "limit": limit,
+                "cursor": cursor,
+                "status": status,
+                "created_from": created_from,
+                "created_before": created_before,
+            },
+        )
 
     async def create_order(self, body: models.CreateOrderRequest, *, idempotency_key: str) -> Answer[models.Order]:
         """Order products."""
-        return await self._send('POST', "/v1/orders", models.Order, body=body, headers={'Idempotency-Key': idempotency_key})
+        return await self.send(
+            "POST", "/v1/orders", models.Order, body=body, headers={"Idempotency-Key": idempotency_key}
+        )
 
     async def get_order(self, order_id: str, *, if_none_match: str | None = None) -> Answer[models.Order]:
         """One order."""
-        return await self._send('GET', f"/v1/orders/{order_id}", models.Order, headers={'If-None-Match': if_none_match})
+        return await self.send("GET", f"/v1/orders/{order_id}", models.Order, headers={"If-None-Match": if_none_match})
 
-    async def pay_order(self, order_id: str, body: models.PaymentRequest, *, idempotency_key: str, if_match: str | None = None) -> Answer[models.Order]:
+    async def pay_order(
+        self, order_id: str, body: models.PaymentRequest, *, idempotency_key: str, if_match: str | None = None
+    ) -> Answer[models.Order]:
         """Pay an order."""
-        return await self._send('POST', f"/v1/orders/{order_id}/payment", models.Order, body=body, headers={'Idempotency-Key': idempotency_key, 'If-Match': if_match})
+        return await self.send(
+            "POST",
+            f"/v1/orders/{order_id}/payment",
+            models.Order,
+            body=body,
+            headers={"Idempotency-Key": idempotency_key, "If-Match": if_match},
+        )
 
-    async def cancel_order(self, order_id: str, body: models.CancellationRequest, *, if_match: str | None = None) -> Answer[models.Order]:
+    async def cancel_order(
+        self, order_id: str, body: models.CancellationRequest, *, if_match: str | None = None
+    ) -> Answer[models.Order]:
         """Cancel an unpaid order and give its stock back."""
-        return await self._send('POST', f"/v1/orders/{order_id}/cancellation", models.Order, body=body, headers={'If-Match': if_match})
+        return await self.send(
+            "POST", f"/v1/orders/{order_id}/cancellation", models.Order, body=body, headers={"If-Match": if_match}
+        )
 
-    async def list_all_orders(self, *, limit: int | None = None, cursor: str | None = None, status: Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunding', 'refunded'] | None = None, created_from: datetime | None = None, created_before: datetime | None = None, user_id: str | None = None) -> Answer[models.OrderPage]:
+    async def list_all_orders(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        status: Literal[
+            "pending_payment", "paid", "shipped", "delivered", "cancelled", "expired", "refunding", "refunded"
+        ]
+        | None = None,
+        created_from: datetime | None = None,
+        created_before: datetime | None = None,
+        user_id: str | None = None,
+    ) -> Answer[models.OrderPage]:
         """Everybody's orders, newest first."""
-        return await self._send('GET', "/v1/admin/orders", models.OrderPage, query={'limit': limit, 'cursor': cursor, 'status': status, 'created_from': created_from, 'created_before': created_before, 'user_id': user_id})
+        return await self.send(
+            "GET",
+            "/v1/admin/orders",
+            models.OrderPage,
+            query={
+                "limit": limit,
+                "cursor": cursor,
+                "status": status,
+                "created_from": created_from,
+                "created_before": created_before,
+                "user_id": user_id,
+            },
+        )
 
-    async def ship_order(self, order_id: str, body: models.ShipmentRequest, *, if_match: str | None = None) -> Answer[models.Order]:
+    async def ship_order(
+        self, order_id: str, body: models.ShipmentRequest, *, if_match: str | None = None
+    ) -> Answer[models.Order]:
         """Ship a paid order."""
-        return await self._send('POST', f"/v1/admin/orders/{order_id}/shipment", models.Order, body=body, headers={'If-Match': if_match})
+        return await self.send(
+            "POST", f"/v1/admin/orders/{order_id}/shipment", models.Order, body=body, headers={"If-Match": if_match}
+        )
 
     async def deliver_order(self, order_id: str, *, if_match: str | None = None) -> Answer[models.Order]:
         """Record that a shipped order arrived."""
-        return await self._send('POST', f"/v1/admin/orders/{order_id}/delivery", models.Order, headers={'If-Match': if_match})
+        return await self.send(
+            "POST", f"/v1/admin/orders/{order_id}/delivery", models.Order, headers={"If-Match": if_match}
+        )
 
     async def get_refund(self, order_id: str) -> Answer[models.Refund]:
         """How the refund of an order stands."""
-        return await self._send('GET', f"/v1/admin/orders/{order_id}/refund", models.Refund)
+        return await self.send("GET", f"/v1/admin/orders/{order_id}/refund", models.Refund)
 
-    async def refund_order(self, order_id: str, body: models.RefundRequest, *, idempotency_key: str, if_match: str | None = None) -> Answer[models.Order]:
+    async def refund_order(
+        self, order_id: str, body: models.RefundRequest, *, idempotency_key: str, if_match: str | None = None
+    ) -> Answer[models.Order]:
         """Refund a paid, shipped or delivered order."""
-        return await self._send('POST', f"/v1/admin/orders/{order_id}/refund", models.Order, body=body, headers={'Idempotency-Key': idempotency_key, 'If-Match': if_match})
+        return await self.send(
+            "POST",
+            f"/v1/admin/orders/{order_id}/refund",
+            models.Order,
+            body=body,
+            headers={"Idempotency-Key": idempotency_key, "If-Match": if_match},
+        )
 
     async def get_order_history(self, order_id: str) -> Answer[models.OrderHistory]:
         """Every transition of one order, oldest first."""
-        return await self._send('GET', f"/v1/admin/orders/{order_id}/history", models.OrderHistory)
+        return await self.send("GET", f"/v1/admin/orders/{order_id}/history", models.OrderHistory)
 
     async def create_product(self, body: models.CreateProductRequest) -> Answer[models.Product]:
         """Add a product."""
-        return await self._send('POST', "/v1/admin/products", models.Product, body=body)
+        return await self.send("POST", "/v1/admin/products", models.Product, body=body)
 
-    async def update_product(self, product_id: str, body: models.UpdateProductRequest, *, if_match: str | None = None) -> Answer[models.Product]:
+    async def update_product(
+        self, product_id: str, body: models.UpdateProductRequest, *, if_match: str | None = None
+    ) -> Answer[models.Product]:
         """Change a product's name or price."""
-        return await self._send('PATCH', f"/v1/admin/products/{product_id}", models.Product, body=body, headers={'If-Match': if_match})
+        return await self.send(
+            "PATCH", f"/v1/admin/products/{product_id}", models.Product, body=body, headers={"If-Match": if_match}
+        )
 
-    async def adjust_stock(self, product_id: str, body: models.StockAdjustment, *, idempotency_key: str) -> Answer[models.Product]:
+    async def adjust_stock(
+        self, product_id: str, body: models.StockAdjustment, *, idempotency_key: str
+    ) -> Answer[models.Product]:
         """Add or remove stock, with a reason."""
-        return await self._send('POST', f"/v1/admin/products/{product_id}/stock", models.Product, body=body, headers={'Idempotency-Key': idempotency_key})
+        return await self.send(
+            "POST",
+            f"/v1/admin/products/{product_id}/stock",
+            models.Product,
+            body=body,
+            headers={"Idempotency-Key": idempotency_key},
+        )
 
-    async def list_users(self, *, limit: int | None = None, cursor: str | None = None, q: str | None = None) -> Answer[models.UserPage]:
+    async def list_users(
+        self, *, limit: int | None = None, cursor: str | None = None, q: str | None = None
+    ) -> Answer[models.UserPage]:
         """Users, newest first."""
-        return await self._send('GET', "/v1/admin/users", models.UserPage, query={'limit': limit, 'cursor': cursor, 'q': q})
+        return await self.send(
+            "GET", "/v1/admin/users", models.UserPage, query={"limit": limit, "cursor": cursor, "q": q}
+        )
 
-    async def update_user(self, user_id: str, body: models.UpdateUserRequest, *, if_match: str | None = None) -> Answer[models.User]:
+    async def update_user(
+        self, user_id: str, body: models.UpdateUserRequest, *, if_match: str | None = None
+    ) -> Answer[models.User]:
         """Change a user's roles or status."""
-        return await self._send('PATCH', f"/v1/admin/users/{user_id}", models.User, body=body, headers={'If-Match': if_match})
+        return await self.send(
+            "PATCH", f"/v1/admin/users/{user_id}", models.User, body=body, headers={"If-Match": if_match}
+        )
 
     async def revoke_user_sessions(self, user_id: str) -> Answer[None]:
         """End all sessions of a user."""
-        return await self._send('DELETE', f"/v1/admin/users/{user_id}/sessions", type(None))
+        return await self.send("DELETE", f"/v1/admin/users/{user_id}/sessions", type(None))
 
     async def get_jwks(self) -> Answer[models.JsonWebKeySet]:
         """The public keys of the access tokens."""
-        return await self._send('GET', "/.well-known/jwks.json", models.JsonWebKeySet)
+        return await self.send("GET", "/.well-known/jwks.json", models.JsonWebKeySet)
 
     async def get_openapi(self, *, if_none_match: str | None = None) -> Answer[str]:
         """This document."""
-        return await self._send('GET', "/openapi.yaml", str, headers={'If-None-Match': if_none_match})
+        return await self.send("GET", "/openapi.yaml", str, headers={"If-None-Match": if_none_match})
 
     async def get_docs(self, *, if_none_match: str | None = None) -> Answer[str]:
         """This reference, to browse."""
-        return await self._send('GET', "/docs", str, headers={'If-None-Match': if_none_match})
+        return await self.send("GET", "/docs", str, headers={"If-None-Match": if_none_match})

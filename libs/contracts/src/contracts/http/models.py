@@ -15,20 +15,12 @@ class FieldError(Struct, frozen=True, kw_only=True):
     pointer: (
         Annotated[
             str,
-            Meta(description='In the body, a JSON pointer (RFC 6901)', max_length=500),
+            Meta(description="In the body, a JSON pointer (RFC 6901)", max_length=500),
         ]
         | UnsetType
     ) = UNSET
-    parameter: (
-        Annotated[
-            str, Meta(description='The name of a query parameter', max_length=100)
-        ]
-        | UnsetType
-    ) = UNSET
-    header: (
-        Annotated[str, Meta(description='The name of a header', max_length=100)]
-        | UnsetType
-    ) = UNSET
+    parameter: Annotated[str, Meta(description="The name of a query parameter", max_length=100)] | UnsetType = UNSET
+    header: Annotated[str, Meta(description="The name of a header", max_length=100)] | UnsetType = UNSET
 
 
 class Money(Struct, frozen=True, kw_only=True):
@@ -43,21 +35,19 @@ class Money(Struct, frozen=True, kw_only=True):
     currency: Annotated[
         str,
         Meta(
-            description='ISO 4217, and one that has a minor unit',
+            description="ISO 4217, and one that has a minor unit",
             max_length=3,
             min_length=3,
-            pattern='^[A-Z]{3}\\Z',
+            pattern="^[A-Z]{3}\\Z",
         ),
     ]
 
 
 class Price(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    amount_minor: Annotated[
-        int, Meta(description="In the currency's minor unit", ge=0, le=1000000000000)
-    ]
+    amount_minor: Annotated[int, Meta(description="In the currency's minor unit", ge=0, le=1000000000000)]
     currency: Annotated[
         str,
-        Meta(description='ISO 4217', max_length=3, min_length=3, pattern='^[A-Z]{3}\\Z'),
+        Meta(description="ISO 4217", max_length=3, min_length=3, pattern="^[A-Z]{3}\\Z"),
     ]
 
 
@@ -65,8 +55,8 @@ class User(Struct, frozen=True, kw_only=True):
     id: str
     email: Annotated[str, Meta(max_length=254)]
     display_name: Annotated[str, Meta(max_length=100)]
-    status: Literal['active', 'disabled']
-    roles: Annotated[list[Literal['customer', 'support', 'admin']], Meta(max_length=10)]
+    status: Literal["active", "disabled"]
+    roles: Annotated[list[Literal["customer", "support", "admin"]], Meta(max_length=10)]
     created_at: datetime
 
 
@@ -81,7 +71,7 @@ class RegisterRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Meta(
             max_length=254,
             min_length=3,
-            pattern='^[^@\\s\\x00-\\x1f\\x7f]+@[^@\\s\\x00-\\x1f\\x7f]+\\Z',
+            pattern="^[^@\\s\\x00-\\x1f\\x7f]+@[^@\\s\\x00-\\x1f\\x7f]+\\Z",
         ),
     ]
     password: Annotated[
@@ -90,61 +80,52 @@ class RegisterRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             description="Refused with 422 when it is common, a repetition or a sequence, made of its owner's address or name or of the service's name, or one of these with signs and digits added.",
             max_length=128,
             min_length=10,
-            pattern='^[^\\x00]*\\Z',
+            pattern="^[^\\x00]*\\Z",
         ),
     ]
-    display_name: Annotated[
-        str, Meta(max_length=100, min_length=1, pattern='^[^\\x00]*\\Z')
-    ]
+    display_name: Annotated[str, Meta(max_length=100, min_length=1, pattern="^[^\\x00]*\\Z")]
 
 
 class LoginRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    email: Annotated[str, Meta(max_length=254, min_length=1, pattern='^[^\\x00]*\\Z')]
-    password: Annotated[str, Meta(max_length=128, min_length=1, pattern='^[^\\x00]*\\Z')]
+    email: Annotated[str, Meta(max_length=254, min_length=1, pattern="^[^\\x00]*\\Z")]
+    password: Annotated[str, Meta(max_length=128, min_length=1, pattern="^[^\\x00]*\\Z")]
 
 
 class RefreshRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    refresh_token: (
-        Annotated[
-            str, Meta(description='Absent when it comes as a cookie', max_length=100)
-        ]
-        | UnsetType
-    ) = UNSET
+    refresh_token: Annotated[str, Meta(description="Absent when it comes as a cookie", max_length=100)] | UnsetType = (
+        UNSET
+    )
 
 
 class TokenPair(Struct, frozen=True, kw_only=True):
     access_token: Annotated[str, Meta(max_length=4000)]
-    token_type: Literal['Bearer']
-    expires_in: Annotated[int, Meta(description='Seconds', ge=1)]
+    token_type: Literal["Bearer"]
+    expires_in: Annotated[int, Meta(description="Seconds", ge=1)]
     refresh_token: Annotated[str, Meta(max_length=100)] | UnsetType = UNSET
 
 
 class UpdateMeRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    display_name: Annotated[
-        str, Meta(max_length=100, min_length=1, pattern='^[^\\x00]*\\Z')
-    ]
+    display_name: Annotated[str, Meta(max_length=100, min_length=1, pattern="^[^\\x00]*\\Z")]
 
 
 class ChangePasswordRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    current_password: Annotated[
-        str, Meta(max_length=128, min_length=1, pattern='^[^\\x00]*\\Z')
-    ]
+    current_password: Annotated[str, Meta(max_length=128, min_length=1, pattern="^[^\\x00]*\\Z")]
     new_password: Annotated[
         str,
         Meta(
             description="Refused with 422 when it is common, a repetition or a sequence, made of its owner's address or name or of the service's name, or one of these with signs and digits added.",
             max_length=128,
             min_length=10,
-            pattern='^[^\\x00]*\\Z',
+            pattern="^[^\\x00]*\\Z",
         ),
     ]
 
 
 class UpdateUserRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    status: Literal['active', 'disabled'] | UnsetType = UNSET
+    status: Literal["active", "disabled"] | UnsetType = UNSET
     roles: (
         Annotated[
-            list[Literal['customer', 'support', 'admin']],
+            list[Literal["customer", "support", "admin"]],
             Meta(max_length=3, min_length=1),
         ]
         | UnsetType
@@ -178,25 +159,20 @@ class ProductPage(Struct, frozen=True, kw_only=True):
 
 
 class CreateProductRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    sku: Annotated[
-        str, Meta(max_length=40, min_length=2, pattern='^[A-Z0-9][A-Z0-9-]{1,39}\\Z')
-    ]
-    name: Annotated[str, Meta(max_length=200, min_length=1, pattern='^[^\\x00]*\\Z')]
+    sku: Annotated[str, Meta(max_length=40, min_length=2, pattern="^[A-Z0-9][A-Z0-9-]{1,39}\\Z")]
+    name: Annotated[str, Meta(max_length=200, min_length=1, pattern="^[^\\x00]*\\Z")]
     price: Price
     initial_stock: Annotated[int, Meta(ge=0, le=1000000000)]
 
 
 class UpdateProductRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: (
-        Annotated[str, Meta(max_length=200, min_length=1, pattern='^[^\\x00]*\\Z')]
-        | UnsetType
-    ) = UNSET
+    name: Annotated[str, Meta(max_length=200, min_length=1, pattern="^[^\\x00]*\\Z")] | UnsetType = UNSET
     price: Price | UnsetType = UNSET
 
 
 class StockAdjustment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     delta: Annotated[int, Meta(ge=-1000000000, le=1000000000)]
-    reason: Annotated[str, Meta(max_length=200, min_length=1, pattern='^[^\\x00]*\\Z')]
+    reason: Annotated[str, Meta(max_length=200, min_length=1, pattern="^[^\\x00]*\\Z")]
 
 
 class OrderItem(Struct, frozen=True, kw_only=True):
@@ -211,10 +187,8 @@ class Order(Struct, frozen=True, kw_only=True):
     id: str
     user_id: str
     status: Annotated[
-        Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunding', 'refunded'],
-        Meta(
-            description='`refunding`: the money is on its way back and nothing else may happen to the order'
-        ),
+        Literal["pending_payment", "paid", "shipped", "delivered", "cancelled", "expired", "refunding", "refunded"],
+        Meta(description="`refunding`: the money is on its way back and nothing else may happen to the order"),
     ]
     items: Annotated[list[OrderItem], Meta(max_length=50)]
     total: Money
@@ -229,9 +203,7 @@ class OrderPage(Struct, frozen=True, kw_only=True):
 
 
 class OrderLine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    product_id: Annotated[
-        str, Meta(pattern='^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\\Z')
-    ]
+    product_id: Annotated[str, Meta(pattern="^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\\Z")]
     quantity: Annotated[int, Meta(ge=1, le=1000)]
 
 
@@ -243,25 +215,25 @@ class PaymentRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     payment_token: Annotated[
         str,
         Meta(
-            description='The sandbox knows tok_approved, tok_declined, tok_timeout, tok_error, tok_refund_timeout, tok_refund_error and tok_refund_refused',
+            description="The sandbox knows tok_approved, tok_declined, tok_timeout, tok_error, tok_refund_timeout, tok_refund_error and tok_refund_refused",
             max_length=64,
             min_length=5,
-            pattern='^tok_[a-z0-9_]{1,60}\\Z',
+            pattern="^tok_[a-z0-9_]{1,60}\\Z",
         ),
     ]
 
 
 class CancellationRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    reason: Annotated[str, Meta(max_length=200, min_length=1, pattern='^[^\\x00]*\\Z')]
+    reason: Annotated[str, Meta(max_length=200, min_length=1, pattern="^[^\\x00]*\\Z")]
 
 
 class RefundRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    reason: Annotated[str, Meta(max_length=200, min_length=1, pattern='^[^\\x00]*\\Z')]
+    reason: Annotated[str, Meta(max_length=200, min_length=1, pattern="^[^\\x00]*\\Z")]
     restock: (
         Annotated[
             bool,
             Meta(
-                description='Whether the pieces go back into stock. Where absent, only those that were never shipped do'
+                description="Whether the pieces go back into stock. Where absent, only those that were never shipped do"
             ),
         ]
         | UnsetType
@@ -271,38 +243,42 @@ class RefundRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Refund(Struct, frozen=True, kw_only=True):
     order_id: str
     status: Annotated[
-        Literal['pending', 'refused', 'succeeded'],
+        Literal["pending", "refused", "succeeded"],
         Meta(
-            description='`pending`: the provider has not given the money back yet; `refused`: it said no the last time. Both are tried again'
+            description="`pending`: the provider has not given the money back yet; `refused`: it said no the last time. Both are tried again"
         ),
     ]
-    restock: Annotated[bool, Meta(description='Whether the pieces go back into stock')]
+    restock: Annotated[bool, Meta(description="Whether the pieces go back into stock")]
     reason: Annotated[str, Meta(max_length=200)]
-    actor_id: Annotated[str, Meta(description='Who asked for it')]
-    attempts: Annotated[int, Meta(description='How often the provider was asked', ge=1)]
-    last_error: Annotated[str, Meta(description='Why the last attempt did not give the money back', max_length=400)] | None
-    next_attempt_at: Annotated[datetime, Meta(description='Null once it has succeeded')] | None
+    actor_id: Annotated[str, Meta(description="Who asked for it")]
+    attempts: Annotated[int, Meta(description="How often the provider was asked", ge=1)]
+    last_error: (
+        Annotated[str, Meta(description="Why the last attempt did not give the money back", max_length=400)] | None
+    )
+    next_attempt_at: Annotated[datetime, Meta(description="Null once it has succeeded")] | None
     requested_at: datetime
     updated_at: datetime
 
 
 class ShipmentRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    carrier: Annotated[str, Meta(max_length=100, min_length=1, pattern='^[^\\x00]*\\Z')]
-    tracking_number: Annotated[
-        str, Meta(max_length=100, min_length=1, pattern='^[^\\x00]*\\Z')
-    ]
+    carrier: Annotated[str, Meta(max_length=100, min_length=1, pattern="^[^\\x00]*\\Z")]
+    tracking_number: Annotated[str, Meta(max_length=100, min_length=1, pattern="^[^\\x00]*\\Z")]
 
 
 class OrderTransition(Struct, frozen=True, kw_only=True):
     version: Annotated[int, Meta(ge=1)]
-    from_status: Annotated[Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunding', 'refunded'], Meta(description="Null for the order's creation")] | None
+    from_status: (
+        Annotated[
+            Literal["pending_payment", "paid", "shipped", "delivered", "cancelled", "expired", "refunding", "refunded"],
+            Meta(description="Null for the order's creation"),
+        ]
+        | None
+    )
     to_status: Annotated[
-        Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunding', 'refunded'],
-        Meta(
-            description='`refunding`: the money is on its way back and nothing else may happen to the order'
-        ),
+        Literal["pending_payment", "paid", "shipped", "delivered", "cancelled", "expired", "refunding", "refunded"],
+        Meta(description="`refunding`: the money is on its way back and nothing else may happen to the order"),
     ]
-    actor_id: Annotated[str, Meta(description='Null when the system did it')] | None
+    actor_id: Annotated[str, Meta(description="Null when the system did it")] | None
     reason: Annotated[str, Meta(max_length=400)]
     occurred_at: datetime
 
@@ -312,61 +288,43 @@ class OrderHistory(Struct, frozen=True, kw_only=True):
 
 
 class Spent(Struct, frozen=True, kw_only=True):
-    amount_minor: Annotated[
-        int, Meta(description="In the currency's minor unit", ge=0, le=9007199254740991)
-    ]
+    amount_minor: Annotated[int, Meta(description="In the currency's minor unit", ge=0, le=9007199254740991)]
     currency: Annotated[
         str,
-        Meta(description='ISO 4217', max_length=3, min_length=3, pattern='^[A-Z]{3}\\Z'),
+        Meta(description="ISO 4217", max_length=3, min_length=3, pattern="^[A-Z]{3}\\Z"),
     ]
     capped: Annotated[
         bool,
-        Meta(
-            description='The sum is larger than the largest integer that JSON carries safely'
-        ),
+        Meta(description="The sum is larger than the largest integer that JSON carries safely"),
     ]
 
 
 class OverviewProfile(Struct, frozen=True, kw_only=True):
     id: str
     display_name: Annotated[str, Meta(max_length=100)]
-    email: (
-        Annotated[str, Meta(description='Not in the compact shape', max_length=254)]
-        | UnsetType
-    ) = UNSET
-    created_at: (
-        Annotated[datetime, Meta(description='Not in the compact shape')] | UnsetType
-    ) = UNSET
+    email: Annotated[str, Meta(description="Not in the compact shape", max_length=254)] | UnsetType = UNSET
+    created_at: Annotated[datetime, Meta(description="Not in the compact shape")] | UnsetType = UNSET
 
 
 class OverviewOrder(Struct, frozen=True, kw_only=True):
     id: str
     status: Annotated[
-        Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunding', 'refunded'],
-        Meta(
-            description='`refunding`: the money is on its way back and nothing else may happen to the order'
-        ),
+        Literal["pending_payment", "paid", "shipped", "delivered", "cancelled", "expired", "refunding", "refunded"],
+        Meta(description="`refunding`: the money is on its way back and nothing else may happen to the order"),
     ]
     total: Money
-    created_at: (
-        Annotated[datetime, Meta(description='Not in the compact shape')] | UnsetType
-    ) = UNSET
-    items: (
-        Annotated[
-            list[OrderItem], Meta(description='Not in the compact shape', max_length=50)
-        ]
-        | UnsetType
-    ) = UNSET
+    created_at: Annotated[datetime, Meta(description="Not in the compact shape")] | UnsetType = UNSET
+    items: Annotated[list[OrderItem], Meta(description="Not in the compact shape", max_length=50)] | UnsetType = UNSET
 
 
 class JsonWebKey(Struct, frozen=True, kw_only=True):
-    kty: Literal['EC']
-    crv: Literal['P-256']
+    kty: Literal["EC"]
+    crv: Literal["P-256"]
     x: Annotated[str, Meta(max_length=64)]
     y: Annotated[str, Meta(max_length=64)]
     kid: Annotated[str, Meta(max_length=64)]
-    use: Literal['sig']
-    alg: Literal['ES256']
+    use: Literal["sig"]
+    alg: Literal["ES256"]
 
 
 class Problem(Struct, frozen=True, kw_only=True):
@@ -379,7 +337,7 @@ class Problem(Struct, frozen=True, kw_only=True):
     facts: (
         Annotated[
             dict[str, FactsAdditionalProperty],
-            Meta(description='Machine-readable facts about the problem'),
+            Meta(description="Machine-readable facts about the problem"),
         ]
         | UnsetType
     ) = UNSET
@@ -388,14 +346,14 @@ class Problem(Struct, frozen=True, kw_only=True):
 class Overview(Struct, frozen=True, kw_only=True):
     profile: OverviewProfile
     missing: Annotated[
-        list[Literal['orders', 'spent']],
-        Meta(description='The parts that could not be had right now', max_length=2),
+        list[Literal["orders", "spent"]],
+        Meta(description="The parts that could not be had right now", max_length=2),
     ]
     orders: (
         Annotated[
             list[OverviewOrder],
             Meta(
-                description='The newest five; absent when listed in `missing`',
+                description="The newest five; absent when listed in `missing`",
                 max_length=20,
             ),
         ]
@@ -405,7 +363,7 @@ class Overview(Struct, frozen=True, kw_only=True):
         Annotated[
             list[Spent],
             Meta(
-                description='What was paid and not refunded, by currency; absent when listed in `missing`',
+                description="What was paid and not refunded, by currency; absent when listed in `missing`",
                 max_length=200,
             ),
         ]

@@ -2,69 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, UNSET, UnsetType, field
 
 from contracts.http import models
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """How often one caller may call one operation in any window of `seconds`."""
-
-    requests: int
-    seconds: int
-    # Counted over all edges together (by the limiter), or in each edge for itself.
-    globally: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """What the contract says about one operation; `query` and `headers` validate its parameters."""
-
-    id: str
-    handler: str
-    method: str
-    path: str
-    permission: str | None
-    anonymous: bool
-    success: int
-    media_type: str
-    # Seconds until it is given up.
-    timeout: float
-    rate_limit: RateLimit
-    # What it competes with for a process's slots (chassis.admission).
-    operation_class: str
-    # No method that is idempotent (RFC 9110, section 9.2.2), and no key declared: a key sent is refused.
-    refuses_idempotency_key: bool = False
-    # The name of the model it answers with.
-    answer: str | None = None
-    body: type[Struct] | None = None
-    query: type[Struct] | None = None
-    headers: type[Struct] | None = None
+from contracts.http.operation import Operation as Operation, RateLimit as RateLimit
 
 
 class LoginHeaders(Struct, frozen=True, kw_only=True):
-    x_client: Literal['web', 'mobile', 'other'] = field(default='other', name='x-client')
+    x_client: Literal["web", "mobile", "other"] = field(default="other", name="x-client")
 
 
 class RefreshTokensHeaders(Struct, frozen=True, kw_only=True):
-    x_client: Literal['web', 'mobile', 'other'] = field(default='other', name='x-client')
+    x_client: Literal["web", "mobile", "other"] = field(default="other", name="x-client")
 
 
 class GetMeHeaders(Struct, frozen=True, kw_only=True):
-    if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name='if-none-match')
+    if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name="if-none-match")
 
 
 class UpdateMeHeaders(Struct, frozen=True, kw_only=True):
-    if_match: Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')] | UnsetType = field(default=UNSET, name='if-match')
+    if_match: (
+        Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')]
+        | UnsetType
+    ) = field(default=UNSET, name="if-match")
 
 
 class GetMyOverviewHeaders(Struct, frozen=True, kw_only=True):
-    x_client: Literal['web', 'mobile', 'other'] = field(default='other', name='x-client')
+    x_client: Literal["web", "mobile", "other"] = field(default="other", name="x-client")
 
 
 class ListProductsQuery(Struct, frozen=True, kw_only=True):
@@ -74,62 +41,96 @@ class ListProductsQuery(Struct, frozen=True, kw_only=True):
 
 
 class GetProductHeaders(Struct, frozen=True, kw_only=True):
-    if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name='if-none-match')
+    if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name="if-none-match")
 
 
 class ListOrdersQuery(Struct, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=100)] = field(default=20)
     cursor: Annotated[str, Meta(max_length=512)] | UnsetType = field(default=UNSET)
-    status: Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunding', 'refunded'] | UnsetType = field(default=UNSET)
+    status: (
+        Literal["pending_payment", "paid", "shipped", "delivered", "cancelled", "expired", "refunding", "refunded"]
+        | UnsetType
+    ) = field(default=UNSET)
     created_from: Annotated[datetime, Meta(tz=True)] | UnsetType = field(default=UNSET)
     created_before: Annotated[datetime, Meta(tz=True)] | UnsetType = field(default=UNSET)
 
 
 class CreateOrderHeaders(Struct, frozen=True, kw_only=True):
-    idempotency_key: Annotated[str, Meta(min_length=8, max_length=128, pattern='^[\\x21-\\x7e]{8,128}\\Z')] = field(name='idempotency-key')
+    idempotency_key: Annotated[str, Meta(min_length=8, max_length=128, pattern="^[\\x21-\\x7e]{8,128}\\Z")] = field(
+        name="idempotency-key"
+    )
 
 
 class GetOrderHeaders(Struct, frozen=True, kw_only=True):
-    if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name='if-none-match')
+    if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name="if-none-match")
 
 
 class PayOrderHeaders(Struct, frozen=True, kw_only=True):
-    idempotency_key: Annotated[str, Meta(min_length=8, max_length=128, pattern='^[\\x21-\\x7e]{8,128}\\Z')] = field(name='idempotency-key')
-    if_match: Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')] | UnsetType = field(default=UNSET, name='if-match')
+    idempotency_key: Annotated[str, Meta(min_length=8, max_length=128, pattern="^[\\x21-\\x7e]{8,128}\\Z")] = field(
+        name="idempotency-key"
+    )
+    if_match: (
+        Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')]
+        | UnsetType
+    ) = field(default=UNSET, name="if-match")
 
 
 class CancelOrderHeaders(Struct, frozen=True, kw_only=True):
-    if_match: Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')] | UnsetType = field(default=UNSET, name='if-match')
+    if_match: (
+        Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')]
+        | UnsetType
+    ) = field(default=UNSET, name="if-match")
 
 
 class ListAllOrdersQuery(Struct, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=100)] = field(default=20)
     cursor: Annotated[str, Meta(max_length=512)] | UnsetType = field(default=UNSET)
-    status: Literal['pending_payment', 'paid', 'shipped', 'delivered', 'cancelled', 'expired', 'refunding', 'refunded'] | UnsetType = field(default=UNSET)
+    status: (
+        Literal["pending_payment", "paid", "shipped", "delivered", "cancelled", "expired", "refunding", "refunded"]
+        | UnsetType
+    ) = field(default=UNSET)
     created_from: Annotated[datetime, Meta(tz=True)] | UnsetType = field(default=UNSET)
     created_before: Annotated[datetime, Meta(tz=True)] | UnsetType = field(default=UNSET)
-    user_id: Annotated[str, Meta(pattern='^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\\Z')] | UnsetType = field(default=UNSET)
+    user_id: Annotated[str, Meta(pattern="^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\\Z")] | UnsetType = field(
+        default=UNSET
+    )
 
 
 class ShipOrderHeaders(Struct, frozen=True, kw_only=True):
-    if_match: Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')] | UnsetType = field(default=UNSET, name='if-match')
+    if_match: (
+        Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')]
+        | UnsetType
+    ) = field(default=UNSET, name="if-match")
 
 
 class DeliverOrderHeaders(Struct, frozen=True, kw_only=True):
-    if_match: Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')] | UnsetType = field(default=UNSET, name='if-match')
+    if_match: (
+        Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')]
+        | UnsetType
+    ) = field(default=UNSET, name="if-match")
 
 
 class RefundOrderHeaders(Struct, frozen=True, kw_only=True):
-    idempotency_key: Annotated[str, Meta(min_length=8, max_length=128, pattern='^[\\x21-\\x7e]{8,128}\\Z')] = field(name='idempotency-key')
-    if_match: Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')] | UnsetType = field(default=UNSET, name='if-match')
+    idempotency_key: Annotated[str, Meta(min_length=8, max_length=128, pattern="^[\\x21-\\x7e]{8,128}\\Z")] = field(
+        name="idempotency-key"
+    )
+    if_match: (
+        Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')]
+        | UnsetType
+    ) = field(default=UNSET, name="if-match")
 
 
 class UpdateProductHeaders(Struct, frozen=True, kw_only=True):
-    if_match: Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')] | UnsetType = field(default=UNSET, name='if-match')
+    if_match: (
+        Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')]
+        | UnsetType
+    ) = field(default=UNSET, name="if-match")
 
 
 class AdjustStockHeaders(Struct, frozen=True, kw_only=True):
-    idempotency_key: Annotated[str, Meta(min_length=8, max_length=128, pattern='^[\\x21-\\x7e]{8,128}\\Z')] = field(name='idempotency-key')
+    idempotency_key: Annotated[str, Meta(min_length=8, max_length=128, pattern="^[\\x21-\\x7e]{8,128}\\Z")] = field(
+        name="idempotency-key"
+    )
 
 
 class ListUsersQuery(Struct, frozen=True, kw_only=True):
@@ -139,48 +140,509 @@ class ListUsersQuery(Struct, frozen=True, kw_only=True):
 
 
 class UpdateUserHeaders(Struct, frozen=True, kw_only=True):
-    if_match: Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')] | UnsetType = field(default=UNSET, name='if-match')
+    if_match: (
+        Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')]
+        | UnsetType
+    ) = field(default=UNSET, name="if-match")
 
 
 class GetOpenapiHeaders(Struct, frozen=True, kw_only=True):
-    if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name='if-none-match')
+    if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name="if-none-match")
 
 
 class GetDocsHeaders(Struct, frozen=True, kw_only=True):
-    if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name='if-none-match')
+    if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name="if-none-match")
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    Operation(id='register', handler='register', method='POST', path='/v1/auth/register', permission=None, anonymous=True, success=201, media_type='application/json', timeout=8.0, rate_limit=RateLimit(20, 60, True), operation_class='login', refuses_idempotency_key=True, answer='User', body=models.RegisterRequest),
-    Operation(id='login', handler='login', method='POST', path='/v1/auth/login', permission=None, anonymous=True, success=200, media_type='application/json', timeout=8.0, rate_limit=RateLimit(20, 60, True), operation_class='login', refuses_idempotency_key=True, answer='TokenPair', body=models.LoginRequest, headers=LoginHeaders),
-    Operation(id='refreshTokens', handler='refresh_tokens', method='POST', path='/v1/auth/refresh', permission=None, anonymous=True, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(30, 60, True), operation_class='write', refuses_idempotency_key=True, answer='TokenPair', body=models.RefreshRequest, headers=RefreshTokensHeaders),
-    Operation(id='logout', handler='logout', method='POST', path='/v1/auth/logout', permission=None, anonymous=True, success=204, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='write', refuses_idempotency_key=True),
-    Operation(id='getMe', handler='get_me', method='GET', path='/v1/me', permission='profile:read', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='read', answer='User', headers=GetMeHeaders),
-    Operation(id='updateMe', handler='update_me', method='PATCH', path='/v1/me', permission='profile:write', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='write', refuses_idempotency_key=True, answer='User', body=models.UpdateMeRequest, headers=UpdateMeHeaders),
-    Operation(id='changePassword', handler='change_password', method='POST', path='/v1/me/password', permission='profile:write', anonymous=False, success=204, media_type='application/json', timeout=8.0, rate_limit=RateLimit(10, 60, True), operation_class='login', refuses_idempotency_key=True, body=models.ChangePasswordRequest),
-    Operation(id='listMySessions', handler='list_my_sessions', method='GET', path='/v1/me/sessions', permission='profile:read', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='read', answer='SessionList'),
-    Operation(id='revokeMySession', handler='revoke_my_session', method='DELETE', path='/v1/me/sessions/{session_id}', permission='profile:write', anonymous=False, success=204, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='write'),
-    Operation(id='getMyOverview', handler='get_my_overview', method='GET', path='/v1/me/overview', permission='orders:read', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='read', answer='Overview', headers=GetMyOverviewHeaders),
-    Operation(id='listProducts', handler='list_products', method='GET', path='/v1/products', permission=None, anonymous=True, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='read', answer='ProductPage', query=ListProductsQuery),
-    Operation(id='getProduct', handler='get_product', method='GET', path='/v1/products/{product_id}', permission=None, anonymous=True, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='read', answer='Product', headers=GetProductHeaders),
-    Operation(id='listOrders', handler='list_orders', method='GET', path='/v1/orders', permission='orders:read', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='read', answer='OrderPage', query=ListOrdersQuery),
-    Operation(id='createOrder', handler='create_order', method='POST', path='/v1/orders', permission='orders:create', anonymous=False, success=201, media_type='application/json', timeout=2.0, rate_limit=RateLimit(120, 60, True), operation_class='write', answer='Order', body=models.CreateOrderRequest, headers=CreateOrderHeaders),
-    Operation(id='getOrder', handler='get_order', method='GET', path='/v1/orders/{order_id}', permission='orders:read', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='read', answer='Order', headers=GetOrderHeaders),
-    Operation(id='payOrder', handler='pay_order', method='POST', path='/v1/orders/{order_id}/payment', permission='orders:pay', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(120, 60, True), operation_class='payment', answer='Order', body=models.PaymentRequest, headers=PayOrderHeaders),
-    Operation(id='cancelOrder', handler='cancel_order', method='POST', path='/v1/orders/{order_id}/cancellation', permission='orders:cancel', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='write', refuses_idempotency_key=True, answer='Order', body=models.CancellationRequest, headers=CancelOrderHeaders),
-    Operation(id='listAllOrders', handler='list_all_orders', method='GET', path='/v1/admin/orders', permission='orders:read_any', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(300, 60, True), operation_class='administration', answer='OrderPage', query=ListAllOrdersQuery),
-    Operation(id='shipOrder', handler='ship_order', method='POST', path='/v1/admin/orders/{order_id}/shipment', permission='orders:fulfil', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration', refuses_idempotency_key=True, answer='Order', body=models.ShipmentRequest, headers=ShipOrderHeaders),
-    Operation(id='deliverOrder', handler='deliver_order', method='POST', path='/v1/admin/orders/{order_id}/delivery', permission='orders:fulfil', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration', refuses_idempotency_key=True, answer='Order', headers=DeliverOrderHeaders),
-    Operation(id='getRefund', handler='get_refund', method='GET', path='/v1/admin/orders/{order_id}/refund', permission='orders:read_any', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration', answer='Refund'),
-    Operation(id='refundOrder', handler='refund_order', method='POST', path='/v1/admin/orders/{order_id}/refund', permission='orders:fulfil', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='payment', answer='Order', body=models.RefundRequest, headers=RefundOrderHeaders),
-    Operation(id='getOrderHistory', handler='get_order_history', method='GET', path='/v1/admin/orders/{order_id}/history', permission='orders:read_any', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration', answer='OrderHistory'),
-    Operation(id='createProduct', handler='create_product', method='POST', path='/v1/admin/products', permission='catalog:write', anonymous=False, success=201, media_type='application/json', timeout=2.0, rate_limit=RateLimit(600, 60, True), operation_class='administration', refuses_idempotency_key=True, answer='Product', body=models.CreateProductRequest),
-    Operation(id='updateProduct', handler='update_product', method='PATCH', path='/v1/admin/products/{product_id}', permission='catalog:write', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration', refuses_idempotency_key=True, answer='Product', body=models.UpdateProductRequest, headers=UpdateProductHeaders),
-    Operation(id='adjustStock', handler='adjust_stock', method='POST', path='/v1/admin/products/{product_id}/stock', permission='catalog:write', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration', answer='Product', body=models.StockAdjustment, headers=AdjustStockHeaders),
-    Operation(id='listUsers', handler='list_users', method='GET', path='/v1/admin/users', permission='users:read_any', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(300, 60, True), operation_class='administration', answer='UserPage', query=ListUsersQuery),
-    Operation(id='updateUser', handler='update_user', method='PATCH', path='/v1/admin/users/{user_id}', permission='users:write_any', anonymous=False, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration', refuses_idempotency_key=True, answer='User', body=models.UpdateUserRequest, headers=UpdateUserHeaders),
-    Operation(id='revokeUserSessions', handler='revoke_user_sessions', method='DELETE', path='/v1/admin/users/{user_id}/sessions', permission='users:write_any', anonymous=False, success=204, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='administration'),
-    Operation(id='getJwks', handler='get_jwks', method='GET', path='/.well-known/jwks.json', permission=None, anonymous=True, success=200, media_type='application/json', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='read', answer='JsonWebKeySet'),
-    Operation(id='getOpenapi', handler='get_openapi', method='GET', path='/openapi.yaml', permission=None, anonymous=True, success=200, media_type='application/yaml', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='read', headers=GetOpenapiHeaders),
-    Operation(id='getDocs', handler='get_docs', method='GET', path='/docs', permission=None, anonymous=True, success=200, media_type='text/html', timeout=2.0, rate_limit=RateLimit(1200, 60, False), operation_class='read', headers=GetDocsHeaders),
+    Operation(
+        id="register",
+        handler="register",
+        method="POST",
+        path="/v1/auth/register",
+        permission=None,
+        anonymous=True,
+        success=201,
+        media_type="application/json",
+        timeout=8.0,
+        rate_limit=RateLimit(20, 60, True),
+        operation_class="login",
+        refuses_idempotency_key=True,
+        answer="User",
+        body=models.RegisterRequest,
+    ),
+    Operation(
+        id="login",
+        handler="login",
+        method="POST",
+        path="/v1/auth/login",
+        permission=None,
+        anonymous=True,
+        success=200,
+        media_type="application/json",
+        timeout=8.0,
+        rate_limit=RateLimit(20, 60, True),
+        operation_class="login",
+        refuses_idempotency_key=True,
+        answer="TokenPair",
+        body=models.LoginRequest,
+        headers=LoginHeaders,
+    ),
+    Operation(
+        id="refreshTokens",
+        handler="refresh_tokens",
+        method="POST",
+        path="/v1/auth/refresh",
+        permission=None,
+        anonymous=True,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(30, 60, True),
+        operation_class="write",
+        refuses_idempotency_key=True,
+        answer="TokenPair",
+        body=models.RefreshRequest,
+        headers=RefreshTokensHeaders,
+    ),
+    Operation(
+        id="logout",
+        handler="logout",
+        method="POST",
+        path="/v1/auth/logout",
+        permission=None,
+        anonymous=True,
+        success=204,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="write",
+        refuses_idempotency_key=True,
+    ),
+    Operation(
+        id="getMe",
+        handler="get_me",
+        method="GET",
+        path="/v1/me",
+        permission="profile:read",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="read",
+        answer="User",
+        headers=GetMeHeaders,
+    ),
+    Operation(
+        id="updateMe",
+        handler="update_me",
+        method="PATCH",
+        path="/v1/me",
+        permission="profile:write",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="write",
+        refuses_idempotency_key=True,
+        answer="User",
+        body=models.UpdateMeRequest,
+        headers=UpdateMeHeaders,
+    ),
+    Operation(
+        id="changePassword",
+        handler="change_password",
+        method="POST",
+        path="/v1/me/password",
+        permission="profile:write",
+        anonymous=False,
+        success=204,
+        media_type="application/json",
+        timeout=8.0,
+        rate_limit=RateLimit(10, 60, True),
+        operation_class="login",
+        refuses_idempotency_key=True,
+        body=models.ChangePasswordRequest,
+    ),
+    Operation(
+        id="listMySessions",
+        handler="list_my_sessions",
+        method="GET",
+        path="/v1/me/sessions",
+        permission="profile:read",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="read",
+        answer="SessionList",
+    ),
+    Operation(
+        id="revokeMySession",
+        handler="revoke_my_session",
+        method="DELETE",
+        path="/v1/me/sessions/{session_id}",
+        permission="profile:write",
+        anonymous=False,
+        success=204,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="write",
+    ),
+    Operation(
+        id="getMyOverview",
+        handler="get_my_overview",
+        method="GET",
+        path="/v1/me/overview",
+        permission="orders:read",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="read",
+        answer="Overview",
+        headers=GetMyOverviewHeaders,
+    ),
+    Operation(
+        id="listProducts",
+        handler="list_products",
+        method="GET",
+        path="/v1/products",
+        permission=None,
+        anonymous=True,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="read",
+        answer="ProductPage",
+        query=ListProductsQuery,
+    ),
+    Operation(
+        id="getProduct",
+        handler="get_product",
+        method="GET",
+        path="/v1/products/{product_id}",
+        permission=None,
+        anonymous=True,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="read",
+        answer="Product",
+        headers=GetProductHeaders,
+    ),
+    Operation(
+        id="listOrders",
+        handler="list_orders",
+        method="GET",
+        path="/v1/orders",
+        permission="orders:read",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="read",
+        answer="OrderPage",
+        query=ListOrdersQuery,
+    ),
+    Operation(
+        id="createOrder",
+        handler="create_order",
+        method="POST",
+        path="/v1/orders",
+        permission="orders:create",
+        anonymous=False,
+        success=201,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(120, 60, True),
+        operation_class="write",
+        answer="Order",
+        body=models.CreateOrderRequest,
+        headers=CreateOrderHeaders,
+    ),
+    Operation(
+        id="getOrder",
+        handler="get_order",
+        method="GET",
+        path="/v1/orders/{order_id}",
+        permission="orders:read",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="read",
+        answer="Order",
+        headers=GetOrderHeaders,
+    ),
+    Operation(
+        id="payOrder",
+        handler="pay_order",
+        method="POST",
+        path="/v1/orders/{order_id}/payment",
+        permission="orders:pay",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(120, 60, True),
+        operation_class="payment",
+        answer="Order",
+        body=models.PaymentRequest,
+        headers=PayOrderHeaders,
+    ),
+    Operation(
+        id="cancelOrder",
+        handler="cancel_order",
+        method="POST",
+        path="/v1/orders/{order_id}/cancellation",
+        permission="orders:cancel",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="write",
+        refuses_idempotency_key=True,
+        answer="Order",
+        body=models.CancellationRequest,
+        headers=CancelOrderHeaders,
+    ),
+    Operation(
+        id="listAllOrders",
+        handler="list_all_orders",
+        method="GET",
+        path="/v1/admin/orders",
+        permission="orders:read_any",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(300, 60, True),
+        operation_class="administration",
+        answer="OrderPage",
+        query=ListAllOrdersQuery,
+    ),
+    Operation(
+        id="shipOrder",
+        handler="ship_order",
+        method="POST",
+        path="/v1/admin/orders/{order_id}/shipment",
+        permission="orders:fulfil",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="administration",
+        refuses_idempotency_key=True,
+        answer="Order",
+        body=models.ShipmentRequest,
+        headers=ShipOrderHeaders,
+    ),
+    Operation(
+        id="deliverOrder",
+        handler="deliver_order",
+        method="POST",
+        path="/v1/admin/orders/{order_id}/delivery",
+        permission="orders:fulfil",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="administration",
+        refuses_idempotency_key=True,
+        answer="Order",
+        headers=DeliverOrderHeaders,
+    ),
+    Operation(
+        id="getRefund",
+        handler="get_refund",
+        method="GET",
+        path="/v1/admin/orders/{order_id}/refund",
+        permission="orders:read_any",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="administration",
+        answer="Refund",
+    ),
+    Operation(
+        id="refundOrder",
+        handler="refund_order",
+        method="POST",
+        path="/v1/admin/orders/{order_id}/refund",
+        permission="orders:fulfil",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="payment",
+        answer="Order",
+        body=models.RefundRequest,
+        headers=RefundOrderHeaders,
+    ),
+    Operation(
+        id="getOrderHistory",
+        handler="get_order_history",
+        method="GET",
+        path="/v1/admin/orders/{order_id}/history",
+        permission="orders:read_any",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="administration",
+        answer="OrderHistory",
+    ),
+    Operation(
+        id="createProduct",
+        handler="create_product",
+        method="POST",
+        path="/v1/admin/products",
+        permission="catalog:write",
+        anonymous=False,
+        success=201,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(600, 60, True),
+        operation_class="administration",
+        refuses_idempotency_key=True,
+        answer="Product",
+        body=models.CreateProductRequest,
+    ),
+    Operation(
+        id="updateProduct",
+        handler="update_product",
+        method="PATCH",
+        path="/v1/admin/products/{product_id}",
+        permission="catalog:write",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="administration",
+        refuses_idempotency_key=True,
+        answer="Product",
+        body=models.UpdateProductRequest,
+        headers=UpdateProductHeaders,
+    ),
+    Operation(
+        id="adjustStock",
+        handler="adjust_stock",
+        method="POST",
+        path="/v1/admin/products/{product_id}/stock",
+        permission="catalog:write",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="administration",
+        answer="Product",
+        body=models.StockAdjustment,
+        headers=AdjustStockHeaders,
+    ),
+    Operation(
+        id="listUsers",
+        handler="list_users",
+        method="GET",
+        path="/v1/admin/users",
+        permission="users:read_any",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(300, 60, True),
+        operation_class="administration",
+        answer="UserPage",
+        query=ListUsersQuery,
+    ),
+    Operation(
+        id="updateUser",
+        handler="update_user",
+        method="PATCH",
+        path="/v1/admin/users/{user_id}",
+        permission="users:write_any",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="administration",
+        refuses_idempotency_key=True,
+        answer="User",
+        body=models.UpdateUserRequest,
+        headers=UpdateUserHeaders,
+    ),
+    Operation(
+        id="revokeUserSessions",
+        handler="revoke_user_sessions",
+        method="DELETE",
+        path="/v1/admin/users/{user_id}/sessions",
+        permission="users:write_any",
+        anonymous=False,
+        success=204,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="administration",
+    ),
+    Operation(
+        id="getJwks",
+        handler="get_jwks",
+        method="GET",
+        path="/.well-known/jwks.json",
+        permission=None,
+        anonymous=True,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="read",
+        answer="JsonWebKeySet",
+    ),
+    Operation(
+        id="getOpenapi",
+        handler="get_openapi",
+        method="GET",
+        path="/openapi.yaml",
+        permission=None,
+        anonymous=True,
+        success=200,
+        media_type="application/yaml",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="read",
+        headers=GetOpenapiHeaders,
+    ),
+    Operation(
+        id="getDocs",
+        handler="get_docs",
+        method="GET",
+        path="/docs",
+        permission=None,
+        anonymous=True,
+        success=200,
+        media_type="text/html",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="read",
+        headers=GetDocsHeaders,
+    ),
 )

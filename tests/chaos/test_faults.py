@@ -1,4 +1,4 @@
-"""Faults, caused for real on a stack of their own: killed processes, hung databases, a Valkey that is away."""
+"""Faults, caused for real on a stack of their own: killed processes, hung databases, a Valkey that is down."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class VersionedCache:
         self._ttl_ms = int(ttl * 1000)
 
     async def get(self, record_id: str) -> bytes | None:
-        """The cached payload, or None: on a miss, below a floor, and when Valkey is away."""
+        """The cached payload, or None: on a miss, below a floor, and when Valkey is down."""
         try:
             return payload(await self._client.get(self._prefix + record_id))
         except ValkeyError as error:

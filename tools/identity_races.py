@@ -1,10 +1,11 @@
 """Races of everything that grants a session with everything that ends one.
 
-    python tools/identity_races.py --data-dir .backend [--rounds 1000] [--seed 1]
+    python tools/identity_races.py --data-dir .backend [--rounds 1000] [--seed 1] [--at-once 24] [--seconds 1500]
 
 Every pair of {login, refresh, logout, password change, disable, enable, role change} at the same moment, so many rounds
 each, over the PostgreSQL and Valkey of a running stack: the use cases as `user_service.main` wires them, and the BFF's own
-check of what is kept afterwards. A round is wrong when a session is believed that a revocation came after.
+check of what is kept afterwards. A round is wrong when a session is believed that a revocation came after. Several
+accounts race at once; every pair has had as many rounds as every other whenever the time is up.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import math
 import random
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -57,7 +59,7 @@ from devstack import postgres, services
 GRACE = timedelta(seconds=10)
 PASSWORD = "a long enough password"
 BROWSER = Client(user_agent="browser", address="127.0.0.1")
-_AT_ONCE = 8
+_CONNECTIONS = 24
 # What an operation may be refused with because of the other one.
 _REFUSALS = {"INVALID_CREDENTIALS", "INVALID_REFRESH_TOKEN", "UNAUTHENTICATED", "TOO_MANY_ATTEMPTS"}
 
@@ -171,9 +173,9 @@ def session_of(tokens: Tokens) -> str:
 
 @asynccontextmanager
 async def opened(layout: Layout, secrets: Secrets, passwords: Passwords) -> AsyncIterator[Identity]:
-    """The use cases over the servers of a running stack."""
+    """The use cases over the servers of a running stack, with connections for two dozen callers at once."""
     (own,) = (d for d in postgres.databases(secrets) if d.service == "user")
-    database = Database(own.url(layout), min_size=1, max_size=2 * _AT_ONCE, service="test")
+    database = Database(own.url(layout), min_size=1, max_size=_CONNECTIONS, service="test")
     client = PipelinedClient(services.valkey_url(layout, secrets, "user"))
     with tempfile.TemporaryDirectory() as keys:
         write_private(Path(keys) / "20260101T000000.pem", private_pem(ec.generate_private_key(ec.SECP256R1())))
@@ -300,34 +302,54 @@ async def _read_all_along(identity: Identity, user: User, chance: random.Random)
         await identity.resolved(user)
 
 
-async def races(identity: Identity, rounds: int, seed: int) -> list[str]:
-    """So many rounds of every pair; what was wrong, with the seed that shows it again."""
-    gate = asyncio.Semaphore(_AT_ONCE)
-    problems: list[str] = []
+@dataclass(slots=True)
+class Found:
+    """What some rounds have shown: how many there were, and what was wrong, with the seed that shows it again."""
 
-    async def one(pair: tuple[str, str], number: int) -> None:
-        async with gate:
-            found = await race(identity, pair, random.Random(f"{seed} {pair} {number}"))
-        problems.extend(f"{' + '.join(pair)}, round {number} of seed {seed}: {problem}" for problem in found)
-
-    for pair in PAIRS:
-        await asyncio.gather(*(one(pair, number) for number in range(rounds)))
-    return problems
+    rounds: int = 0
+    problems: list[str] = field(default_factory=list)
 
 
-async def _main(layout: Layout, rounds: int, seed: int) -> int:
+async def races(identity: Identity, rounds: int, seed: int, *, at_once: int = 8, seconds: float = math.inf) -> Found:
+    """So many rounds of every pair, or as many as can be begun in some seconds."""
+    found = Found()
+    give_up = asyncio.get_running_loop().time() + seconds
+
+    def turns() -> Iterator[tuple[int, tuple[str, str]]]:
+        for number in range(rounds):
+            if asyncio.get_running_loop().time() > give_up:
+                return
+            for pair in PAIRS:
+                yield number, pair
+
+    ahead = turns()
+
+    async def racer() -> None:
+        for number, pair in ahead:
+            problems = await race(identity, pair, random.Random(f"{seed} {pair} {number}"))
+            found.rounds += 1
+            found.problems += [f"{' + '.join(pair)}, round {number} of seed {seed}: {problem}" for problem in problems]
+
+    await asyncio.gather(*(racer() for _ in range(at_once)))
+    return found
+
+
+async def _main(layout: Layout, rounds: int, seed: int, at_once: int, seconds: float) -> int:
     async with opened(layout, load_or_create(layout.secrets), QuickPasswords(random.Random(seed))) as identity:
-        problems = await races(identity, rounds, seed)
-    for problem in problems:
+        found = await races(identity, rounds, seed, at_once=at_once, seconds=seconds)
+    for problem in found.problems:
         print(problem)
-    print(f"{len(PAIRS)} pairs, {rounds} rounds each, seed {seed}: {len(problems)} wrong")
-    return 1 if problems else 0
+    each = found.rounds // len(PAIRS)
+    print(f"{len(PAIRS)} pairs, {each} rounds each, {found.rounds} in all, seed {seed}: {len(found.problems)} wrong")
+    return 1 if found.problems else 0
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=1000, help="of each pair")
     parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
-    sys.exit(asyncio.run(_main(Layout(arguments.data_dir.resolve()), arguments.rounds, arguments.seed)))
+    parser.add_argument("--at-once", type=int, default=24, help="accounts that race at the same time")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no further rounds after that time")
+    a = parser.parse_args()
+    sys.exit(asyncio.run(_main(Layout(a.data_dir.resolve()), a.rounds, a.seed, a.at_once, a.seconds)))

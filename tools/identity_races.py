@@ -57,6 +57,7 @@ from user_service.service.users import UserUseCases
 from devstack import postgres, services
 
 GRACE = timedelta(seconds=10)
+CROWD = 1_000_000
 PASSWORD = "a long enough password"
 BROWSER = Client(user_agent="browser", address="127.0.0.1")
 _CONNECTIONS = 24
@@ -106,6 +107,7 @@ class Identity:
             store=self.store,
             access_tokens=AccessTokens(SigningKeys(keys, 0), issuer="me", audience="api", lifetime=300, new_id=uuid7),
             refresh_tokens=RefreshTokens("secret"),
+            crowd=CROWD,
             grace=GRACE,
             now=self.clock,
             new_id=uuid7,

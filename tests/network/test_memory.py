@@ -10,10 +10,14 @@ from contextlib import asynccontextmanager
 import pytest
 from chassis.cache import VersionedCache
 from chassis.valkey import PipelinedClient
+from contracts.http import models
 from contracts.http.client import ApiError
+from contracts.http.operations import OPERATIONS
+from devstack.options import Options
 from mesh import paused
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
+from user_service.settings import Settings
 
 from conftest import People, Platform, new_key, order_of
 from devstack import services, valkey
@@ -54,6 +58,69 @@ async def _full(client: Redis) -> AsyncIterator[None]:
         await client.config_set("maxmemory", allowed)
         async for name in client.scan_iter("filler:*", count=1000):
             await client.unlink(name)
+
+
+async def _names(client: Redis) -> set[bytes]:
+    return {name async for name in client.scan_iter(count=1000)}
+
+
+async def _kept_since(client: Redis, before: set[bytes]) -> int:
+    """Bytes of what has come since; all of it goes by itself."""
+    new = await _names(client) - before
+    assert all([await client.ttl(name) != -1 for name in new])
+    return sum([int(await client.memory_usage(name) or 0) for name in new])
+
+
+async def test_what_one_address_can_keep_is_far_below_the_state_servers_memory(people: People, stack: Platform) -> None:
+    """ADR 0015: with accounts without number, the largest records, and every limit used up for weeks."""
+    times, settings = 6, Settings.model_fields
+    limits = {operation.id: operation.rate_limit for operation in OPERATIONS}
+    hourly = limits["login"].requests * 3600 // limits["login"].seconds
+    people.http.headers["user-agent"] = "x" * 400
+    async with stack.valkey() as state:
+        before = await _names(state)
+        for _ in range(times):
+            _, login = await people.newcomer()
+            body = {"email": login.email, "password": login.password}
+            assert (await people.http.post("/v1/auth/login", json=body)).status_code == 200
+        # Both logins of each.
+        a_login = await _kept_since(state, before) / times / 2
+        before = await _names(state)
+        for _ in range(times):
+            body = {"email": f"{uuid.uuid4()}@example.com", "password": "wrong"}
+            assert (await people.http.post("/v1/auth/login", json=body)).status_code == 401
+        a_guess = await _kept_since(state, before) / times
+    assert a_login < 1_200
+    assert a_guess < 1_000
+    kept = settings["sessions_a_day"].default * settings["session_idle_days"].default * a_login
+    # Those that live an hour, each renewed in time; and what guesses leave for as long.
+    kept += (hourly + limits["refreshTokens"].requests * 60) * a_login + hourly * a_guess
+    assert kept < Options().valkey_memory_mib * 2**20 / 10
+
+
+async def test_what_one_customer_makes_the_cache_keep_makes_room_for_others(people: People, stack: Platform) -> None:
+    """The largest orders: each is one copy, which its next version replaces, and a small answer to its key."""
+    client, _ = await people.newcomer()
+    admin = await people.role("admin")
+    price = models.Price(amount_minor=1000, currency="EUR")
+    products = [
+        (
+            await admin.create_product(
+                models.CreateProductRequest(
+                    sku=f"M-{i}-{uuid.uuid4().hex[:12].upper()}", name="x" * 200, price=price, initial_stock=9
+                )
+            )
+        ).data
+        for i in range(50)
+    ]
+    async with stack.valkey(server=valkey.CACHE) as cache:
+        before = await _names(cache)
+        for _ in range(3):
+            order = await people.order(client, *((product, 1) for product in products))
+            assert (await client.get_order(order.id)).data.total.amount_minor == 50_000
+        an_order = await _kept_since(cache, before) / 3
+        assert (await cache.config_get("maxmemory-policy"))["maxmemory-policy"] == "allkeys-lru"
+    assert an_order < 16_000
 
 
 async def test_a_full_state_server_is_said_and_what_is_there_goes_on_being_read(

@@ -85,6 +85,7 @@ def build(settings: Settings, database: Database, client: PipelinedClient, passw
             new_id=uuid7,
         ),
         refresh_tokens=RefreshTokens(secret),
+        crowd=settings.sessions_a_day,
         grace=timedelta(seconds=settings.refresh_grace_seconds),
         now=_now,
         new_id=uuid7,

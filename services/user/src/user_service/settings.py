@@ -43,6 +43,9 @@ class Settings(DatabaseSettings):
         float,
         Field(description="How long a client may repeat its last exchange of a refresh token", ge=0, le=60),
     ] = 10.0
+    sessions_a_day: Annotated[
+        int, Field(description="Sessions that one address may begin in a day; further ones last an hour unused", ge=1)
+    ] = 2000
     session_days: Annotated[float, Field(description="Life of a session, however active", gt=0, le=400)] = 30.0
     session_idle_days: Annotated[float, Field(description="Life of a session that is not refreshed", gt=0, le=400)] = (
         14.0

@@ -76,6 +76,26 @@ async def test_a_session_lives_fourteen_idle_days_and_thirty_at_most(platform: P
     assert await refused(identity.sessions.refresh(tokens.refresh_token, BROWSER)) == "INVALID_REFRESH_TOKEN"
 
 
+async def test_of_too_many_sessions_of_one_address_the_last_are_short(platform: Platform, identity: Identity) -> None:
+    """Whoever has accounts without number keeps no more than this."""
+    here = Client(user_agent="browser", address=f"2001:db8:{random.randrange(2**16):x}:1::7")
+    beside = Client(user_agent="browser", address=here.address.replace("::7", "::8"))
+    elsewhere = Client(user_agent="browser", address=here.address.replace(":1::7", ":2::7"))
+    identity.sessions._crowd = 3
+    for client in (here, beside, here):
+        _, usual = await identity.granted(client)
+        assert 13.9 < await ttl_days(platform, session_of(usual)) <= 14
+    user, crowded = await identity.granted(beside)
+    assert 3500 < crowded.refresh_expires_in <= 3600
+    assert 0.9 < await ttl_days(platform, session_of(crowded)) * 24 <= 1
+    # It is one like every other, and an exchange makes it an hour again.
+    assert await is_valid(identity, user, session_of(crowded))
+    renewed = await identity.sessions.refresh(crowded.refresh_token, elsewhere)
+    assert 3500 < renewed.refresh_expires_in <= 3600
+    _, usual = await identity.granted(elsewhere)
+    assert 13.9 < await ttl_days(platform, session_of(usual)) <= 14
+
+
 async def test_last_seen_moves_at_most_once_a_minute_and_never_revives_a_session(identity: Identity) -> None:
     user, tokens = await identity.granted()
     me, session = str(user.id), session_of(tokens)

@@ -2,6 +2,7 @@
 
     session:<id>        a `user.v1.SessionRecord`; gone means the session has ended. The BFF reads it on every request
     sessions:<user>     the user's session ids by creation time
+    sessions:at:<network>   how many have been begun there since the first one of a day
 
 A record is only ever replaced by its reader, and only when it is still what was read: whoever was faster wins, and
 nothing comes back that has ended meanwhile. What makes one valid besides being there is the user's credential version
@@ -24,6 +25,13 @@ from user_service.repository.fail_closed import fail_closed
 # A user has no use for more; the oldest end first.
 MAX_SESSIONS = 50
 
+_DAY_SECONDS = 86_400
+
+_COUNT = Script("""
+local begun = redis.call('HINCRBY', KEYS[1], 'begun', 1)
+if begun == 1 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
+return begun
+""")
 _START = Script("""
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4])
@@ -82,6 +90,11 @@ class SessionStore:
         """How long a session lasts from now on without an exchange of its refresh token."""
         return self._ttl_ms(record) // 1000
 
+    async def begun_at(self, network: str) -> int:
+        """Count one more session of a network; how many that are in a day."""
+        with fail_closed():
+            return int(await self._client.evaluate(_COUNT, [f"sessions:at:{network}"], [_DAY_SECONDS]))
+
     async def start(self, record: SessionRecord) -> None:
         """Keep a new session; the user's oldest end when there are too many."""
         keys = [_session_key(record.id), _index_key(record.user_id)]
@@ -137,7 +150,8 @@ class SessionStore:
         return [stored.record for stored in found if stored is not None]
 
     def _ttl_ms(self, record: SessionRecord) -> int:
-        return max(1, min(int(self._idle.total_seconds() * 1000), self._left_ms(record)))
+        idle_ms = record.idle_ms or int(self._idle.total_seconds() * 1000)
+        return max(1, min(idle_ms, self._left_ms(record)))
 
     def _left_ms(self, record: SessionRecord) -> int:
         age = int(self._now().timestamp() * 1000) - record.created_at_ms

@@ -33,6 +33,7 @@ _ATTEMPTS = 8
 # A record is rewritten for "last seen" at most this often.
 _SEEN_INTERVAL_MS = 60_000
 _SALT_BYTES = 16
+_CROWDED_IDLE_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class Sessions:
         database: the user database.
         store: the records.
         access_tokens, refresh_tokens: make what clients get.
+        crowd: sessions that one network (an address, an IPv6 /64) may begin in a day with all of their life; further ones last
+            an hour without an exchange. So what accounts without number can make the store keep is bounded by addresses.
         grace: for how long the client that exchanged a refresh token last may repeat that, and gets the same successor.
         now: the clock, UTC.
         new_id: makes session ids.
@@ -67,6 +70,7 @@ class Sessions:
         store: SessionStore,
         access_tokens: AccessTokens,
         refresh_tokens: RefreshTokens,
+        crowd: int,
         grace: timedelta,
         now: Callable[[], datetime],
         new_id: Callable[[], UUID],
@@ -75,6 +79,7 @@ class Sessions:
         self._store = store
         self._access_tokens = access_tokens
         self._refresh_tokens = refresh_tokens
+        self._crowd = crowd
         self._grace_ms = int(grace.total_seconds() * 1000)
         self._now = now
         self._new_id = new_id
@@ -82,6 +87,7 @@ class Sessions:
     async def grant(self, user: User, client: Client) -> Tokens:
         """A new session for a user who has proved to be `user` as given, of that credential version."""
         now = self._now_ms()
+        crowded = await self._store.begun_at(network(client.address)) > self._crowd
         record = SessionRecord(
             # leaves out: next_credential_version, generation, exchanged_at_ms, exchanged_by
             id=str(self._new_id()),
@@ -92,6 +98,7 @@ class Sessions:
             user_agent=client.user_agent,
             address=client.address,
             salt=secrets.token_bytes(_SALT_BYTES),
+            idle_ms=_CROWDED_IDLE_MS if crowded else 0,
         )
         tokens = self._tokens(user, record)
         await self._store.start(record)

@@ -383,6 +383,7 @@ class SessionRecord(_message.Message):
     EXCHANGED_BY_FIELD_NUMBER: _builtins.int
     SALT_FIELD_NUMBER: _builtins.int
     NEXT_CREDENTIAL_VERSION_FIELD_NUMBER: _builtins.int
+    IDLE_MS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     user_id: _builtins.str
     credential_version: _builtins.int
@@ -402,6 +403,8 @@ class SessionRecord(_message.Message):
     """Part of the refresh tokens' MAC."""
     next_credential_version: _builtins.int
     """The one that the session's own change of the password gives the user: valid as well. 0 when there is none."""
+    idle_ms: _builtins.int
+    """Of a session begun where too many had been begun: how long it lasts without an exchange. 0 for the usual time."""
     def __init__(
         self,
         *,
@@ -417,10 +420,11 @@ class SessionRecord(_message.Message):
         exchanged_by: _builtins.bytes = ...,
         salt: _builtins.bytes = ...,
         next_credential_version: _builtins.int = ...,
+        idle_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "created_at_ms", b"created_at_ms", "credential_version", b"credential_version", "exchanged_at_ms", b"exchanged_at_ms", "exchanged_by", b"exchanged_by", "generation", b"generation", "id", b"id", "last_seen_at_ms", b"last_seen_at_ms", "next_credential_version", b"next_credential_version", "salt", b"salt", "user_agent", b"user_agent", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "created_at_ms", b"created_at_ms", "credential_version", b"credential_version", "exchanged_at_ms", b"exchanged_at_ms", "exchanged_by", b"exchanged_by", "generation", b"generation", "id", b"id", "idle_ms", b"idle_ms", "last_seen_at_ms", b"last_seen_at_ms", "next_credential_version", b"next_credential_version", "salt", b"salt", "user_agent", b"user_agent", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -73,7 +73,9 @@ def free_port_offset() -> int:
 def backend(
     *arguments: str, check: bool = True, timeout: float = 120, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the `backend` command; nothing that it prints may be a secret."""
+    """Run the `backend` command; nothing that it prints may be a secret, and what it starts ends with this run."""
+    if arguments[0] == "up" and "--die-with" not in arguments:
+        arguments = (*arguments, "--die-with", str(this_run()))
     done = subprocess.run(
         [str(BACKEND), *arguments],
         capture_output=True,
@@ -95,7 +97,7 @@ def check_for_secrets(data_dir: Path, printed: str) -> None:
         shown = load_or_create(file.parent).hidden_in(printed)
         assert shown == printed, "a secret was printed"
         keys = (data_dir / "secrets").rglob("*.pem")
-        assert not any(line in printed for key in keys for line in key.read_text().splitlines()[1:-1])
+        assert not any(line in printed for key in keys for line in key.read_text(encoding="utf-8").splitlines()[1:-1])
 
 
 @dataclass(frozen=True)
@@ -132,14 +134,16 @@ class Platform:
 GENEROUS = ("--rate-limit-scale", "100")
 
 
+def this_run() -> int:
+    """The process of the whole run, however many workers it has: what it starts is for all of them."""
+    return os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+
+
 def start_platform(data_dir: Path, *options: str) -> Platform:
     """Start a stack of its own on free ports."""
     offset = free_port_offset()
-    # With the whole run, however it ends; a worker may be done before others that share the stack.
-    run = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
-    owner = ("--die-with", str(run))
     where = ("--data-dir", str(data_dir), "--port-offset", str(offset))
-    done = backend("up", "--detach", *owner, *where, *options, check=False)
+    done = backend("up", "--detach", *where, *options, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return running_platform(data_dir)
 
@@ -158,15 +162,15 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     data_dir, users = shared / "platform", shared / "platform-users"
     with FileLock(shared / "platform.lock"):
-        if not users.exists() or users.read_text() == "0":
+        if not users.exists() or users.read_text(encoding="utf-8") == "0":
             found = start_platform(data_dir, *GENEROUS)
         else:
             found = running_platform(data_dir)
-        users.write_text(str(int(users.read_text()) + 1 if users.exists() else 1))
+        users.write_text(str(int(users.read_text(encoding="utf-8")) + 1 if users.exists() else 1), encoding="utf-8")
     yield found
     with FileLock(shared / "platform.lock"):
-        users.write_text(str(int(users.read_text()) - 1))
-        if users.read_text() == "0":
+        users.write_text(str(int(users.read_text(encoding="utf-8")) - 1), encoding="utf-8")
+        if users.read_text(encoding="utf-8") == "0":
             backend("down", "--data-dir", str(data_dir))
             shutil.rmtree(data_dir)
 

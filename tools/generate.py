@@ -48,12 +48,12 @@ def protobuf() -> Files:
         for path in sorted(Path(directory).rglob("*.py*")):
             relative = path.relative_to(directory)
             # A file without services has nothing in its gRPC module.
-            if "_pb2_grpc" in path.name and "Stub" not in path.read_text():
+            if "_pb2_grpc" in path.name and "Stub" not in path.read_text(encoding="utf-8"):
                 continue
             text = re.sub(
                 r"^from ((?:common|user|order)\.v1|envoy\.service\.ratelimit\.v3|opentelemetry\.proto\.collector\.logs\.v1) import",
                 r"from contracts.\1 import",
-                path.read_text(),
+                path.read_text(encoding="utf-8"),
                 flags=re.MULTILINE,
             )
             files[CONTRACTS / relative] = text
@@ -64,7 +64,7 @@ def protobuf() -> Files:
 
 def errors() -> Files:
     """The error table as a module."""
-    table = yaml.safe_load((ROOT / "api/errors.yaml").read_text())["errors"]
+    table = yaml.safe_load((ROOT / "api/errors.yaml").read_text(encoding="utf-8"))["errors"]
     lines = [
         BANNER.format(source="api/errors.yaml"),
         "from dataclasses import dataclass\n\nimport grpc\n\n",
@@ -101,11 +101,11 @@ def http() -> Files:
     """Models, operations and client of the public API."""
     document = ROOT / "api/openapi/bff.v1.yaml"
     banner = BANNER.format(source="api/openapi/bff.v1.yaml")
-    spec = yaml.safe_load(document.read_text())
+    spec = yaml.safe_load(document.read_text(encoding="utf-8"))
     target = CONTRACTS / "http"
     return {
         target / "__init__.py": "",
-        target / "bff.v1.yaml": document.read_text(),
+        target / "bff.v1.yaml": document.read_text(encoding="utf-8"),
         target / "models.py": banner + generate_http.models(document, spec),
         target / "operations.py": banner + generate_http.operations(spec),
         target / "client.py": banner + generate_http.client(spec),
@@ -119,11 +119,11 @@ def sql() -> Files:
         service = configuration.parent.parent
         package = next(path.name for path in (service / "src").iterdir() if path.suffix != ".egg-info")
         with tempfile.TemporaryDirectory() as directory:
-            settings = configuration.read_text()
+            settings = configuration.read_text(encoding="utf-8")
             settings = re.sub(r"out: .*", f"out: {os.path.relpath(directory, configuration.parent)}", settings)
             # sqlc resolves every path from its configuration file, so that has to be beside the SQL.
             temporary = configuration.with_name(f"sqlc.{os.getpid()}.yaml")
-            temporary.write_text(settings)
+            temporary.write_text(settings, encoding="utf-8")
             try:
                 environment = {**os.environ, "PYTHON": sys.executable}
                 subprocess.run(
@@ -135,7 +135,7 @@ def sql() -> Files:
             finally:
                 temporary.unlink()
             target = service.relative_to(ROOT) / "src" / package / "repository" / "queries.py"
-            files[target] = (Path(directory) / "queries.py").read_text()
+            files[target] = (Path(directory) / "queries.py").read_text(encoding="utf-8")
     return files
 
 
@@ -162,7 +162,9 @@ def formatted(files: Files) -> Files:
 
 def stale(files: Files) -> list[str]:
     """Paths whose content on disk differs, and files in contracts/ that nothing generates any more."""
-    differing = [str(p) for p, text in files.items() if not (ROOT / p).exists() or (ROOT / p).read_text() != text]
+    differing = [
+        str(p) for p, text in files.items() if not (ROOT / p).exists() or (ROOT / p).read_text(encoding="utf-8") != text
+    ]
     on_disk = {
         path.relative_to(ROOT)
         for path in (ROOT / CONTRACTS).rglob("*")
@@ -191,7 +193,7 @@ def write(files: Files) -> None:
     """Put the files where they belong."""
     for path, text in files.items():
         (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
-        (ROOT / path).write_text(text)
+        (ROOT / path).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

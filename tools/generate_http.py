@@ -29,7 +29,7 @@ def models(document: Path, spec: Spec) -> str:
             ],
             check=True,
         )  # fmt: skip
-        source = target.read_text().lstrip("#\n")
+        source = target.read_text(encoding="utf-8").lstrip("#\n")
     closed = {n for n, s in spec["components"]["schemas"].items() if s.get("additionalProperties") is False}
 
     def options(match: re.Match[str]) -> str:

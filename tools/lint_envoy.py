@@ -52,7 +52,7 @@ def main() -> int:
                 # All services are one template: of the variants, one service is enough.
                 if number > 1 and name not in ("edge", "order"):
                     continue
-                configs.setdefault(path.read_text().replace(f"{directory}/{number}/", ""), path)
+                configs.setdefault(path.read_text(encoding="utf-8").replace(f"{directory}/{number}/", ""), path)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             problems = [problem for problem in pool.map(validate, configs.values()) if problem]
     print("\n".join(problems))

@@ -20,7 +20,7 @@ ALWAYS = {"400", "405", "406", "429", "503"}
 
 def problems(spec: dict[str, Any]) -> Iterator[str]:
     """Everything that breaks a house rule."""
-    permissions = yaml.safe_load((ROOT / "api/permissions.yaml").read_text())["roles"]
+    permissions = yaml.safe_load((ROOT / "api/permissions.yaml").read_text(encoding="utf-8"))["roles"]
     granted = {permission for names in permissions.values() for permission in names}
     classes = operation_classes()
     seen: set[str] = set()
@@ -132,7 +132,7 @@ def examples(spec: dict[str, Any]) -> Iterator[str]:
 
 def main() -> None:
     """Print every problem; exit 1 when there is one."""
-    spec = yaml.safe_load((ROOT / "api/openapi/bff.v1.yaml").read_text())
+    spec = yaml.safe_load((ROOT / "api/openapi/bff.v1.yaml").read_text(encoding="utf-8"))
     validate(spec)
     found = list(problems(spec))
     if found:

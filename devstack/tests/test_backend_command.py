@@ -24,8 +24,9 @@ import psutil
 import pytest
 from devstack.keys import EDGE_SECONDS
 from devstack.layout import PORTS_EACH, ROOT, Layout
+from devstack.privileges import die_with_parent
 
-from conftest import BACKEND, Platform, backend, free_port_offset
+from conftest import BACKEND, Platform, backend, free_port_offset, this_run
 
 
 def processes_of(data_dir: Path) -> list[psutil.Process]:
@@ -209,7 +210,7 @@ def test_demo_data_that_cannot_be_loaded_take_nothing_down_and_loading_again_mak
     """Loading is killed in the middle, then done again four times: within any limit, and counted against nobody's."""
     where = ("--data-dir", str(data_dir), "--port-offset", str(free_port_offset()))
     starting = subprocess.Popen(
-        [str(BACKEND), "up", "--detach", *where], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+        [str(BACKEND), "up", "--detach", "--die-with", str(this_run()), *where], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
         env={**os.environ, "HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""},
     )  # fmt: skip
     found: list[psutil.Process] = []
@@ -336,9 +337,10 @@ def following(output: Path, *arguments: str, **environment: str) -> subprocess.P
         process = subprocess.Popen(
             [str(BACKEND), "up", *arguments],
             stdin=subprocess.DEVNULL, stdout=file, stderr=file, env={**os.environ, **environment},
+            preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509
         )  # fmt: skip
     until(lambda: process.poll() is not None or b"Following the logs" in output.read_bytes())
-    assert process.poll() is None, output.read_text()
+    assert process.poll() is None, output.read_text(encoding="utf-8")
     return process
 
 
@@ -364,17 +366,60 @@ def test_whatever_ends_a_foreground_up_ends_its_stack_and_who_joined_ends_nothin
     assert backend("status", *arguments, check=False).returncode == 3
 
 
-def test_a_start_that_is_ended_leaves_nothing_and_so_does_one_that_is_killed(tmp_path: Path) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        data_dir = tmp_path / number.name
-        starting = subprocess.Popen(
-            [str(BACKEND), "up", "--data-dir", str(data_dir), "--port-offset", str(free_port_offset())],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        until(lambda where=data_dir: (where / "state.json").exists())  # type: ignore[misc]
-        starting.send_signal(number)
-        starting.wait(120)
-        until(lambda where=data_dir: processes_of(where) == [])  # type: ignore[misc]
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (signal.SIGTERM, "making its data directory"),
+        (signal.SIGHUP, "starting"),
+        (signal.SIGKILL, "migrations: applied"),
+    ],
+)
+def test_a_start_that_is_ended_leaves_nothing_and_so_does_one_that_is_killed(
+    tmp_path: Path, number: signal.Signals, said: str
+) -> None:
+    data_dir = tmp_path / "stack"
+    log = data_dir / "logs" / "supervisor.log"
+    starting = subprocess.Popen(
+        [str(BACKEND), "up", "--data-dir", str(data_dir), "--port-offset", str(free_port_offset())],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509
+    )  # fmt: skip
+    until(lambda: log.exists() and said in log.read_text())
+    starting.send_signal(number)
+    starting.wait(120)
+    until(lambda: processes_of(data_dir) == [])
+
+
+@pytest.mark.parametrize("killed", ["run", "worker"])
+def test_the_stacks_of_a_test_run_end_with_it_whatever_ends_it(tmp_path: Path, killed: str) -> None:
+    """Killed as the kernel does it when memory is short: the run, or one of its workers, after which the run goes on."""
+    data_dir, begun = tmp_path / "stack", tmp_path / "begun"
+    test = tmp_path / "test_holding.py"
+    test.write_text(f"""
+import time
+from pathlib import Path
+
+from conftest import start_platform
+
+
+def test_holding() -> None:
+    start_platform(Path({str(data_dir)!r}), "--no-demo")
+    Path({str(begun)!r}).touch()
+    time.sleep(600)
+""")
+    (tmp_path / "pytest.ini").write_text("[pytest]")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    # Other plugins take seconds to load, and longer in the worker.
+    environment |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command = [sys.executable, "-m", "pytest", "-p", "xdist.plugin", "-n", "1", "--max-worker-restart", "0", str(test)]
+    with (tmp_path / "output").open("w") as output:
+        run = psutil.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
+    until(lambda: begun.exists() or run.poll() is not None)
+    assert begun.exists(), (tmp_path / "output").read_text()
+    (worker,) = [child for child in run.children() if "sys.stdin.readline" in " ".join(child.cmdline())]
+    (worker if killed == "worker" else run).kill()
+    run.wait(60)
+    until(lambda: processes_of(data_dir) == [])
 
 
 def test_two_stacks_run_side_by_side(platform: Platform, data_dir: Path) -> None:

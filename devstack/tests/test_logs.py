@@ -265,7 +265,7 @@ class Following:
 
 
 def append(path: Path, *lines: str) -> None:
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.writelines(line + "\n" for line in lines)
 
 
@@ -283,14 +283,14 @@ class TestFollowing:
         # A log that begins while it is followed.
         append(log.with_name("bff.log"), request(1, request_id="1"), request(3, request_id="3"))
         following.wait_for("3")
-        with log.open("a") as file:
+        with log.open("a", encoding="utf-8") as file:
             file.write(request(4, request_id="4"))
         assert following.end() == ["1", "2", "3", "4"]
 
     def test_a_line_that_is_written_in_two_parts_is_one(self, log: Path) -> None:
         following = Following(log.parent)
         line = request(1, request_id="1")
-        with log.open("a") as file:
+        with log.open("a", encoding="utf-8") as file:
             file.write(line[:50])
             file.flush()
             time.sleep(0.3)
@@ -300,7 +300,7 @@ class TestFollowing:
 
     def test_reading_and_then_following_shows_everything_once(self, log: Path) -> None:
         line = request(2, request_id="2")
-        with log.open("a") as file:
+        with log.open("a", encoding="utf-8") as file:
             file.write(request(1, request_id="1") + "\n" + line[:50])
         positions: dict[str, int] = {}
         read = [event.request_id for event in files.read(log.parent, Selection(), positions)]

@@ -313,7 +313,8 @@ def test_what_only_the_supervisors_death_leaves_behind_is_ended_by_the_next_star
     assert again.returncode == 0, again.stdout
     for process in state["processes"]:
         assert (
-            not psutil.pid_exists(process["pid"]) or Path(f"/proc/{process['pid']}/stat").read_text().split()[2] == "Z"
+            not psutil.pid_exists(process["pid"])
+            or Path(f"/proc/{process['pid']}/stat").read_text(encoding="utf-8").split()[2] == "Z"
         )
 
 

@@ -15,10 +15,8 @@ import bff.settings
 import grpc
 import httpx
 import order_service.main
-import order_service.settings
 import pytest
 import user_service.main
-import user_service.settings
 import uvicorn
 from chassis.config import load
 from chassis.database import Database

@@ -77,7 +77,7 @@ class Bench:
 
     async def prepare(self) -> None:
         """Make the accounts, the order and the stock of the scenarios."""
-        state = json.loads(self.layout.state_file.read_text())["demo"]
+        state = json.loads(self.layout.state_file.read_text(encoding="utf-8"))["demo"]
         async with httpx.AsyncClient(base_url=self.url, timeout=60) as http:
             client = BackendClient(http)
             self.accounts = [
@@ -168,7 +168,7 @@ class Bench:
 
     def pgbench(self, connections: int) -> float:
         """The read's SQL by pgbench, prepared, transactions a second."""
-        with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".sql") as script:
             script.write(READ_SQL.replace(":id", f"'{self.order.id}'") + "\n")
             script.flush()
             output = subprocess.run(

@@ -20,13 +20,13 @@ class CpuWatch:
     @staticmethod
     def envoys(layout: Layout) -> dict[str, psutil.Process]:
         """The Envoy of each hosted process."""
-        state = json.loads(layout.state_file.read_text())["processes"]
+        state = json.loads(layout.state_file.read_text(encoding="utf-8"))["processes"]
         pids = {p["name"]: p["pid"] for p in state if p["name"] in ("edge", "bff", "user", "order", "limiter")}
         return {name: psutil.Process(pid).children()[0] for name, pid in pids.items()}
 
     @staticmethod
     def _backing(layout: Layout) -> dict[str, psutil.Process]:
-        state = json.loads(layout.state_file.read_text())["processes"]
+        state = json.loads(layout.state_file.read_text(encoding="utf-8"))["processes"]
         return {p["name"]: psutil.Process(p["pid"]) for p in state if p["name"] in ("postgres", "valkey")}
 
     @staticmethod

@@ -62,7 +62,7 @@ def _sample(py_spy: Path, pid: int) -> Counter[str]:
         done = subprocess.run(command, capture_output=True, check=False)
         if done.returncode != 0 or not raw.exists():
             return parts
-        for line in raw.read_text().splitlines():
+        for line in raw.read_text(encoding="utf-8").splitlines():
             stack, _, count = line.rpartition(" ")
             if stack.strip():
                 parts[_part(stack.split(";"))] += int(count)

@@ -77,7 +77,7 @@ def main() -> None:
             for name, offset in (("stack", 0), ("other", 500))
         )
         try:
-            arguments.output.write_text(page(asyncio.run(run(whole, other, arguments.reads))))
+            arguments.output.write_text(page(asyncio.run(run(whole, other, arguments.reads))), encoding="utf-8")
         finally:
             whole.stop()
             other.stop()

@@ -68,7 +68,7 @@ def _sidecars(layout: Layout, options: Options) -> Iterator[str]:
         public["address"]["socket_address"]["port_value"] = edge_in
         for name, config in (("order", order), ("bff", bff), ("edge", edge)):
             path = layout.envoy / f"sidecar-{name}.yaml"
-            path.write_text(yaml.safe_dump(config))
+            path.write_text(yaml.safe_dump(config), encoding="utf-8")
             _start(
                 stack, layout, f"sidecar-{name}", [sys.executable, "-m", "chassis.launch", str(path)], {**os.environ}
             )
@@ -95,7 +95,7 @@ def _start(stack: ExitStack, layout: Layout, name: str, command: list[str], envi
 
 def _load(layout: Layout, options: Options, process: str, own: Layout) -> Config:
     path = proxies.render_one(layout, options, process, own)
-    config: Config = yaml.safe_load(path.read_text())
+    config: Config = yaml.safe_load(path.read_text(encoding="utf-8"))
     path.unlink()
     return config
 

@@ -90,7 +90,7 @@ async def initialize(layout: Layout, secrets: Secrets) -> None:
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(mode=0o700)
     privileges.own(building)
-    with tempfile.NamedTemporaryFile("w", suffix=".pw") as password:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".pw") as password:
         password.write(secrets.postgres_password + "\n")
         password.flush()
         user = privileges.unprivileged_user()

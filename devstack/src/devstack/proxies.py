@@ -33,7 +33,7 @@ def prepare(layout: Layout, options: Options) -> None:
         directory = Path(where.secret_files) / service
         directory.mkdir(parents=True, exist_ok=True)
         for name, text in secret_files(service, where).items():
-            (directory / name).write_text(text)
+            (directory / name).write_text(text, encoding="utf-8")
 
 
 def render_own(layout: Layout, options: Options, name: str, where: Site | None = None) -> Path:
@@ -86,7 +86,7 @@ def _process(layout: Layout, name: str, socket_prefix: str) -> Process:
 
 def _write(layout: Layout, name: str, text: str) -> Path:
     path = layout.envoy / f"{name}.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     path.chmod(0o600)
     return path
 

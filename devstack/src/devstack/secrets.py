@@ -70,7 +70,7 @@ def load_or_create(directory: Path) -> Secrets:
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
     path = file(directory)
-    known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     # A stack made by an older version lacks what has been added since.
     made = Secrets(**{f.name: known.get(f.name) or _make(f.name) for f in fields(Secrets)})
     if asdict(made) != known:

@@ -46,7 +46,7 @@ class StackState:
     def write(self, layout: Layout) -> None:
         """Replace the state file; a reader sees the old or the new one, whole."""
         temporary = layout.state_file.with_suffix(".new")
-        temporary.write_text(json.dumps(asdict(self), indent=2))
+        temporary.write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
         # The demo accounts' passwords are in it.
         temporary.chmod(0o600)
         temporary.replace(layout.state_file)
@@ -55,7 +55,7 @@ class StackState:
 def read(layout: Layout) -> StackState | None:
     """The last written state, or None when the stack has never run here."""
     try:
-        raw: dict[str, Any] = json.loads(layout.state_file.read_text())
+        raw: dict[str, Any] = json.loads(layout.state_file.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
     processes = [ProcessState(**process) for process in raw.pop("processes")]

@@ -45,7 +45,7 @@ class ConnectionPressure:
         text = f"{pressure:.2f}"
         if text != self._written:
             new = self._file.with_suffix(".new")
-            new.write_text(text)
+            new.write_text(text, encoding="utf-8")
             new.replace(self._file)
             self._written = text
 

@@ -18,6 +18,7 @@ from contracts.http import models
 from contracts.http.client import ApiError, BackendClient
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from devstack.layout import PORTS
 from devstack.options import Options
 from user_service.repository.signing_keys import load_keys
 
@@ -342,7 +343,7 @@ class TestAnswers:
                     for host in ("evil.example", "evil.example:80", "LOCALHOST", "[::1]")
                 ]
                 posted = await http.post("/v1/auth/login", json={"email": "a@example.com", "password": "in the clear"})
-        secure = int(url.rsplit(":", 1)[1]) + 363
+        secure = int(url.rsplit(":", 1)[1]) - PORTS["public"] + PORTS["public_tls"]
         for answer in (response, *called):
             assert answer.status_code == 301
             # To our own name, whatever the client calls us: a cache keeps such an answer for everybody.

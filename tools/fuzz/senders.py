@@ -133,9 +133,15 @@ class _Http2:
         self._stream = -1
         writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
 
+    @property
+    def ended(self) -> bool:
+        """Whether the other side has closed the connection."""
+        return self._writer.is_closing()
+
     def write(self, frames: bytes) -> None:
-        """As they are."""
-        self._writer.write(frames)
+        """As they are; to who has gone, nothing."""
+        if not self.ended:
+            self._writer.write(frames)
 
     async def ask(self, shot: Shot) -> int | None:
         self._stream += 2
@@ -144,11 +150,11 @@ class _Http2:
         if shot.body is not None and shot.ending != "half":
             for start in range(0, max(1, len(shot.body)), 16384):
                 last = start + 16384 >= len(shot.body) and not shot.trailers
-                self._writer.write(frame(0, int(last), self._stream, shot.body[start : start + 16384]))
+                self.write(frame(0, int(last), self._stream, shot.body[start : start + 16384]))
             if shot.trailers:
                 self._headers(list(shot.trailers), end=True)
         if shot.ending == "reset":
-            self._writer.write(frame(3, 0, self._stream, (8).to_bytes(4, "big")))
+            self.write(frame(3, 0, self._stream, (8).to_bytes(4, "big")))
         if shot.ending != "wait":
             self.usable = shot.ending == "reset"
             return None
@@ -159,7 +165,7 @@ class _Http2:
         kind, flags = 1, int(end)
         while True:
             part, block = block[:16384], block[16384:]
-            self._writer.write(frame(kind, flags | (0 if block else 4), self._stream, part))
+            self.write(frame(kind, flags | (0 if block else 4), self._stream, part))
             kind, flags = 9, 0
             if not block:
                 return
@@ -178,8 +184,8 @@ class _Http2:
                 if stream == self._stream and status is None:
                     status = int(dict(fields)[b":status"])
             if kind == 0 and payload:
-                self._writer.write(frame(8, 0, 0, len(payload).to_bytes(4, "big")))
-                self._writer.write(frame(8, 0, stream, len(payload).to_bytes(4, "big")))
+                self.write(frame(8, 0, 0, len(payload).to_bytes(4, "big")))
+                self.write(frame(8, 0, stream, len(payload).to_bytes(4, "big")))
             if stream == self._stream and (kind == 3 or (kind in (0, 1) and flags & 1)):
                 return status
 
@@ -262,6 +268,8 @@ async def resets(target: Target, _shots: list[Shot], address: str) -> list[int |
             await connection.ask(Shot())
             loop = asyncio.get_running_loop()
             for stream in range(3, 163, 2):
+                if connection.ended:
+                    return [None] * (stream // 2)
                 connection.write(frame(1, 5, stream, blocks[stream // 2 % len(blocks)]))
                 reset = frame(3, 0, stream, (8).to_bytes(4, "big"))
                 if after := _RESET_AFTER[stream // 2 % len(_RESET_AFTER)]:

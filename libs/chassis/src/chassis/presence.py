@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-# A caller that leaves is noticed within this time. The host reports it only when asked (its receive() does not
+# A caller that leaves is noticed within twice this time. The host reports it only when asked (its receive() does not
 # wait once the body is complete), and asking has a price, so calls shorter than this never pay it.
 POLL_SECONDS = 0.1
 
@@ -27,12 +27,12 @@ class Presence:
         receive: the request's ASGI `receive`. Nobody else may use it between `watch` and `stop`.
     """
 
-    __slots__ = ("_receive", "_task", "_timer", "_watcher", "is_gone")
+    __slots__ = ("_among", "_receive", "_task", "_watcher", "is_gone")
 
     def __init__(self, receive: Callable[[], Any]) -> None:
         self._receive = receive
         self._task = asyncio.current_task()
-        self._timer: asyncio.TimerHandle | None = None
+        self._among: set[Presence] | None = None
         self._watcher: asyncio.Task[None] | None = None
         # Whether it has been noticed.
         self.is_gone = False
@@ -49,9 +49,10 @@ class Presence:
 
     def watch(self) -> None:
         """From now on, cancel the task once the caller has gone. The request's body has been read."""
-        self._timer = asyncio.get_running_loop().call_later(POLL_SECONDS, self._start)
+        self._among = _round_of(asyncio.get_running_loop()).add(self)
 
-    def _start(self) -> None:
+    def poll(self) -> None:
+        """Begin to ask."""
         self._watcher = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
@@ -63,7 +64,42 @@ class Presence:
 
     def stop(self) -> None:
         """The task is done with the request."""
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._among is not None:
+            self._among.discard(self)
         if self._watcher is not None:
             self._watcher.cancel()
+
+
+class _Round:
+    """Looks after the callers of one event loop: one timer for all of them, for one a request costs ten times as much."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._newcomers: set[Presence] = set()
+        # Who was there a round ago.
+        self._known: set[Presence] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, presence: Presence) -> set[Presence]:
+        """Poll for it if it is still among the returned ones in the second round from now."""
+        self._newcomers.add(presence)
+        if self._timer is None:
+            self._timer = self.loop.call_later(POLL_SECONDS, self._go)
+        return self._newcomers
+
+    def _go(self) -> None:
+        for presence in self._known:
+            presence.poll()
+        self._known, self._newcomers = self._newcomers, set()
+        self._timer = self.loop.call_later(POLL_SECONDS, self._go) if self._known else None
+
+
+_last: _Round | None = None
+
+
+def _round_of(loop: asyncio.AbstractEventLoop) -> _Round:
+    """A process has one event loop for its traffic; with more, each still looks after its own."""
+    global _last  # noqa: PLW0603 - the newest, so that it need not be looked up
+    if _last is None or _last.loop is not loop:
+        _last = _Round(loop)
+    return _last

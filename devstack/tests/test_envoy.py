@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from chassis.admission import BOUNDS
 from chassis.launch import environment, envoy_command
 from devstack.certificates import Certificates
 from devstack.envoy import Endpoint, Process, Site, configuration, secret_files
@@ -70,3 +71,22 @@ def test_a_cluster_is_rendered_from_values_and_envoy_takes_it(cluster: Site, tmp
     (tmp_path / "run").mkdir()
     done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 5])
+def test_what_all_lanes_hold_fits_through_the_circuit_in_front_of_them(cluster: Site, replicas: int) -> None:
+    """Otherwise a class would be refused there for another's calls."""
+    held = replicas * sum(bounds.slots + bounds.queue for bounds in BOUNDS.values())
+    several = {name: tuple(Endpoint(f"{name}-{n}", 9000) for n in range(replicas)) for name in cluster.endpoints}
+    for caller, called in (("edge", {"bff"}), ("bff", {"user", "order"})):
+        process = Process(caller, port=9000, ops_port=9100, socket_prefix=f"run/{caller}", tls_port=9443)
+        text = configuration(process, replace(cluster, endpoints=several), Options())
+        clusters = {c["name"]: c for c in yaml.safe_load(text)["static_resources"]["clusters"]}
+        for name in called:
+            (circuit,) = clusters[name]["circuit_breakers"]["thresholds"]
+            streams = clusters[name]["typed_extension_protocol_options"][
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+            ]["explicit_http_config"]["http2_protocol_options"]["max_concurrent_streams"]
+            assert circuit["max_requests"] >= held
+            # Where a replica takes no new connection: on the one that it has, and in the queue for another.
+            assert replicas * streams + circuit["max_pending_requests"] >= held

@@ -456,6 +456,22 @@ async def test_a_stale_if_match_changes_nothing(people: People) -> None:
     assert (await support.ship_order(order.id, SHIPMENT, if_match="*")).status == 200
 
 
+async def test_a_repetition_under_its_key_is_one_whatever_versions_it_allows(people: People) -> None:
+    """Of several versions each is tried by itself: the one that matched is found again."""
+    client, _ = await people.newcomer()
+    support = await people.role("support")
+    order = await people.order(client, (await people.product(), 1))
+    key = new_key()
+    first = await client.pay_order(order.id, APPROVED, idempotency_key=key, if_match='"7", "1"')
+    again = await client.pay_order(order.id, APPROVED, idempotency_key=key, if_match='"7", "1"')
+    assert (again.status, again.data, again.headers["idempotency-replayed"]) == (200, first.data, "true")
+    refund = models.RefundRequest(reason="no")
+    key = new_key()
+    first = await support.refund_order(order.id, refund, idempotency_key=key, if_match='"9", "2"')
+    again = await support.refund_order(order.id, refund, idempotency_key=key, if_match='"9", "2"')
+    assert (again.status, again.data, again.headers["idempotency-replayed"]) == (200, first.data, "true")
+
+
 async def test_the_state_machine_refuses_everything_else(people: People) -> None:
     client, _ = await people.newcomer()
     support = await people.role("support")

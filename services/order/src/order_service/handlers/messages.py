@@ -111,7 +111,8 @@ def order_filter(message: order_pb2.OrderFilter, user_id: UUID | None) -> OrderF
     """What a list is filtered by."""
     return OrderFilter(
         user_id=user_id,
-        status=_FROM_WIRE.get(message.status),
+        # One that a newer caller knows and this service does not fails: to filter by nothing would show everything.
+        status=None if message.status == order_pb2.ORDER_STATUS_UNSPECIFIED else _FROM_WIRE[message.status],
         created_from=_moment(message.created_from) if message.HasField("created_from") else None,
         created_before=_moment(message.created_before) if message.HasField("created_before") else None,
     )
@@ -127,6 +128,14 @@ def version(message: Any) -> int | None:
 
 
 def keyed(operation: str, message: Any) -> Keyed:
-    """A request with an idempotency key: the caller's, and the same only when everything in it is the same."""
-    body = operation.encode() + message.SerializeToString(deterministic=True)
+    """A request with an idempotency key: the caller's, and the same only when everything it wants is the same.
+
+    Its condition is none of that: of a list of versions (If-Match) each is tried by itself, and a repetition must find
+    what the one that matched has done.
+    """
+    wanted = type(message)()
+    wanted.CopyFrom(message)
+    if "expected_version" in message.DESCRIPTOR.fields_by_name:
+        wanted.ClearField("expected_version")
+    body = operation.encode() + wanted.SerializeToString(deterministic=True)
     return Keyed(UUID(context.caller().user_id), message.idempotency_key, hashlib.sha256(body).digest())

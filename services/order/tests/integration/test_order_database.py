@@ -40,6 +40,7 @@ from order_service.gateways.payment import Outcome as Charge
 from order_service.gateways.payment import PaymentGateway, RefundOutcome
 from order_service.gateways.payment_sandbox import PaymentSandbox
 from order_service.repository import idempotency, orders, payments, products
+from order_service.repository.queries import PaymentStatus
 from order_service.service.catalog import CatalogUseCases
 from order_service.service.orders import EXPIRY_BATCH, Actor, OrderUseCases
 from order_service.service.payments import STUCK_BATCH, PaymentUseCases
@@ -605,6 +606,96 @@ async def test_a_paid_order_of_which_no_payment_is_known_is_never_said_to_be_ref
     assert (found.status, found.last_error) == (RefundStatus.REFUSED, "no approved payment of this order is known")
     async with database.connection() as connection:
         assert (await products.get(connection, product.id)).available == 0
+
+
+@pytest.mark.parametrize("ends", ["succeeds", "times out", "is refused"])
+async def test_a_refund_that_somebody_else_finished_meanwhile_stays_finished(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]], ends: str
+) -> None:
+    clock, (one, two) = replicas
+    sandbox = PaymentSandbox(database)
+    user, product = uuid7(), await new_product(database, stock=1)
+    order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
+    await payments_of(database, one, clock, sandbox).pay(
+        Keyed(user, "key-pay-1", b"p" * 32), order.id, "tok_approved", None
+    )
+    sweep = refunds_of(database, two, clock, sandbox)
+
+    class Overtaken(Broken):
+        async def refund(self, reference: uuid.UUID) -> RefundOutcome:
+            outcome = await sandbox.refund(reference)
+            clock.now += timedelta(minutes=1)
+            assert await sweep.finish_due() == 1
+            if ends == "times out":
+                raise PaymentTimeoutError
+            return RefundOutcome.REFUSED if ends == "is refused" else outcome
+
+    request = Keyed(user, "key-refund", b"r" * 32)
+    answer, _ = await refunds_of(database, one, clock, Overtaken(sandbox)).refund(request, order.id, "no", None, None)
+    refunded, replayed = await sweep.refund(request, order.id, "no", None, None)
+    assert (refunded.status, refunded.version, replayed) == (OrderStatus.REFUNDED, 4, True)
+    assert answer == refunded or (ends != "succeeds" and answer.status is OrderStatus.REFUNDING)
+    assert (await sweep.get(order.id)).status is RefundStatus.SUCCEEDED
+    async with database.connection() as connection:
+        assert (await products.get(connection, product.id)).available == 1
+
+
+async def test_a_refund_that_waited_for_the_sweep_answers_what_it_did(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    """Repeated while the sweep finishes it: the repetition waits for the order, which is then refunded."""
+    clock, (one, two) = replicas
+    sandbox = PaymentSandbox(database)
+    user, product = uuid7(), await new_product(database, stock=1)
+    order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
+    paying = payments_of(database, one, clock, sandbox)
+    await paying.pay(Keyed(user, "key-payment", b"p" * 32), order.id, "tok_approved", None)
+    request = Keyed(user, "key-refund", b"r" * 32)
+    hanging = refunds_of(database, one, clock, BoundedGateway(Hanging(), 0.02))
+    assert (await hanging.refund(request, order.id, "no", None, None))[0].status is OrderStatus.REFUNDING
+    again = refunds_of(database, two, clock, Hanging())
+    waiting: list[asyncio.Task[tuple[Order, bool]]] = []
+    apply = one._transitions.apply
+
+    async def slowly(*args: Any, **options: Any) -> Order:
+        changed = await apply(*args, **options)
+        waiting.append(asyncio.create_task(again.refund(request, order.id, "no", None, None)))
+        async with database.connection() as connection:
+            while not await connection.fetch("SELECT FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+        return changed
+
+    one._transitions.apply = slowly  # type: ignore[method-assign]
+    clock.now += timedelta(minutes=1)
+    assert await refunds_of(database, one, clock, sandbox).finish_due() == 1
+    # Nobody asks the provider again: it would never answer.
+    refunded, replayed = await asyncio.wait_for(waiting[0], 10)
+    assert (refunded.status, replayed) == (OrderStatus.REFUNDED, True)
+
+
+async def test_the_database_keeps_a_second_approved_payment_of_an_order_out(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    import asyncpg
+
+    clock, (one, _) = replicas
+    user, product = uuid7(), await new_product(database, stock=1)
+    order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
+    for _ in range(2):
+        async with database.transaction() as connection:
+            attempt = payments.Attempt(uuid7(), order.id, user, "key-payment", "tok_approved")
+            await payments.begin(connection, attempt, clock.now)
+        if not await _approved(database, order.id):
+            async with database.transaction() as connection:
+                assert await payments.finish(connection, attempt.id, PaymentStatus.APPROVED, clock.now)
+    with pytest.raises(asyncpg.UniqueViolationError):
+        async with database.transaction() as connection:
+            await payments.finish(connection, attempt.id, PaymentStatus.APPROVED, clock.now)
+
+
+async def _approved(database: Database, order_id: uuid.UUID) -> uuid.UUID | None:
+    async with database.connection() as connection:
+        return await payments.approved_id(connection, order_id)
 
 
 async def test_transactions_that_wait_for_a_lock_leave_connections_to_who_reads(

@@ -10,13 +10,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from order_service.domain.errors import (
     IllegalTransitionError,
     MixedCurrenciesError,
+    OrderTooLargeError,
     OutOfStockError,
     StaleVersionError,
     UnknownProductError,
 )
-from order_service.domain.money import Money
+from order_service.domain.money import MAX_MINOR, MAX_SUM_MINOR, Money
 from order_service.domain.order import RELEASES_STOCK, TRANSITIONS, Order, OrderStatus, step
 from order_service.domain.product import Product, demand, reserve
+from order_service.domain.refund import restocks_by_default
+from order_service.handlers import messages
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 amounts = st.integers(0, 10**12)
@@ -78,6 +81,22 @@ class TestReservation:
         euro, dollar = product(1), product(1, Money(1, "USD"))
         with pytest.raises(MixedCurrenciesError):
             reserve({euro.id: 1, dollar.id: 1}, [euro, dollar])
+
+    def test_an_order_comes_to_so_much_and_no_more(self) -> None:
+        half = product(10, Money(MAX_MINOR // 2, "EUR"))
+        assert reserve({half.id: 2}, [half])[1] == Money(MAX_MINOR, "EUR")
+        with pytest.raises(OrderTooLargeError):
+            reserve({half.id: 3}, [half])
+
+
+@pytest.mark.parametrize(("over", "capped"), [(0, False), (1, True), (10**30, True)])
+def test_a_sum_is_shown_as_far_as_json_carries_it(*, over: int, capped: bool) -> None:
+    shown = messages.spent(Money(MAX_SUM_MINOR + over, "EUR"))
+    assert (shown.amount_minor, shown.capped) == (MAX_SUM_MINOR, capped)
+
+
+def test_pieces_go_back_by_default_only_when_they_were_never_shipped() -> None:
+    assert {s for s in OrderStatus if restocks_by_default(order(s))} == {OrderStatus.PAID}
 
 
 def order(status: OrderStatus = OrderStatus.PENDING_PAYMENT) -> Order:

@@ -1,8 +1,9 @@
-"""`backend migrate`."""
+"""`backend migrate`, `backup` and `restore`."""
 
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,3 +40,51 @@ def migrate(
             console.print(f"{database}  {migration.name}  {f'would run {how}' if dry_run else 'done'}", markup=False)
     if not any(found.values()):
         console.print("the databases have every migration")
+
+
+@app.command()
+def backup(
+    directory: Annotated[Path, typer.Argument(help="Where to; made, and private to its owner.")],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Write what the databases hold, while they serve: an archive of pg_dump for each. No secrets, keys or sessions."""
+    from devstack import backups
+    from devstack.secrets import load_or_create
+
+    layout = Layout(data_dir.resolve())
+    running_or_exit(layout)
+    try:
+        archives = asyncio.run(backups.back_up(layout, load_or_create(layout.secrets), directory.resolve()))
+    except backups.BackupError as error:
+        console.print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from None
+    for name, archive in archives.items():
+        size = (directory / archive.file).stat().st_size
+        console.print(f"{name}  {directory / archive.file}  {size} bytes", markup=False)
+
+
+@app.command()
+def restore(
+    directory: Annotated[Path, typer.Argument(help="Of a backup.")],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Go back to a backup: what has happened since is lost, everybody logs in again, and 503 for some seconds."""
+    from devstack import backups, migrations
+    from devstack.secrets import load_or_create
+
+    layout = Layout(data_dir.resolve())
+    running = running_or_exit(layout)
+    if not yes:
+        typer.confirm(f"Lose everything that has happened since {directory} was made?", abort=True)
+    secrets = load_or_create(layout.secrets)
+    try:
+        asyncio.run(
+            backups.restore(
+                layout, secrets, directory.resolve(), running, lambda line: console.print(line, markup=False)
+            )
+        )
+    except (backups.BackupError, migrations.MigrationError) as error:
+        console.print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from None
+    console.print("restored; everybody has to log in again")

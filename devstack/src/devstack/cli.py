@@ -23,7 +23,7 @@ import typer
 from rich.table import Table
 
 from devstack import state
-from devstack.commands import database, secrets
+from devstack.commands import database, log_level, secrets
 from devstack.commands.stack import DataDir, console, errors, running_or_exit
 from devstack.failures import explained
 from devstack.health import READY, Health
@@ -338,6 +338,7 @@ def reset(
 
 
 app.add_typer(database.app)
+app.add_typer(log_level.app)
 app.add_typer(secrets.app, name="secrets")
 
 signing_keys = typer.Typer(help="The keys that sign access tokens.")

@@ -21,6 +21,7 @@ import structlog
 
 from chassis import host
 from chassis.admission import Admission
+from chassis.log_level import LogLevel
 from chassis.workers import Work, Workers
 
 ASGIApplication = Callable[[MutableMapping[str, Any], Callable[[], Any], Callable[[Any], Any]], Awaitable[None]]
@@ -177,13 +178,14 @@ def _tune_garbage_collector() -> None:
 
 
 class OpsApplication:
-    """Probes and metrics on the ops listener, answered from an event loop apart from the traffic's."""
+    """Probes, metrics and the log level on the ops listener, answered from an event loop apart from the traffic's."""
 
     def __init__(self, process: ServiceProcess) -> None:
         self._process = process
+        self._log_level = LogLevel()
 
     async def __call__(
-        self, scope: MutableMapping[str, Any], _receive: Callable[[], Any], send: Callable[[Any], Any]
+        self, scope: MutableMapping[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]
     ) -> None:
         """ASGI 3, HTTP only."""
         status: int
@@ -202,9 +204,27 @@ class OpsApplication:
             case "/metrics":
                 await _answer(send, 200, _METRICS_TYPE, (await self._process.metrics()).encode())
                 return
+            case "/log-level" if scope["method"] == "PUT":
+                try:
+                    status, body = 200, self._log_level.change(await _body(receive))
+                except msgspec.DecodeError as error:
+                    status, body = 400, {"error": str(error)}
+            case "/log-level":
+                status, body = 200, self._log_level.state()
             case _:
-                status, body = 404, {"paths": ["/healthz/startup", "/healthz/live", "/healthz/ready", "/metrics"]}
+                paths = ["/healthz/startup", "/healthz/live", "/healthz/ready", "/metrics", "/log-level"]
+                status, body = 404, {"paths": paths}
         await _answer(send, status, b"application/json", msgspec.json.encode(body))
+
+
+async def _body(receive: Callable[[], Any]) -> bytes:
+    """A request's body; from nobody but us, through an Envoy that bounds it."""
+    parts: list[bytes] = []
+    while True:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
 
 
 async def _answer(send: Callable[[Any], Any], status: int, media_type: bytes, body: bytes) -> None:

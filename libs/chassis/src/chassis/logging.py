@@ -19,6 +19,10 @@ import structlog
 
 from chassis import context
 
+# Of the process: what its logger class is a subclass of changes with the level, so that a line below the level costs as
+# little as a call of nothing, and so that loggers which modules have made already change as well.
+_Logger: Any = type("_Logger", (structlog.make_filtering_bound_logger("info"),), {})
+
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
@@ -57,13 +61,27 @@ def configure(service: str, *, environment: str, version: str, level: str = "inf
             structlog.processors.format_exc_info,
             lambda _logger, _method, event: _encode(event),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=_Logger,
         logger_factory=structlog.BytesLoggerFactory(file=sys.stdout.buffer),
         cache_logger_on_first_use=True,
     )
+    change_level(level)
     root = logging.getLogger()
     root.handlers[:] = [_StandardLibraryBridge()]
     root.setLevel(logging.WARNING)
+
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def change_level(level: str) -> None:
+    """From now on the lowest that is written; one of LEVELS."""
+    _Logger.__bases__ = (structlog.make_filtering_bound_logger(level),)
+
+
+def current_level() -> str:
+    """The lowest level that is written."""
+    return next(level for level in LEVELS if structlog.make_filtering_bound_logger(level) in _Logger.__bases__)
 
 
 class _StandardLibraryBridge(logging.Handler):

@@ -1,0 +1,49 @@
+"""`backend log-level`."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from devstack.commands.stack import DataDir, console, running_or_exit
+from devstack.layout import DEFAULT_DATA_DIR, Layout
+
+app = typer.Typer()
+
+
+@app.command("log-level")
+def log_level(
+    service: Annotated[str, typer.Argument(help="With all its replicas: bff, user, order or limiter.")],
+    level: Annotated[
+        str | None, typer.Argument(help="debug, info, warning or error; without it, what it is now.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.01, max=1440, help="After which it is the usual one again.")] = 15,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """What a service logs, without a restart and for a while; debug has a line for every call."""
+    import httpx
+
+    layout = Layout(data_dir.resolve())
+    running = running_or_exit(layout)
+    # The edge has no Python, and its access log has every request.
+    known = [p.name for p in running.processes if p.name.partition("-")[0] in ("bff", "user", "order", "limiter")]
+    names = [name for name in known if name == service or name.partition("-")[0] == service]
+    if not names:
+        console.print(f"no service {service!r}; there are: {', '.join(known)}", style="red", markup=False)
+        raise typer.Exit(2)
+    # The path of a Unix socket must be short: from here.
+    os.chdir(layout.data_dir)
+    for name in names:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=f"run/{name}.ops.sock"), base_url="http://ops") as ops:
+            if level is None:
+                answer = ops.get("/log-level")
+            else:
+                answer = ops.put("/log-level", json={"level": level, "seconds": minutes * 60})
+        said = answer.json()
+        if answer.status_code != httpx.codes.OK:
+            console.print(f"{name}: {said.get('error', said)}", style="red", markup=False)
+            raise typer.Exit(2)
+        until = f" for {said['seconds_left']:.0f} s, then {said['usual']}" if "usual" in said else ""
+        console.print(f"{name:<8} {said['level']}{until}")

@@ -1,0 +1,52 @@
+"""`backend log-level`: per service, at once, for a while."""
+
+from __future__ import annotations
+
+import time
+
+import httpx
+import pytest
+
+from conftest import Platform, backend
+
+
+def debug_lines(stack: Platform, service: str) -> int:
+    return (stack.layout.logs / f"{service}.log").read_text().count('"level":"debug"')
+
+
+def test_a_level_changes_at_once_for_one_service_and_falls_back_by_itself(stack: Platform) -> None:
+    where, ops = ("--data-dir", str(stack.layout.data_dir)), f"{stack.status['endpoints']['order_ops']}/log-level"
+    with httpx.Client(base_url=stack.url) as http:
+        assert http.get("/v1/products?limit=1").status_code == 200
+        before = stack.pid("order")
+        assert backend("log-level", "order", *where).stdout.split() == ["order", "info"]
+        assert debug_lines(stack, "order") == 0
+        said = backend("log-level", "order", "debug", "--minutes", "0.1", *where).stdout
+        assert said.split()[:2] == ["order", "debug"]
+        assert "then info" in said
+        assert http.get("/v1/products?limit=1").status_code == 200
+        give_up = time.monotonic() + 20
+        while http.get(ops).json() != {"level": "info"}:
+            assert time.monotonic() < give_up
+            time.sleep(0.1)
+        seen = debug_lines(stack, "order")
+        assert seen > 0
+        assert http.get("/v1/products?limit=1").status_code == 200
+        assert debug_lines(stack, "order") == seen
+    assert debug_lines(stack, "bff") == 0
+    assert stack.pid("order") == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [(("edge", "debug"), "no service 'edge'; there are: "), (("order", "loud"), "order: Invalid enum value 'loud'")],
+)
+def test_what_is_no_service_or_no_level_is_said(stack: Platform, arguments: tuple[str, str], named: str) -> None:
+    done = backend("log-level", *arguments, "--data-dir", str(stack.layout.data_dir), check=False)
+    assert (done.returncode, named in done.stdout) == (2, True), done.stdout
+
+
+def test_nobody_changes_it_over_the_ops_listener(stack: Platform) -> None:
+    url = f"{stack.status['endpoints']['order_ops']}/log-level"
+    assert httpx.put(url, json={"level": "debug"}).status_code == 403
+    assert httpx.get(url).json() == {"level": "info"}

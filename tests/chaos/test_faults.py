@@ -66,7 +66,7 @@ async def until_ready(stack: Platform, seconds: float = 30) -> None:
                 return
 
 
-@pytest.mark.parametrize("name", ["user", "order", "bff", "edge", "valkey"])
+@pytest.mark.parametrize("name", ["user", "order", "bff", "edge", "valkey", "valkey-cache"])
 async def test_a_killed_process_comes_back_and_nothing_is_lost(people: People, stack: Platform, name: str) -> None:
     client, login = await people.newcomer()
     order = await people.order(client, (await people.product(), 1))

@@ -27,8 +27,10 @@ def test_the_example_of_the_readme_places_and_pays_an_order(platform: Platform) 
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "idempotency-replayed: true" in done.stdout.lower()
-    assert '"status":"paid"' in done.stdout
-    assert '"spent":[{' in done.stdout
+    # Readable: indented, a member a line.
+    for line in ('    "status": "paid",', '    "display_name": "Ada",', '            "name": "'):
+        assert f"\n{line}" in done.stdout, line
+    assert max(map(len, done.stdout.splitlines())) < 200
 
 
 def test_the_readme_counts_the_operations_and_names_files_that_exist() -> None:

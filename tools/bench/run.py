@@ -26,6 +26,9 @@ from devstack import services
 OFFSET = 5000
 CONCURRENCY = (1, 8, 32)
 
+# Where it begins.
+BY_HAND = "\n<!-- below: by hand -->\n"
+
 
 async def run(bench: Bench, other: Bench, reads: int) -> Measured:
     """Measure everything on one stack, the network layer's shares beside the other."""
@@ -64,6 +67,12 @@ async def run(bench: Bench, other: Bench, reads: int) -> Measured:
     )
 
 
+def written_by_hand(output: Path) -> str:
+    """The end of the page that this does not measure, kept as it is."""
+    _, marker, rest = output.read_text(encoding="utf-8").partition(BY_HAND) if output.exists() else ("", "", "")
+    return marker + rest
+
+
 def main() -> None:
     """Run the bench on a stack of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -77,7 +86,8 @@ def main() -> None:
             for name, offset in (("stack", 0), ("other", 500))
         )
         try:
-            arguments.output.write_text(page(asyncio.run(run(whole, other, arguments.reads))), encoding="utf-8")
+            measured = page(asyncio.run(run(whole, other, arguments.reads)))
+            arguments.output.write_text(measured + written_by_hand(arguments.output), encoding="utf-8")
         finally:
             whole.stop()
             other.stop()

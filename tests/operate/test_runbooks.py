@@ -1,0 +1,56 @@
+"""Every command of docs/runbooks is run, in the order of its page."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+
+import pytest
+from devstack.layout import ROOT
+
+from conftest import Platform
+
+RUNBOOKS = ROOT / "docs" / "runbooks"
+# What the commands of each page have to show.
+SHOWN = {
+    "README": [],
+    "errors": [
+        r"GET +/v1/orders +401|\"path\": ?\"/v1/orders\"",
+        r"\d+ requests, 0 failed",
+        r"response_code_class=\"4\"",
+    ],
+    "log-level": [r"order +debug for \d+ s, then info", r"\"level\": ?\"debug\"|debug"],
+    "backup-and-restore": ["orderdb.dump", "userdb.dump", "restored; everybody has to log in again"],
+    "secrets": ["order-database", "the old ones are refused", "it signs from", "is revoked", "rotated", "expires"],
+    "admins": [r"operator-\d+@example.com can log in"],
+    "migrations": [r"the databases have every migration\n(.|\n)*the databases have every migration"],
+    "valkey-full": [r'user \{"ready":true\} backend_degraded\{check="valkey"\} 0', r"\[\("],
+    "replicas": [r'\{"ready":true\}', "envoy_cluster_membership_healthy", "order restarted"],
+    "disk-full": ["Use%", "postgres restarted", "ready"],
+}
+
+
+@pytest.mark.parametrize("page", sorted(path.stem for path in RUNBOOKS.glob("*.md")))
+def test_what_a_runbook_says_works(stack: Platform, page: str) -> None:
+    text = (RUNBOOKS / f"{page}.md").read_text()
+    for link in re.findall(r"\]\((?!https:)([^)#]+)\)", text):
+        assert (RUNBOOKS / link).exists(), link
+    commands = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "API": stack.url,
+            "EDGE_OPS": stack.status["endpoints"]["edge_ops"],
+            "BACKEND_DATA_DIR": str(stack.layout.data_dir),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for pattern in SHOWN[page]:
+        assert re.search(pattern, done.stdout), (pattern, done.stdout)

@@ -738,6 +738,27 @@ async def test_open_payments_of_older_orders_keep_no_other_order_from_expiring(
     assert (await one.get(older[0], Actor(uuid7(), sees_any=True))).status is OrderStatus.PENDING_PAYMENT
 
 
+async def test_an_order_that_somebody_begins_to_pay_when_it_is_found_is_not_expired(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, (one, _) = replicas
+    user, product = uuid7(), await new_product(database, stock=1)
+    order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
+    expired = orders.expired
+
+    async def found_and_then_paid(*args: Any) -> Any:
+        found = await expired(*args)
+        async with database.transaction() as connection:
+            attempt = payments.Attempt(uuid7(), order.id, user, "key-payment", "tok_approved")
+            await payments.begin(connection, attempt, clock.now)
+        return found
+
+    monkeypatch.setattr(orders, "expired", found_and_then_paid)
+    clock.now += timedelta(minutes=16)
+    assert await one.expire() == 0
+    assert (await one.get(order.id, Actor(user))).status is OrderStatus.PENDING_PAYMENT
+
+
 async def test_an_order_that_cannot_be_expired_keeps_no_other_from_it(
     database: Database, replicas: tuple[Clock, list[OrderUseCases]]
 ) -> None:

@@ -90,3 +90,27 @@ def test_what_all_lanes_hold_fits_through_the_circuit_in_front_of_them(cluster: 
             assert circuit["max_requests"] >= held
             # Where a replica takes no new connection: on the one that it has, and in the queue for another.
             assert replicas * streams + circuit["max_pending_requests"] >= held
+
+
+def connection_managers(tree: Any) -> list[dict[str, Any]]:
+    """Every one of a configuration, wherever it stands."""
+    branches = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    below = [manager for branch in branches for manager in connection_managers(branch)]
+    mine = isinstance(tree, dict) and str(tree.get("@type", "")).endswith(".HttpConnectionManager")
+    return [*below, *([tree] if mine else [])]
+
+
+@pytest.mark.parametrize("proxies", [(), ("10.0.0.0/8",), ("0.0.0.0/0",)])
+@pytest.mark.parametrize("name", ["edge", "bff", "order"])
+def test_no_address_is_internal(cluster: Site, name: str, proxies: tuple[str, ...]) -> None:
+    """What Envoy calls an internal address may steer it. An empty list would be all private networks."""
+    process = Process(name, port=9000, ops_port=9100, socket_prefix=f"run/{name}", tls_port=9443)
+    managers = connection_managers(yaml.safe_load(configuration(process, cluster, Options(trusted_proxies=proxies))))
+    assert managers
+    nobody = {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]}
+    for manager in managers:
+        public = manager["stat_prefix"] == "ingress" and name == "edge"
+        assert manager.get("internal_address_config") == (nobody if public else None)
+        if public:
+            early = manager["early_header_mutation_extensions"][0]["typed_config"]["mutations"]
+            assert {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}} in early

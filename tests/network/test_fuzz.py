@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from random import Random
 
 import mesh
 import pytest
 from contracts.http.operations import OPERATIONS
 from devstack.layout import Layout
 from devstack.options import Options
+from fuzz.crowd import crowd
 from fuzz.mutations import Shot
 from fuzz.senders import SENDERS, Target, http1
 from fuzz.watch import Reader, metrics, upstream_ends
@@ -223,6 +226,39 @@ async def test_no_client_steers_envoy(stack: Platform, proxies: tuple[str, ...])
                         assert (await http.get(f"/v1/products?q={marker}", headers=odd)).status_code == 200
                     await http.request(marker, f"/v1/{marker}", headers={"host": f"{marker}.example"})
         assert not any(marker in name.lower() for name in await names_of_statistics(own))
+
+
+async def test_nothing_that_is_asked_is_a_statistics_name(stack: Platform) -> None:
+    """Thousands of methods, hosts, paths and headers that nobody used before: no process knows of one afterwards."""
+    marker = f"z{uuid.uuid4().hex[:8]}"
+    ops = {name: stack.status["endpoints"][f"{name}_ops"] for name in ("bff", "user", "order", "limiter")}
+
+    async def names() -> dict[str, set[str]]:
+        found = {name: set(await metrics(where)) for name, where in ops.items()}
+        for name in found.keys() - {"edge"}:
+            found[name] |= set(await mesh.metrics(ops[name], "/metrics"))
+        # A status that has not been before is a new one, of a few hundred that there are.
+        return {
+            name: {re.sub(r'(code|class|status)="\d*[\dx]+"|_[1-5](xx|\d\d)\b', "", one) for one in all_of_it}
+            for name, all_of_it in found.items()
+        }
+
+    def address(random: Random) -> str:
+        return "127.0.0.1" if random.random() < 0.5 else f"127.{random.randrange(1, 255)}.0.{random.randrange(1, 255)}"
+
+    with mesh.another(stack, "edge", Options(without=WITHOUT_LIMITS)) as own:
+        ops["edge"] = f"http://127.0.0.1:{own.port('edge_ops')}"
+        # Being asked for statistics is one, too.
+        await names()
+        await crowd(own.port("public"), 1000, 1, address)
+        before = await names()
+        answers = await crowd(own.port("public"), 3000, 2, address, marker=marker)
+        after = await names()
+    assert answers.total() == 3000
+    assert not any(status is None or status >= 500 for status in answers), answers
+    for name, found in after.items():
+        assert not any(marker.lower() in statistic.lower() for statistic in found), name
+        assert len(found - before[name]) <= 10, (name, sorted(found - before[name])[:20])
 
 
 async def test_without_the_rule_127_0_0_1_steers_envoy(stack: Platform) -> None:

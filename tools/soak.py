@@ -1,10 +1,17 @@
-"""Floods of one class of operation beside one logged-in reader, who must notice nothing.
+"""What must hold: a logged-in reader, ten times a second, sees nothing but 200 beside whatever others do.
 
-`tools/soak.py logins|payments [--data-dir D] [--seconds N] [--rate N]` floods a running stack and exits 1 when the reader saw
-anything but 200, or a refusal was not a problem with Retry-After. `tests/network/test_bulkheads.py` runs it briefly.
+`tools/soak.py idle|anything|logins|payments|all [--data-dir D] [--seconds N] [--rate N] [--network CIDR]` does one of these to a running
+stack, or one after the other, and exits 1 when the reader saw anything but 200, a refusal was not a problem with
+Retry-After, or what stands below did not hold. `tests/network/test_bulkheads.py` runs the floods briefly.
 
-logins    wrong ones, each for an account of its own, from 200 addresses of 127/8, which each stay within their limit
+idle      five addresses, then forty, take all of the edge's connections that they get and say nothing: newcomers from other
+          addresses, five a second, are all served
+anything  100,000 requests with methods, hosts, paths and headers that nobody used before: no process has grown by more than
+          a tenth (after 10,000 of them)
+logins    wrong ones, each for an account of its own, from 200 addresses, which each stay within their limit
 payments  at the sandbox's slow provider (`tok_timeout`), each of an order of its own
+
+Addresses are of 127/8, or of a network that is all this machine's: `ip route add local 10.77.0.0/16 dev lo`.
 """
 
 from __future__ import annotations
@@ -12,24 +19,37 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import resource
 import sys
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import httpx
 from contracts.http import models
 from contracts.http.client import BackendClient
 from devstack.layout import DEFAULT_DATA_DIR, Layout
+from devstack.state import StackState
+from fuzz.crowd import crowd
+from fuzz.watch import private_bytes
 
 from devstack import state
 
 ADDRESSES = 200
+LOOPBACK = IPv4Network("127.0.0.0/8")
 _READS_EVERY_SECONDS = 0.1
 _ORDERS_PER_CUSTOMER = 5
+# Shorter than an access token's life.
+_LOG_IN_AGAIN_SECONDS = 200.0
+# What everybody together may have of one edge (`Options.max_connections`).
+_CONNECTIONS = 4096
+_NEWCOMERS_A_SECOND = 5
+_WARM_UP, _REQUESTS = 10_000, 100_000
+_GROWTH = 1.10
 PASSWORD = "floods-and-bulkheads"
 
 
@@ -54,17 +74,17 @@ def _client(url: str, address: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, transport=transport, timeout=30)
 
 
-def _address() -> str:
-    return f"127.{random.randrange(1, 255)}.{random.randrange(256)}.{random.randrange(1, 255)}"
+def address_of(network: IPv4Network, source: random.Random | None = None) -> str:
+    """Anybody's."""
+    return str(network[(source or random.Random()).randrange(256, network.num_addresses - 256)])
 
 
-async def customer(http: httpx.AsyncClient) -> BackendClient:
+async def customer(http: httpx.AsyncClient) -> tuple[BackendClient, models.LoginRequest]:
     """Somebody new, logged in."""
-    client = BackendClient(http)
-    email = f"{uuid.uuid4()}@example.com"
-    await client.register(models.RegisterRequest(email=email, password=PASSWORD, display_name="A Soak"))
-    client.access_token = (await client.login(models.LoginRequest(email=email, password=PASSWORD))).data.access_token
-    return client
+    client, login = BackendClient(http), models.LoginRequest(email=f"{uuid.uuid4()}@example.com", password=PASSWORD)
+    await client.register(models.RegisterRequest(email=login.email, password=PASSWORD, display_name="A Soak"))
+    client.access_token = (await client.login(login)).data.access_token
+    return client, login
 
 
 async def order(client: BackendClient, product_id: str) -> models.Order:
@@ -74,16 +94,21 @@ async def order(client: BackendClient, product_id: str) -> models.Order:
 
 
 @asynccontextmanager
-async def reading(url: str, product_id: str) -> AsyncIterator[Seen]:
+async def reading(url: str, product_id: str, network: IPv4Network = LOOPBACK) -> AsyncIterator[Seen]:
     """A logged-in reader, ten times a second, for as long as the block takes; what it saw."""
-    seen = Seen()
-    async with _client(url, _address()) as http:
-        client = await customer(http)
+    seen, clock = Seen(), asyncio.get_running_loop().time
+    async with _client(url, address_of(network)) as http:
+        client, login = await customer(http)
+        logged_in = clock()
         mine = await order(client, product_id)
         paths = (f"/v1/orders/{mine.id}", "/v1/products?limit=5", "/v1/me", "/v1/orders?limit=5", "/v1/me/overview")
-        headers = {"authorization": f"Bearer {client.access_token}"}
 
         async def read(number: int) -> None:
+            nonlocal logged_in
+            if clock() - logged_in > _LOG_IN_AGAIN_SECONDS:
+                logged_in = clock()
+                client.access_token = (await client.login(login)).data.access_token
+            headers = {"authorization": f"Bearer {client.access_token}"}
             seen.note(await http.get(paths[number % len(paths)], headers=headers))
 
         async def forever() -> None:
@@ -93,8 +118,11 @@ async def reading(url: str, product_id: str) -> AsyncIterator[Seen]:
         try:
             yield seen
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            stopped = task.cancel()
+            (ended,) = await asyncio.gather(task, return_exceptions=True)
+            # One that could not read on has not seen 200.
+            if not stopped and isinstance(ended, BaseException):
+                raise ended
 
 
 async def _steadily(rate: float, times: float, action: Callable[[int], Awaitable[None]]) -> None:
@@ -113,11 +141,10 @@ async def _coroutine(action: Callable[[int], Awaitable[None]], number: int) -> N
     await action(number)
 
 
-async def flood_logins(url: str, rate: float, seconds: float) -> Seen:
+async def flood_logins(url: str, rate: float, seconds: float, network: IPv4Network = LOOPBACK) -> Seen:
     """Wrong logins from `ADDRESSES` addresses in turn."""
     seen = Seen()
-    prefix = random.randrange(1, 255)
-    clients = [_client(url, f"127.{prefix}.{n // 200}.{n % 200 + 1}") for n in range(ADDRESSES)]
+    clients = [_client(url, address_of(network)) for _ in range(ADDRESSES)]
 
     async def log_in(number: int) -> None:
         body = {"email": f"{uuid.uuid4()}@example.com", "password": PASSWORD}
@@ -128,14 +155,16 @@ async def flood_logins(url: str, rate: float, seconds: float) -> Seen:
     return seen
 
 
-async def unpaid_orders(url: str, product_id: str, count: int) -> list[tuple[BackendClient, str]]:
+async def unpaid_orders(
+    url: str, product_id: str, count: int, network: IPv4Network = LOOPBACK
+) -> list[tuple[BackendClient, str]]:
     """So many orders, each with the client of its customer; made by few customers at a time."""
     found: list[tuple[BackendClient, str]] = []
     limit = asyncio.Semaphore(4)
 
     async def one_customer() -> None:
         async with limit:
-            client = await customer(_client(url, _address()))
+            client, _ = await customer(_client(url, address_of(network)))
             found.extend([(client, (await order(client, product_id)).id) for _ in range(_ORDERS_PER_CUSTOMER)])
 
     await asyncio.gather(*(one_customer() for _ in range(-(-count // _ORDERS_PER_CUSTOMER))))
@@ -160,7 +189,7 @@ async def flood_payments(orders: Sequence[tuple[BackendClient, str]], rate: floa
 
 async def plenty(url: str, admin: models.LoginRequest) -> str:
     """The id of a new product that does not run out."""
-    async with _client(url, _address()) as http:
+    async with _client(url, address_of(LOOPBACK)) as http:
         client = BackendClient(http)
         client.access_token = (await client.login(admin)).data.access_token
         body = models.CreateProductRequest(
@@ -172,40 +201,137 @@ async def plenty(url: str, admin: models.LoginRequest) -> str:
         return (await client.create_product(body)).data.id
 
 
-async def soak(url: str, product_id: str, what: str, rate: float, seconds: float) -> tuple[Seen, Seen]:
+async def hold_idle(url: str, seconds: float, network: IPv4Network = LOOPBACK) -> Seen:
+    """Five addresses, then forty, take every connection they get, and are held; what newcomers see meanwhile."""
+    seen, port = Seen(), httpx.URL(url).port or 80
+    held: list[asyncio.StreamWriter] = []
+
+    async def take(address: str, times: int) -> None:
+        for _ in range(times):
+            try:
+                held.append((await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0)))[1])
+            except OSError:
+                # That address is refused; it tries again, as an attacker would.
+                await asyncio.sleep(0.01)
+
+    async def newcomer(_: int) -> None:
+        async with _client(url, address_of(network)) as http:
+            try:
+                seen.note(await http.get("/v1/products?limit=1"))
+            except httpx.HTTPError as error:
+                seen.statuses[0] += 1
+                seen.wrong.append(f"a newcomer: {error!r}")
+
+    arriving = asyncio.create_task(_steadily(_NEWCOMERS_A_SECOND, _NEWCOMERS_A_SECOND * seconds, newcomer))
+    for addresses in (5, 40):
+        await asyncio.gather(*(take(address_of(network), _CONNECTIONS // addresses) for _ in range(addresses)))
+    await arriving
+    for writer in held:
+        writer.transport.abort()
+    return seen
+
+
+async def ask_anything(
+    url: str, processes: Mapping[str, int], network: IPv4Network = LOOPBACK
+) -> tuple[Seen, list[str]]:
+    """Requests that nobody made before, and what has grown of it.
+
+    Args:
+        url: of the edge.
+        processes: the pid of each.
+        network: half of the requests come from its addresses, and half of exactly one.
+    """
+    port, one = httpx.URL(url).port or 80, str(network[1])
+
+    def address(source: random.Random) -> str:
+        return one if source.random() < 0.5 else address_of(network, source)
+
+    await crowd(port, _WARM_UP, 1, address)
+    before = {name: private_bytes(pid) for name, pid in processes.items()}
+    answers = await crowd(port, _REQUESTS, 2, address)
+    seen, grown = Seen(Counter({status or 0: count for status, count in answers.items()})), []
+    for name, pid in processes.items():
+        after = private_bytes(pid)
+        print(
+            f"  {name:14} {before[name] / 2**20:7.1f} MiB, then {after / 2**20:7.1f} ({after / before[name] - 1:+.1%})"
+        )
+        if after > before[name] * _GROWTH:
+            grown.append(f"{name} has grown by {after / before[name] - 1:.1%}")
+    wrong = [
+        f"{status}: {count} times" for status, count in seen.statuses.items() if status == 0 or status in (500, 502)
+    ]
+    return seen, grown + wrong
+
+
+async def soak(
+    url: str, product_id: str, what: str, rate: float, seconds: float, network: IPv4Network = LOOPBACK
+) -> tuple[Seen, Seen]:
     """One flood beside a reader: what the reader saw, and what the flood."""
-    if what == "logins":
-        async with reading(url, product_id) as reader:
-            flood = await flood_logins(url, rate, seconds)
+    if what == "idle":
+        async with reading(url, product_id, network) as reader:
+            flood = await hold_idle(url, seconds, network)
+    elif what == "logins":
+        async with reading(url, product_id, network) as reader:
+            flood = await flood_logins(url, rate, seconds, network)
     else:
-        orders = await unpaid_orders(url, product_id, int(rate * seconds))
-        async with reading(url, product_id) as reader:
+        orders = await unpaid_orders(url, product_id, int(rate * seconds), network)
+        async with reading(url, product_id, network) as reader:
             flood = await flood_payments(orders, rate)
     return reader, flood
 
 
+async def holds(
+    running: StackState, product_id: str, what: str, rate: float, seconds: float, network: IPv4Network
+) -> bool:
+    """Whether one of these is nobody else's trouble; says what was seen."""
+    url = running.endpoints["public"]
+    print(what, flush=True)
+    wrong: list[str] = []
+    if what == "anything":
+        processes = {process.name: process.pid for process in running.processes if process.pid is not None}
+        async with reading(url, product_id, network) as reader:
+            flood, wrong = await ask_anything(url, processes, network)
+    else:
+        reader, flood = await soak(url, product_id, what, rate, seconds, network)
+        wrong = flood.wrong
+        if what == "idle" and set(flood.statuses) != {200}:
+            wrong.append("a newcomer was refused")
+    print(f"  reader {dict(reader.statuses)}\n  others {dict(flood.statuses)}", flush=True)
+    for line in (reader.wrong + wrong)[:10]:
+        print(f"  not as it should be: {line}")
+    return set(reader.statuses) == {200} and not reader.wrong and not wrong
+
+
 def main() -> int:
-    """Flood, and say what was seen."""
+    """Soak, and say what was seen."""
+    kinds = ("idle", "anything", "logins", "payments")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("logins", "payments"))
+    parser.add_argument("what", choices=(*kinds, "all"))
     parser.add_argument("--data-dir", type=Path, default=DEFAULT_DATA_DIR, help="of the stack")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--rate", type=float, default=100, help="requests a second")
+    parser.add_argument("--network", type=IPv4Network, default=LOOPBACK, help="whose addresses everybody has")
     arguments = parser.parse_args()
     running = state.read(Layout(arguments.data_dir.resolve()))
     if running is None or not running.ready:
         sys.exit(f"no stack runs on {arguments.data_dir}")
     url, account = running.endpoints["public"], running.demo["admin"]
     admin = models.LoginRequest(email=account["email"], password=account["password"])
+    # A file for each connection that is held.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
-    async def run() -> tuple[Seen, Seen]:
-        return await soak(url, await plenty(url, admin), arguments.what, arguments.rate, arguments.seconds)
+    async def run() -> bool:
+        product = await plenty(url, admin)
+        chosen = kinds if arguments.what == "all" else (arguments.what,)
+        return all(
+            [
+                await holds(running, product, what, arguments.rate, arguments.seconds, arguments.network)
+                for what in chosen
+            ]
+        )
 
-    reader, flood = asyncio.run(run())
-    print(f"reader {dict(reader.statuses)}\nflood  {dict(flood.statuses)}")
-    for line in (reader.wrong + flood.wrong)[:10]:
-        print(f"not a problem with Retry-After: {line}")
-    return 0 if set(reader.statuses) == {200} and not reader.wrong and not flood.wrong else 1
+    return 0 if asyncio.run(run()) else 1
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ async def metrics(ops: str) -> dict[str, float]:
     return {name: float(value) for name, _, value in lines}
 
 
-def resident(pid: int) -> int:
-    """Bytes of memory of a process and all its children."""
+def private_bytes(pid: int) -> int:
+    """Memory of a process and all its children that no other has, too."""
     processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return sum(process.memory_info().rss for process in processes)
+    return sum(int(process.memory_full_info().uss) for process in processes)

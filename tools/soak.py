@@ -239,12 +239,14 @@ async def ask_anything(
     Args:
         url: of the edge.
         processes: the pid of each.
-        network: half of the requests come from its addresses, and half of exactly one.
+        network: the requests come from `ADDRESSES` of its addresses; some from the first, for 127.0.0.1 is one to Envoy that others
+            are not.
     """
-    port, one = httpx.URL(url).port or 80, str(network[1])
+    port, addresses = httpx.URL(url).port or 80, [address_of(network) for _ in range(ADDRESSES)]
 
     def address(source: random.Random) -> str:
-        return one if source.random() < 0.5 else address_of(network, source)
+        # As often as one may connect.
+        return str(network[1]) if source.random() < 1 / 30 else source.choice(addresses)
 
     await crowd(port, _WARM_UP, 1, address)
     before = {name: private_bytes(pid) for name, pid in processes.items()}

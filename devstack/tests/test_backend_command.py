@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -15,18 +16,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import psutil
 import pytest
 from devstack.keys import EDGE_SECONDS
 from devstack.layout import PORTS_EACH, ROOT, Layout
 from devstack.privileges import die_with_parent
+from devstack.secrets import Secrets, load_or_create, made_anew, rotation_journal, write_private
 
 from conftest import BACKEND, Platform, backend, free_port_offset, this_run
+from devstack import postgres
 
 
 def processes_of(data_dir: Path) -> list[psutil.Process]:
@@ -145,6 +150,21 @@ def check_identity(status: dict[str, Any], where: tuple[str, str]) -> None:
         assert http.get("/v1/me", headers=old).status_code == 401
 
 
+def cut_off_a_rotation(data_dir: Path) -> Secrets:
+    """New passwords have been decided on, and the superuser of PostgreSQL has its own; the new ones."""
+    layout, old = Layout(data_dir), load_or_create(data_dir / "secrets")
+    decided = made_anew(old)
+    write_private(rotation_journal(layout.secrets), json.dumps(asdict(decided)).encode())
+
+    async def alter() -> None:
+        server = await asyncpg.connect(postgres.superuser_url(layout, old, "postgres"))
+        await server.execute(f"ALTER ROLE postgres PASSWORD '{decided.postgres_password}'")
+        await server.close()
+
+    asyncio.run(alter())
+    return decided
+
+
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
     """Where a stack may be; nothing of it is left, however the test ends."""
@@ -188,6 +208,7 @@ def test_up_status_logs_restart_down_and_up_again(data_dir: Path) -> None:
         if path.is_file():
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
     assert stat.S_IMODE((data_dir / "state.json").stat().st_mode) == 0o600
+    decided = cut_off_a_rotation(data_dir)
     backend("down", *where)
     # There is nothing to follow; what there is to read is still shown.
     over = backend("logs", "-f", "--service", "supervisor", *where, check=False)
@@ -196,6 +217,9 @@ def test_up_status_logs_restart_down_and_up_again(data_dir: Path) -> None:
     assert processes_of(data_dir) == []
     assert backend("status", *where, check=False).returncode == 3
     backend("up", "--detach", *where, "--port-offset", offset)
+    # A rotation of passwords that was cut off is finished before anybody uses one.
+    assert load_or_create(data_dir / "secrets") == decided
+    assert not rotation_journal(data_dir / "secrets").exists()
     assert json.loads(backend("status", "--json", *where).stdout)["demo"] == status["demo"]
     assert sorted(demo_orders(status).values()) == DEMO_ORDERS
     check_identity(status, where)

@@ -258,6 +258,19 @@ async def test_products_stored_before_there_was_a_search_key_are_made_findable(d
         assert await products.page(connection, f"i̇stanbul {mark}", None, 10) == [product]
 
 
+async def test_a_sum_of_orders_is_larger_than_any_of_them_may_be(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    _, (one, _) = replicas
+    user = uuid7()
+    async with database.connection() as connection:
+        for _ in range(3):
+            await connection.execute(
+                "INSERT INTO orders VALUES ($1, $2, 'paid', 'EUR', $3, 1, now(), now(), now())", uuid7(), user, 2**62
+            )
+    assert (await one.summary(user, 0))[1] == [Money(3 * 2**62, "EUR")]
+
+
 class TestUnpaid:
     LIMITS = UnpaidLimits(orders=3, pieces=5, window=timedelta(hours=1))
 

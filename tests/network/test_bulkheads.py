@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+
 import mesh
 import pytest
 import soak
+from contracts.http import models
+from contracts.http.client import ApiError
 from devstack.options import Options
 
-from conftest import People, Platform
+from conftest import People, Platform, http_client, new_key
 
 
 def _counter(what: str, operation_class: str) -> str:
@@ -49,3 +54,33 @@ async def test_what_the_bffs_own_envoy_refuses_is_a_problem(stack: Platform) -> 
     with mesh.another(stack, "bff", Options(replicas={"order": 2})) as bff:
         answer = await mesh.call(bff.port("bff"), "/v1/products", other, method="GET")
     assert (answer.status, answer.headers["content-type"]) == (403, "application/problem+json")
+
+
+async def test_one_address_holds_no_more_than_half_of_what_is_slow(people: People, stack: Platform) -> None:
+    """Payments at a provider that does not answer, more at once than the lane has slots, and somebody else who pays."""
+    product = await people.product(stock=1000)
+    buyer, _ = await people.newcomer()
+    order = await people.order(buyer, (product, 1))
+    bff = stack.status["endpoints"]["bff_ops"]
+    running = 'backend_admission_running{class="payment"}'
+    async with http_client(stack.url) as elsewhere:
+        crowd = People(elsewhere, stack)
+        slow = models.PaymentRequest(payment_token="tok_timeout")
+        payers = [(await crowd.newcomer())[0] for _ in range(2)]
+        orders = [(payer, await crowd.order(payer, (product, 1))) for payer in payers for _ in range(20)]
+        paying = [
+            asyncio.create_task(payer.pay_order(order.id, slow, idempotency_key=new_key())) for payer, order in orders
+        ]
+        while (await mesh.metrics(bff, "/metrics"))[running] < 16:
+            await asyncio.sleep(0.01)
+        approved = models.PaymentRequest(payment_token="tok_approved")
+        assert (await buyer.pay_order(order.id, approved, idempotency_key=new_key())).data.status == "paid"
+        assert (await mesh.metrics(bff, "/metrics"))[running] <= 16
+        outcomes = Counter(
+            error.status
+            for error in await asyncio.gather(*paying, return_exceptions=True)
+            if isinstance(error, ApiError)
+        )
+    # Those who had a slot learn that the provider has not answered; the others are asked to come again.
+    assert set(outcomes) == {503, 504}
+    assert outcomes.total() == 40

@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from contextlib import suppress
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,8 +19,8 @@ def lane(slots: int = 2, queue: int = 3, wait: float = 0.2) -> Lane:
     return Lane("read", Bounds(slots, queue, wait))
 
 
-async def enter(entered: Lane) -> float:
-    return entered.take() or await entered.wait()
+async def enter(entered: Lane, caller: str = "") -> float:
+    return entered.take(caller) or await entered.wait(caller)
 
 
 async def refused(entering: Any) -> ServiceError:
@@ -122,6 +124,89 @@ async def test_who_has_less_time_left_waits_no_longer_than_that() -> None:
     with serving(RequestContext("request", asyncio.get_running_loop().time() + 0.1)):
         await refused(enter(reads))
     assert reads.waiting == 0
+
+
+async def test_one_caller_holds_half_of_the_slots_and_waits_for_more() -> None:
+    reads = lane(slots=4, queue=10, wait=10)
+    taken = [await enter(reads, "many"), await enter(reads, "many")]
+    more = [asyncio.create_task(enter(reads, "many")) for _ in range(3)]
+    await settled()
+    assert (reads.running, reads.waiting) == (2, 3)
+    other = await enter(reads, "other")
+    assert (reads.running, reads.waiting) == (3, 3)
+    for task in more:
+        reads.leave(taken.pop(0), "many")
+        taken.append(await task)
+    reads.leave(other, "other")
+    for entered in taken:
+        reads.leave(entered, "many")
+    assert (reads.running, reads.waiting, reads.admitted, reads._held, reads._queues) == (0, 0, 6, {}, {})
+
+
+async def test_a_slot_is_that_of_who_holds_least_however_much_others_have_sent() -> None:
+    reads = lane(slots=4, queue=20, wait=10)
+    held = [(caller, await enter(reads, caller)) for caller in ("many", "more", "many", "more")]
+    crowd = [asyncio.create_task(enter(reads, caller)) for caller in ("many", "more") * 3]
+    await settled()
+    other = asyncio.create_task(enter(reads, "other"))
+    await settled()
+    # One call's time, however many wait: nobody who has a slot goes first.
+    reads.seconds = 1.0
+    assert reads.expected_wait(reads._moved, "third") == 4 / 4
+    caller, entered = held.pop()
+    reads.leave(entered, caller)
+    await settled()
+    assert other.done()
+    assert not any(task.done() for task in crowd)
+    for task in crowd:
+        task.cancel()
+    await asyncio.gather(*crowd, return_exceptions=True)
+    for caller, entered in held:
+        reads.leave(entered, caller)
+    reads.leave(await other, "other")
+    assert (reads.running, reads.waiting, reads._held, reads._queues) == (0, 0, {}, {})
+
+
+async def test_of_a_full_queue_who_has_most_in_it_gives_way() -> None:
+    reads = lane(slots=2, queue=4, wait=10)
+    taken = [(caller, await enter(reads, caller)) for caller in ("many", "more")]
+    crowd = [asyncio.create_task(enter(reads, "many")) for _ in range(4)]
+    await settled()
+    await refused(enter(reads, "many"))
+    others = [asyncio.create_task(enter(reads, "other")) for _ in range(2)]
+    await settled()
+    # The newest two were pushed out; now both have as many.
+    assert [task.done() for task in crowd] == [False, False, True, True]
+    assert isinstance(crowd[3].exception(), ServiceError)
+    await refused(enter(reads, "other"))
+    assert (reads.waiting, reads.refused) == (4, 4)
+    for task in (*crowd, *others):
+        task.cancel()
+    await asyncio.gather(*crowd, *others, return_exceptions=True)
+    for caller, entered in taken:
+        reads.leave(entered, caller)
+    assert (reads.running, reads.waiting, reads._held, reads._queues) == (0, 0, {}, {})
+
+
+async def test_whatever_happens_to_whom_nothing_is_lost() -> None:
+    reads, random = lane(slots=4, queue=12, wait=0.02), Random(7)
+
+    async def call(caller: str) -> None:
+        with suppress(ServiceError):
+            entered = await enter(reads, caller)
+            try:
+                await asyncio.sleep(random.choice([0, 0.001, 0.03]))
+            finally:
+                reads.leave(entered, caller)
+
+    for _ in range(40):
+        calls = [asyncio.create_task(call(random.choice(["a", "a", "a", "b", "c", ""]))) for _ in range(30)]
+        await asyncio.sleep(random.choice([0, 0.001]))
+        for task in random.sample(calls, 10):
+            task.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        assert (reads.running, reads.waiting, reads._held, reads._queues) == (0, 0, {}, {})
+    assert reads.refused
 
 
 async def test_a_slow_class_is_nothing_to_another() -> None:

@@ -12,6 +12,7 @@ from chassis import context
 from chassis.errors import ServiceError
 from chassis.http.application import Authenticated
 from chassis.identity import Caller
+from chassis.networks import network
 from chassis.tokens import Claims, TokenVerifier
 from contracts.user.v1 import session_pb2, user_pb2
 from starlette.requests import Request
@@ -141,6 +142,11 @@ async def resolve_user(users: UserServiceAsyncStub) -> user_pb2.User:
             raise ServiceError("UNAUTHENTICATED") from error
         raise
     return user
+
+
+def client_network(request: Request) -> str:
+    """Whose requests count as one client's: those of an address, or of all that one client may have."""
+    return network(client_address(request))
 
 
 def client_address(request: Request) -> str:

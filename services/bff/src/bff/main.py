@@ -20,7 +20,7 @@ from contracts.order.v1.order_pb2_grpc import OrderServiceStub
 from contracts.user.v1.session_pb2_grpc import SessionServiceStub
 from contracts.user.v1.user_pb2_grpc import UserServiceStub
 
-from bff.authentication import Authenticator
+from bff.authentication import Authenticator, client_network
 from bff.handlers.auth import AuthHandlers
 from bff.handlers.catalog import CatalogHandlers
 from bff.handlers.me import MeHandlers
@@ -59,7 +59,8 @@ def build(
         MetaHandlers(keys),
     )
     authenticate = Authenticator(tokens, SessionReader(client), users, sessions)
-    return HttpApplication(OPERATIONS, handlers, authenticate, Limits(body_bytes=settings.max_body_bytes), admission)
+    limits = Limits(body_bytes=settings.max_body_bytes)
+    return HttpApplication(OPERATIONS, handlers, authenticate, limits, admission, client_network)
 
 
 @asynccontextmanager

@@ -78,6 +78,7 @@ class HttpApplication:
         limits: bounds on every request.
         admission: the process's lanes (without: some of its own); a call takes a slot of its class's before anything
             is done for it.
+        caller_of: whose share of a lane a request takes, known before anybody is authenticated; without, nobody's.
 
     Raises:
         ContractMismatchError: handlers and contract differ; names each difference.
@@ -90,6 +91,7 @@ class HttpApplication:
         authenticate: Callable[[Request], Awaitable[Authenticated[Any]]],
         limits: Limits,
         admission: Admission | None = None,
+        caller_of: Callable[[Request], str] = lambda _: "",
     ) -> None:
         operations = tuple(operations)
         admission = admission or Admission()
@@ -97,7 +99,7 @@ class HttpApplication:
         by_path: dict[str, dict[str, _Endpoint]] = {}
         for operation in operations:
             lane = admission.lane(operation.operation_class)
-            endpoint = _Endpoint(operation, bound[operation.handler], authenticate, limits, lane)
+            endpoint = _Endpoint(operation, bound[operation.handler], authenticate, limits, lane, caller_of)
             by_path.setdefault(operation.path, {})[operation.method] = endpoint
         routes = [Route(path, _Resource(endpoints)) for path, endpoints in by_path.items()]
         self._router = Router(routes, redirect_slashes=False, default=_not_found)
@@ -162,12 +164,14 @@ class _Endpoint:
         authenticate: Callable[[Request], Awaitable[Authenticated[Any]]],
         limits: Limits,
         lane: Lane,
+        caller_of: Callable[[Request], str],
     ) -> None:
         self._operation = operation
         self._handler = handler
         self._authenticate = authenticate
         self._body_bytes = limits.body_bytes
         self._lane = lane
+        self._caller_of = caller_of
         # The handler gets what it asks for by name: call, body, query, headers, path parameters.
         self._wants = frozenset(inspect.signature(handler).parameters)
         self._path_parameters = tuple(_PATH_PARAMETER.findall(operation.path))
@@ -198,11 +202,12 @@ class _Endpoint:
         )
         try:
             async with asyncio.timeout_at(deadline):
-                entered = self._lane.take() or await self._lane.wait()
+                caller = self._caller_of(request)
+                entered = self._lane.take(caller) or await self._lane.wait(caller)
                 try:
                     response = await self._serve(request, current, presence)
                 finally:
-                    self._lane.leave(entered)
+                    self._lane.leave(entered, caller)
             outcome = "OK"
         except asyncio.CancelledError:
             if presence.is_gone:

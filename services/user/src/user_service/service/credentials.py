@@ -13,12 +13,12 @@ import structlog
 from chassis.cache import VersionedCache
 from chassis.database import Database
 from chassis.errors import ServiceError
+from chassis.networks import network
 from chassis.text import search_key
 from contracts.user.v1.session_pb2 import Client
 
 from user_service.domain.email_address import canonical
 from user_service.domain.errors import InvalidCredentialsError, InvalidFieldError, SessionEndedError
-from user_service.domain.networks import network
 from user_service.domain.user import User, new_credential_version
 from user_service.repository import users
 from user_service.repository.login_throttle import Attempt, LoginThrottle, Refused, too_many

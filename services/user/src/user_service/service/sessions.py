@@ -17,10 +17,10 @@ from uuid import UUID
 import structlog
 from chassis.database import Database
 from chassis.errors import ServiceError
+from chassis.networks import network
 from contracts.user.v1.session_pb2 import Client, SessionRecord
 
 from user_service.domain.errors import InvalidRefreshTokenError, NotFoundError, SessionEndedError
-from user_service.domain.networks import network
 from user_service.domain.user import User
 from user_service.repository import users
 from user_service.repository.sessions import SessionStore, Stored

@@ -7,10 +7,12 @@ from ipaddress import IPv6Address, ip_address
 
 def network(address: str) -> str:
     """The address that one client may have many of: an IPv6 /64 counts as one."""
+    if ":" not in address:
+        return address
     try:
         parsed = ip_address(address)
     except ValueError:
         return address
-    if isinstance(parsed, IPv6Address):
-        return parsed.exploded[:19]
-    return str(parsed)
+    if not isinstance(parsed, IPv6Address):
+        return address
+    return str(parsed.ipv4_mapped or parsed.exploded[:19])

@@ -493,5 +493,5 @@ def test_the_launcher_works_from_anywhere_and_messages_name_it_as_it_was_typed(l
     assert f"`{launcher} up`" in told.stdout
     assert run(str(launcher), "--version").stdout == f"backend {version('backend-devstack')}\n"
     assert "`./backend up`" in backend("keys", "--data-dir", str(launcher.parent / "nothing"), check=False).stdout
-    completed = run(str(launcher), _BACKEND_COMPLETE="complete_bash", COMP_WORDS="./backend lo", COMP_CWORD="1")
-    assert completed.stdout.split() == ["logs"]
+    completed = run(str(launcher), _BACKEND_COMPLETE="complete_bash", COMP_WORDS="./backend resta", COMP_CWORD="1")
+    assert completed.stdout.split() == ["restart"]

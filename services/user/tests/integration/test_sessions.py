@@ -11,8 +11,8 @@ from itertools import pairwise
 import pytest
 from chassis.errors import as_service_error
 from contracts.user.v1.session_pb2 import Client, SessionRecord
-from identity_races import BROWSER, GRACE, PAIRS, Identity, QuickPasswords, opened, races, session_of
-from user_service.domain.user import User
+from identity_races import BROWSER, GRACE, PAIRS, PASSWORD, Identity, QuickPasswords, opened, races, session_of
+from user_service.domain.user import Role, User, UserStatus
 from user_service.repository.sessions import MAX_SESSIONS
 from user_service.service.refresh_tokens import RefreshTokens, parse
 
@@ -290,6 +290,28 @@ class TestRevocation:
         assert await refused(identity.sessions.refresh(late.refresh_token, BROWSER)) == "INVALID_REFRESH_TOKEN"
         assert await is_valid(identity, user, session_of(own))
         assert (await identity.sessions.refresh(own.refresh_token, BROWSER)).access_token
+
+    async def test_a_cached_record_is_believed_no_more_from_the_change_on(
+        self, identity: Identity, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also when nothing removes the sessions' own records."""
+
+        async def stay(_: User) -> None:
+            pass
+
+        monkeypatch.setattr(identity.sessions, "remove_ended", stay)
+        user, own = await identity.granted()
+        other = await identity.sessions.grant(user, BROWSER)
+        await identity.resolved(user)
+        await identity.users.administer(user.id, (Role.SUPPORT,), None, None)
+        believed = await identity.believed(user, session_of(own))
+        assert believed is not None
+        assert list(believed.roles) == ["support"]
+        await identity.credentials.change_password(user.id, session_of(own), PASSWORD, "another long password")
+        assert await identity.believed(user, session_of(other)) is None
+        assert await identity.believed(user, session_of(own)) is not None
+        await identity.users.administer(user.id, None, UserStatus.DISABLED, None)
+        assert await identity.believed(user, session_of(own)) is None
 
     async def test_the_changing_session_lives_on_over_several_changes(self, identity: Identity) -> None:
         user, own = await identity.granted()

@@ -308,3 +308,47 @@ def test_reading_takes_a_time_that_grows_with_the_text_and_no_faster(
 
     assert seconds(LIMIT) < max(0.05, 20 * seconds(LIMIT // 8))
     assert sys.getrecursionlimit() < LIMIT
+
+
+@pytest.mark.parametrize(
+    ("model", "member", "body"),
+    [
+        (models.UpdateMeRequest, "display_name", {}),
+        (models.CancellationRequest, "reason", {}),
+        (models.ShipmentRequest, "carrier", {"tracking_number": "1"}),
+        (models.ShipmentRequest, "tracking_number", {"carrier": "1"}),
+        (models.UpdateProductRequest, "name", {}),
+    ],
+)
+def test_what_people_read_holds_nothing_that_cannot_be_seen_or_turns_a_line(
+    model: type[Struct], member: str, body: dict[str, str]
+) -> None:
+    reader: BodyReader[Any] = BodyReader(model)
+    for text in (
+        "Ada",
+        "Ada Lovelace ",
+        "\u674e",
+        "e\u0301",
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        "\U0001f469\u200d\U0001f680",
+    ):
+        assert getattr(reader.read(json.dumps({**body, member: text}).encode()), member) == text
+    for text in (
+        " ",
+        " x",
+        "\u3000x",
+        "\xa0",
+        "\u200b",
+        "\u200dx",
+        "x\x1b[31m",
+        "x\ny",
+        "x\u2028y",
+        "x\u202ey",
+        "x\u2066y",
+        "x\ufeff",
+        "x\x85",
+    ):
+        with pytest.raises(ServiceError) as caught:
+            reader.read(json.dumps({**body, member: text}).encode())
+        ((where, detail, _),) = [(v.where, v.detail, v.place) for v in caught.value.violations]
+        assert (where, detail[:36]) == (f"/{member}", "must begin with a visible character,"), text

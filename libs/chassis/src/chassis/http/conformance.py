@@ -93,6 +93,10 @@ def escape(name: str) -> str:
 
 def _walk(rule: inspect.Type) -> _Walk:
     if isinstance(rule, inspect.Metadata):
+        said = (rule.extra_json_schema or {}).get("description", "")
+        # What a pattern demands, in the contract's own words.
+        if isinstance(rule.type, inspect.StrType) and said.startswith("must "):
+            return _string(rule.type, said)
         return _walk(rule.type)
     for kind, compiled in _COMPILERS.items():
         if isinstance(rule, kind):
@@ -140,7 +144,7 @@ def _array(rule: inspect.ListType) -> _Walk:
     return walk
 
 
-def _string(rule: inspect.StrType) -> _Walk:
+def _string(rule: inspect.StrType, demand: str = "") -> _Walk:
     least, most = rule.min_length or 0, rule.max_length
     pattern = re.compile(rule.pattern) if rule.pattern else None
 
@@ -154,7 +158,7 @@ def _string(rule: inspect.StrType) -> _Walk:
         elif not _is_unicode(value):
             findings.note(pointer, "must not contain half of a surrogate pair")
         elif pattern is not None and not pattern.search(value):
-            findings.note(pointer, f"must match {pattern.pattern}")
+            findings.note(pointer, demand or f"must match {pattern.pattern}")
         return value
 
     return walk

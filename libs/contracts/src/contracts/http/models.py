@@ -83,7 +83,15 @@ class RegisterRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             pattern="^[^\\x00]*\\Z",
         ),
     ]
-    display_name: Annotated[str, Meta(max_length=100, min_length=1, pattern="^[^\\x00]*\\Z")]
+    display_name: Annotated[
+        str,
+        Meta(
+            description="must begin with a visible character, and have none that is a control, turns the direction or cannot be seen",
+            max_length=100,
+            min_length=1,
+            pattern="^[^ \\xa0\\u1680\\u2000-\\u200a\\u200c\\u200d\\u202f\\u205f\\u3000\\x00-\\x1f\\x7f-\\x9f\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff][^\\x00-\\x1f\\x7f-\\x9f\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff]*\\Z",
+        ),
+    ]
 
 
 class LoginRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -105,7 +113,15 @@ class TokenPair(Struct, frozen=True, kw_only=True):
 
 
 class UpdateMeRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    display_name: Annotated[str, Meta(max_length=100, min_length=1, pattern="^[^\\x00]*\\Z")]
+    display_name: Annotated[
+        str,
+        Meta(
+            description="must begin with a visible character, and have none that is a control, turns the direction or cannot be seen",
+            max_length=100,
+            min_length=1,
+            pattern="^[^ \\xa0\\u1680\\u2000-\\u200a\\u200c\\u200d\\u202f\\u205f\\u3000\\x00-\\x1f\\x7f-\\x9f\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff][^\\x00-\\x1f\\x7f-\\x9f\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff]*\\Z",
+        ),
+    ]
 
 
 class ChangePasswordRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,19 +176,46 @@ class ProductPage(Struct, frozen=True, kw_only=True):
 
 class CreateProductRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sku: Annotated[str, Meta(max_length=40, min_length=2, pattern="^[A-Z0-9][A-Z0-9-]{1,39}\\Z")]
-    name: Annotated[str, Meta(max_length=200, min_length=1, pattern="^[^\\x00]*\\Z")]
+    name: Annotated[
+        str,
+        Meta(
+            description="must begin with a visible character, and have none that is a control, turns the direction or cannot be seen",
+            max_length=200,
+            min_length=1,
+            pattern="^[^ \\xa0\\u1680\\u2000-\\u200a\\u200c\\u200d\\u202f\\u205f\\u3000\\x00-\\x1f\\x7f-\\x9f\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff][^\\x00-\\x1f\\x7f-\\x9f\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff]*\\Z",
+        ),
+    ]
     price: Price
     initial_stock: Annotated[int, Meta(ge=0, le=1000000000)]
 
 
 class UpdateProductRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: Annotated[str, Meta(max_length=200, min_length=1, pattern="^[^\\x00]*\\Z")] | UnsetType = UNSET
+    name: (
+        Annotated[
+            str,
+            Meta(
+                description="must begin with a visible character, and have none that is a control, turns the direction or cannot be seen",
+                max_length=200,
+                min_length=1,
+                pattern="^[^ \\xa0\\u1680\\u2000-\\u200a\\u200c\\u200d\\u202f\\u205f\\u3000\\x00-\\x1f\\x7f-\\x9f\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff][^\\x00-\\x1f\\x7f-\\x9f\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff]*\\Z",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     price: Price | UnsetType = UNSET
 
 
 class StockAdjustment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     delta: Annotated[int, Meta(ge=-1000000000, le=1000000000)]
-    reason: Annotated[str, Meta(max_length=200, min_length=1, pattern="^[^\\x00]*\\Z")]
+    reason: Annotated[
+        str,
+        Meta(
+            description="must begin with a visible character, and have none that is a control, turns the direction or cannot be seen",
+            max_length=200,
+            min_length=1,
+            pattern="^[^ \\xa0\\u1680\\u2000-\\u200a\\u200c\\u200d\\u202f\\u205f\\u3000\\x00-\\x1f\\x7f-\\x9f\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff][^\\x00-\\x1f\\x7f-\\x9f\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff]*\\Z",
+        ),
+    ]
 
 
 class OrderItem(Struct, frozen=True, kw_only=True):
@@ -224,11 +267,27 @@ class PaymentRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class CancellationRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    reason: Annotated[str, Meta(max_length=200, min_length=1, pattern="^[^\\x00]*\\Z")]
+    reason: Annotated[
+        str,
+        Meta(
+            description="must begin with a visible character, and have none that is a control, turns the direction or cannot be seen",
+            max_length=200,
+            min_length=1,
+            pattern="^[^ \\xa0\\u1680\\u2000-\\u200a\\u200c\\u200d\\u202f\\u205f\\u3000\\x00-\\x1f\\x7f-\\x9f\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff][^\\x00-\\x1f\\x7f-\\x9f\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff]*\\Z",
+        ),
+    ]
 
 
 class RefundRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    reason: Annotated[str, Meta(max_length=200, min_length=1, pattern="^[^\\x00]*\\Z")]
+    reason: Annotated[
+        str,
+        Meta(
+            description="must begin with a visible character, and have none that is a control, turns the direction or cannot be seen",
+            max_length=200,
+            min_length=1,
+            pattern="^[^ \\xa0\\u1680\\u2000-\\u200a\\u200c\\u200d\\u202f\\u205f\\u3000\\x00-\\x1f\\x7f-\\x9f\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff][^\\x00-\\x1f\\x7f-\\x9f\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff]*\\Z",
+        ),
+    ]
     restock: (
         Annotated[
             bool,
@@ -261,8 +320,24 @@ class Refund(Struct, frozen=True, kw_only=True):
 
 
 class ShipmentRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    carrier: Annotated[str, Meta(max_length=100, min_length=1, pattern="^[^\\x00]*\\Z")]
-    tracking_number: Annotated[str, Meta(max_length=100, min_length=1, pattern="^[^\\x00]*\\Z")]
+    carrier: Annotated[
+        str,
+        Meta(
+            description="must begin with a visible character, and have none that is a control, turns the direction or cannot be seen",
+            max_length=100,
+            min_length=1,
+            pattern="^[^ \\xa0\\u1680\\u2000-\\u200a\\u200c\\u200d\\u202f\\u205f\\u3000\\x00-\\x1f\\x7f-\\x9f\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff][^\\x00-\\x1f\\x7f-\\x9f\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff]*\\Z",
+        ),
+    ]
+    tracking_number: Annotated[
+        str,
+        Meta(
+            description="must begin with a visible character, and have none that is a control, turns the direction or cannot be seen",
+            max_length=100,
+            min_length=1,
+            pattern="^[^ \\xa0\\u1680\\u2000-\\u200a\\u200c\\u200d\\u202f\\u205f\\u3000\\x00-\\x1f\\x7f-\\x9f\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff][^\\x00-\\x1f\\x7f-\\x9f\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u2069\\ufeff]*\\Z",
+        ),
+    ]
 
 
 class OrderTransition(Struct, frozen=True, kw_only=True):

@@ -35,11 +35,18 @@ EDGE_MARGIN = 1.0
 MAX_BODY_BYTES = 65536
 # Of a body that is larger: what is read and thrown away, so that its client has sent everything when the answer comes.
 MAX_DISCARDED_BYTES = 16 * 1024 * 1024
-# The last bytes of an answer that its client reads slowly.
+# A hop of ours is one connection that all clients share. What may wait on it for one slow reader is a stream's window,
+# which a whole request fits into twice; and the connection's holds twice what all of its streams may have waiting
+# together, so that those who do not read never use up what the others need.
+HOP_STREAMS = 256
+HOP_STREAM_WINDOW = 2 * MAX_BODY_BYTES
+HOP_CONNECTION_WINDOW = 2 * HOP_STREAMS * HOP_STREAM_WINDOW
+# For a client that reads slowly: from an answer's beginning (but for what the operation had left) to the last byte that
+# waits behind the edge; and again for what waits in the edge.
 FLUSH_SECONDS = 10
 # Envoy says for 5 s that a connection ends; a request that came by then is sent within 10 s, answered within 11 (no
-# operation may take 10, and the margin), and read within those above.
-CONNECTION_DRAIN_SECONDS = 40
+# operation may take 10, and the margin), and read within twice those above.
+CONNECTION_DRAIN_SECONDS = 50
 JWKS_CACHE_SECONDS = 15
 # What Envoy itself answers: the problem each status is, and the status it becomes. (The token filter says 403 for a
 # wrong audience, which RFC 6750 calls an invalid token; an unknown transfer coding is the client's mistake.)
@@ -273,6 +280,9 @@ def _common_values(process: Process, site: Site, options: Options) -> dict[str, 
         "connection_seconds": options.connection_seconds,
         "connection_drain": CONNECTION_DRAIN_SECONDS,
         "flush_seconds": FLUSH_SECONDS,
+        "hop_streams": HOP_STREAMS,
+        "hop_stream_window": HOP_STREAM_WINDOW,
+        "hop_connection_window": HOP_CONNECTION_WINDOW,
         "max_connections": options.max_connections,
         "max_heap_bytes": options.max_heap_mib * 1024 * 1024,
         "public": process.service == "edge",

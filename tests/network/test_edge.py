@@ -374,6 +374,43 @@ class TestAnswers:
         assert len(response.content) > 1024
         assert response.headers["etag"] == '"1"'
 
+    async def test_no_refusal_is_disguised_as_grpc(self, stack: Platform) -> None:
+        """Which Envoy would answer 200, without content."""
+        body = b"x" * 70_000
+        asked: tuple[tuple[int, str, str, dict[str, str], bytes], ...] = (
+            (401, "GET", "/v1/me", {}, b""),
+            (401, "HEAD", "/v1/me", {}, b""),
+            (401, "POST", "/v1/orders", {"authorization": "Bearer x"}, b"{}"),
+            (404, "GET", "/v1/nope", {}, b""),
+            (404, "GET", "/v1/%41", {}, b""),
+            (400, "GET", "/v1/me%2fsessions", {}, b""),
+            (400, "GET", "/v1/products", {"host": "a@b"}, b""),
+            (405, "DELETE", "/v1/products", {}, b""),
+            (413, "POST", "/v1/auth/login", {}, body),
+            (415, "POST", "/v1/auth/login", {}, b"{}"),
+            (429, "POST", "/v1/auth/login", {}, b"{}"),
+            (431, "GET", "/v1/products", {f"x-{number}": "y" for number in range(80)}, b""),
+        )
+        for kind in ("application/grpc", "application/grpc+proto", "application/grpc-web", "text/plain"):
+            async with http_client(stack.url) as http:
+                for status, method, path, headers, content in asked:
+                    if status == 429:
+                        await failed_logins(http, 21)
+                    sent = {**headers, "content-type": kind}
+                    answer = await http.request(method, path, headers=sent, content=content)
+                    seen = (kind, method, path, answer.content)
+                    assert answer.status_code == status, seen
+                    assert answer.headers["content-type"] == "application/problem+json", seen
+                    assert not {"grpc-status", "grpc-message", "x-refusal"} & set(answer.headers), seen
+                    assert ("www-authenticate" in answer.headers) is (status == 401), seen
+                    if method != "HEAD":
+                        assert answer.json()["status"] == status, seen
+                        assert int(answer.headers["content-length"]) == len(answer.content), seen
+        with mesh.edge(stack, None, "client_headers") as url:
+            async with httpx.AsyncClient(base_url=url) as http:
+                disguised = await http.get("/v1/me", headers={"content-type": "application/grpc"})
+                assert (disguised.status_code, disguised.content) == (200, b"")
+
     async def test_only_listed_origins_may_call_from_a_browser(self, stack: Platform) -> None:
         options = Options(cors_origins=("https://shop.example", "https://other.example"))
         with mesh.edge(stack, options) as url:

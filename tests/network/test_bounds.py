@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
+import connection_burst
 import hpack
 import httpx
 import mesh
@@ -188,6 +189,26 @@ async def test_a_few_addresses_cannot_hold_every_connection(stack: Platform) -> 
             assert (taken >= most) if without else (5 <= taken <= 5 * (most // 16)), (without, taken)
             for connection in held:
                 await connection.close()
+
+
+async def test_who_opens_connections_fast_gets_no_more_than_who_opens_them_slowly(stack: Platform) -> None:
+    """However many ask at once, each waits for the limiter's answer; at full size: `tools/connection_burst.py`."""
+    most = 512
+    with mesh.another(stack, "edge", Options(max_connections=most)) as edge:
+        ops = f"http://127.0.0.1:{edge.port('edge_ops')}"
+        seen = await connection_burst.attack(edge.port("public"), ops, 800, seconds=3)
+    assert seen.unasked == 0, seen
+    assert 0 < seen.held <= most // 16, seen
+    assert seen.others[True], seen
+    assert not seen.others[False], seen
+
+
+async def test_a_limiter_that_hangs_keeps_nobody_out(stack: Platform) -> None:
+    with mesh.paused(stack.pid("limiter")):
+        newcomers = [mesh.connection_is_served(stack.layout.port("public"), client_address()) for _ in range(50)]
+        assert all(await asyncio.gather(*newcomers))
+        # From when it is known nobody waits for it, and while it hangs there is no end to those who come.
+        assert all([await mesh.connection_is_served(stack.layout.port("public"), client_address()) for _ in range(5)])
 
 
 async def test_idle_connections_go_when_there_are_many_and_no_request_is_cut(stack: Platform) -> None:

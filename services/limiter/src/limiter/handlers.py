@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from time import monotonic
 from typing import Any
 
 from chassis.errors import ServiceError
@@ -22,6 +23,8 @@ from limiter.window import Decision, SlidingWindow
 _Response = rls_pb2.RateLimitResponse
 # What one address may open over HTTP/3 in a window, as a part of all that an edge may have. Who may not comes over TCP.
 _HTTP3_PART = 16
+# While Valkey does not answer, one connection in so many seconds finds out whether it does again.
+_TRY_AGAIN_SECONDS = 1.0
 
 
 class RateLimitHandlers(RateLimitServiceServicer):
@@ -31,6 +34,8 @@ class RateLimitHandlers(RateLimitServiceServicer):
         self._limits = limits
         self._window = window
         self._leases = leases
+        # Valkey did not answer a connection: until this time of the monotonic clock no other is to wait for it.
+        self._away_until: float | None = None
 
     async def ShouldRateLimit(self, request: rls_pb2.RateLimitRequest, _context: Any) -> rls_pb2.RateLimitResponse:
         """OVER_LIMIT when one descriptor is.
@@ -41,7 +46,7 @@ class RateLimitHandlers(RateLimitServiceServicer):
         """
         try:
             if request.domain == "connections":
-                return await self._connection(request)
+                return await self._connection_unless_away(request)
             return await self._operations(request)
         except (ValkeyError, OSError) as error:
             raise ServiceError("UNAVAILABLE") from error
@@ -56,6 +61,22 @@ class RateLimitHandlers(RateLimitServiceServicer):
                 overall = _Response.OVER_LIMIT
             statuses.append(_status(limit, decision))
         return _Response(overall_code=overall, statuses=statuses)
+
+    async def _connection_unless_away(self, request: rls_pb2.RateLimitRequest) -> rls_pb2.RateLimitResponse:
+        # An edge asks for few at a time and waits long (deploy/envoy/policies/traffic.j2): if each of them waited for a
+        # Valkey that hangs, the line would be let in a few a second.
+        if self._away_until is not None:
+            now = monotonic()
+            if now < self._away_until:
+                raise ServiceError("UNAVAILABLE")
+            self._away_until = now + _TRY_AGAIN_SECONDS
+        try:
+            answer = await self._connection(request)
+        except (ValkeyError, OSError):
+            self._away_until = monotonic() + _TRY_AGAIN_SECONDS
+            raise
+        self._away_until = None
+        return answer
 
     async def _connection(self, request: rls_pb2.RateLimitRequest) -> rls_pb2.RateLimitResponse:
         refused = _Response(overall_code=_Response.OVER_LIMIT)

@@ -275,6 +275,7 @@ async def test_who_sends_slowly_is_not_waited_for(stack: Platform) -> None:
 async def test_headers_are_bounded_in_number_size_and_spelling(people: People, stack: Platform) -> None:
     cases = {
         "eighty": ({f"x-{number}": "y" for number in range(80)}, 431),
+        "9 KiB": ({"x-large": "y" * 9_216}, 431),
         "48 KiB": ({"x-large": "y" * 49_152}, 431),
         "an underscore": ({"x_caller_id": "admin"}, 400),
     }

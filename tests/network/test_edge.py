@@ -7,7 +7,9 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import time
+import uuid
 from typing import Any
 
 import httpx
@@ -16,6 +18,7 @@ import mesh
 import pytest
 from contracts.http import models
 from contracts.http.client import ApiError, BackendClient
+from contracts.http.operations import OPERATIONS
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from devstack.layout import PORTS
@@ -305,6 +308,19 @@ async def _reads_until_refused(http: httpx.AsyncClient, most: int) -> list[httpx
 
 
 class TestAnswers:
+    async def test_another_method_is_answered_by_the_edge(self, people: People, stack: Platform) -> None:
+        paths = {o.path for o in OPERATIONS}
+        answers = []
+        for path in sorted(paths):
+            known = {o.method for o in OPERATIONS if o.path == path}
+            allowed = ", ".join(sorted(known | ({"HEAD"} if "GET" in known else set())))
+            for method in {"DELETE", "PUT", "PROPFIND"} - known:
+                answer = await people.http.request(method, re.sub("{[a-z_]+}", str(uuid.uuid4()), path))
+                assert (answer.status_code, answer.headers.get("allow")) == (405, allowed), path
+                assert answer.json()["type"] == "urn:backend:problem:method-not-allowed"
+                answers.append(answer)
+        assert await mesh.reached_python(stack, answers) == 0
+
     async def test_every_answer_has_the_security_headers(self, people: People, stack: Platform) -> None:
         for path in ("/v1/products?limit=1", "/v1/nope", "/v1/me"):
             headers = (await people.http.get(path)).headers
@@ -412,7 +428,7 @@ class TestAnswers:
                 assert (disguised.status_code, disguised.content) == (200, b"")
 
     async def test_only_listed_origins_may_call_from_a_browser(self, stack: Platform) -> None:
-        options = Options(cors_origins=("https://shop.example", "https://other.example"))
+        options = Options(cors_origins=("https://shop.example", "https://other.example", "http://[::1]:3000"))
         with mesh.edge(stack, options) as url:
             async with http_client(url) as http:
                 ask = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}

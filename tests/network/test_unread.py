@@ -7,7 +7,7 @@ import asyncio
 import hpack
 import httpx
 import mesh
-from devstack.envoy import FLUSH_SECONDS
+from devstack.envoy import ADDRESS_PARTS, FLUSH_SECONDS, MAX_HEADER_KIB, MAX_HEADERS, client_streams
 from devstack.options import Options
 
 from conftest import Platform, client_address
@@ -44,8 +44,50 @@ async def test_answers_that_nobody_reads_hold_up_nobody(stack: Platform) -> None
     """All clients' answers come over one connection from the BFF."""
     for without, whole in (((), 6), (("flow_control",), 0)):
         with mesh.edge(stack, Options(rate_limit_scale=100), *without) as url:
-            held = await asked_and_unread(int(url.rsplit(":", 1)[1]), client_address(), "/docs", _READERS)
+            port = int(url.rsplit(":", 1)[1])
+            held = [await asked_and_unread(port, client_address(), "/docs", 10) for _ in range(_READERS // 10)]
             await asyncio.sleep(1)
             assert await whole_answers(url, 6) == whole, without
-            assert held.is_open
-            await held.close()
+            for one in held:
+                assert one.is_open
+                await one.close()
+
+
+async def allocated(stack: Platform) -> int:
+    """Bytes of the edge's heap."""
+    transport = httpx.AsyncHTTPTransport(uds=str(stack.layout.data_dir / "run" / "edge.admin.sock"))
+    async with httpx.AsyncClient(transport=transport) as admin:
+        return int((await admin.get("http://admin/memory")).json()["allocated"])
+
+
+def literal(name: bytes, value: bytes, indexed: bool = False) -> bytes:
+    """A field, each part shorter than 127 bytes (RFC 7541, 6.2)."""
+    return bytes([0x40 if indexed else 0, len(name)]) + name + bytes([len(value)]) + value
+
+
+async def test_one_address_holds_less_than_half_of_the_heap(stack: Platform) -> None:
+    """All its connections and streams, each with as many fields as go in, while their bodies are waited for."""
+    options, connections = Options(), 40
+    fields = MAX_HEADERS - 4
+    # 32 bytes of each are counted beside (RFC 9113, 6.5.2).
+    named = literal(b"a", b"v" * (MAX_HEADER_KIB * 1024 // fields - 40), indexed=True)
+    pseudo = ((b":method", b"POST"), (b":path", b"/v1/auth/login"), (b":scheme", b"https"), (b":authority", b"api"))
+    asked = b"".join(literal(name, value) for name, value in pseudo)
+    # The newest entry of the table, again and again.
+    again = b"\xbe"
+    blocks = [asked + named + again * (fields - 1)] + [asked + again * fields] * (client_streams(options) - 1)
+    streams = b"".join(mesh.frame(1, 0x4, 2 * number + 1, block) for number, block in enumerate(blocks))
+    message = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + mesh.frame(4, 0, 0, b"") + streams
+    context, address = mesh.trusting(stack), client_address()
+    context.set_alpn_protocols(["h2"])
+    before = await allocated(stack)
+    port = stack.layout.port("public_tls")
+    held = [await mesh.hold(port, address, message, context) for _ in range(connections)]
+    await asyncio.sleep(1)
+    each = (await allocated(stack) - before) / connections
+    assert all(one.is_open for one in held)
+    for one in held:
+        await one.close()
+    # They are there: a stream takes what its fields say, and more.
+    assert each > client_streams(options) * 1024 * MAX_HEADER_KIB / 2
+    assert each * options.max_connections * sum(ADDRESS_PARTS) < options.max_heap_mib * 2**20 / 2

@@ -35,6 +35,17 @@ EDGE_MARGIN = 1.0
 MAX_BODY_BYTES = 65536
 # Of a body that is larger: what is read and thrown away, so that its client has sent everything when the answer comes.
 MAX_DISCARDED_BYTES = 16 * 1024 * 1024
+# What a client's header fields may be, in number and KiB; our own operations need a tenth.
+MAX_HEADERS = 64
+MAX_HEADER_KIB = 8
+# What the edge holds while a request's body is awaited, in KiB, as measured with so many fields: for a connection with
+# TLS, and for a stream on it beside its fields' bytes. A field that a table names (RFC 7541) costs its client one byte.
+_CONNECTION_KIB = 64
+_STREAM_KIB = 36
+# Of the edge's connections, what one address may have: by leases, and over HTTP/3 (services/limiter). And what all their
+# streams may hold of the heap at most.
+ADDRESS_PARTS = (1 / 17, 1 / 32)
+_ADDRESS_HEAP = 0.45
 # A hop of ours is one connection that all clients share. What may wait on it for one slow reader is a stream's window,
 # which a whole request fits into twice; and the connection's holds twice what all of its streams may have waiting
 # together, so that those who do not read never use up what the others need.
@@ -55,6 +66,7 @@ _LOCAL_REPLIES = {
     401: (401, "UNAUTHENTICATED"),
     403: (401, "UNAUTHENTICATED"),
     404: (404, "NOT_FOUND"),
+    405: (405, "METHOD_NOT_ALLOWED"),
     408: (408, "MALFORMED_REQUEST"),
     413: (413, "TOO_LARGE"),
     431: (431, "MALFORMED_REQUEST"),
@@ -311,8 +323,11 @@ def _edge_values(process: Process, site: Site, options: Options) -> dict[str, An
         "tls_port": process.tls_port,
         "upstreams": [_upstream("bff", site), _upstream("limiter", site)],
         "operations": operations,
-        "known_paths": list(dict.fromkeys(operation.match for operation in operations)),
+        "known_paths": _allowed(operations),
         "edge_margin": EDGE_MARGIN,
+        "client_streams": client_streams(options),
+        "max_headers": MAX_HEADERS,
+        "max_header_kib": MAX_HEADER_KIB,
         "max_body_bytes": MAX_BODY_BYTES,
         "max_discarded_bytes": MAX_DISCARDED_BYTES,
         "token_issuer": site.token_issuer,
@@ -321,6 +336,7 @@ def _edge_values(process: Process, site: Site, options: Options) -> dict[str, An
         "jwks_cache_seconds": JWKS_CACHE_SECONDS,
         "rate_limit_scale": options.rate_limit_scale,
         "cors_origins": options.cors_origins,
+        "cors_origins_pattern": "|".join(map(re.escape, options.cors_origins)),
         "https_only": options.https_only,
         "public_host": site.public_host,
         "trusted_proxies": [_network(network) for network in options.trusted_proxies],
@@ -330,6 +346,23 @@ def _edge_values(process: Process, site: Site, options: Options) -> dict[str, An
             for code, (status, reason) in _LOCAL_REPLIES.items()
         ],
     }
+
+
+def _allowed(operations: tuple[Route, ...]) -> dict[str, str]:
+    """What `Allow` says of each path."""
+    found: dict[str, set[str]] = {}
+    for operation in operations:
+        methods = {"GET", "HEAD"} if operation.method == "GET" else {operation.method}
+        found.setdefault(operation.match, set()).update(methods)
+    return {match: ", ".join(sorted(methods)) for match, methods in found.items()}
+
+
+def client_streams(options: Options) -> int:
+    """How many streams a client may have open on a connection: one address that opens all it may leaves half of the heap."""
+    connections = sum(options.max_connections * part for part in ADDRESS_PARTS)
+    for_each = options.max_heap_mib * 1024 * _ADDRESS_HEAP / connections
+    # RFC 9113, 6.5.2 asks for no more than a hundred.
+    return max(1, min(100, int((for_each - _CONNECTION_KIB) / (_STREAM_KIB + MAX_HEADER_KIB))))
 
 
 def _upstream(service: str, site: Site) -> Upstream:

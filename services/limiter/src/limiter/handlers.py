@@ -22,7 +22,7 @@ from limiter.window import Decision, SlidingWindow
 
 _Response = rls_pb2.RateLimitResponse
 # What one address may open over HTTP/3 in a window, as a part of all that an edge may have. Who may not comes over TCP.
-_HTTP3_PART = 16
+_HTTP3_PART = 32
 # While Valkey does not answer, one connection in so many seconds finds out whether it does again.
 _TRY_AGAIN_SECONDS = 1.0
 

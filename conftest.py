@@ -126,7 +126,9 @@ class Platform:
         return Redis.from_url(services.valkey_url(self.layout, self.secrets, user, server), driver_info=None)
 
     def pid(self, name: str) -> int:
-        status = json.loads(backend("status", "--json", "--data-dir", str(self.layout.data_dir)).stdout)
+        # Its exit status says when something is not ready.
+        said = backend("status", "--json", "--data-dir", str(self.layout.data_dir), check=False)
+        status = json.loads(said.stdout)
         return int(next(p["pid"] for p in status["processes"] if p["name"] == name))
 
 

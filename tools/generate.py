@@ -103,11 +103,12 @@ def http() -> Files:
     banner = BANNER.format(source="api/openapi/bff.v1.yaml")
     spec = yaml.safe_load(document.read_text(encoding="utf-8"))
     target = CONTRACTS / "http"
+    operations = generate_http.operations(spec)
     return {
         target / "__init__.py": "",
         target / "bff.v1.yaml": document.read_text(encoding="utf-8"),
         target / "models.py": banner + generate_http.models(document, spec),
-        target / "operations.py": banner + generate_http.operations(spec),
+        target / "operations.py": banner + operations,
         target / "client.py": banner + generate_http.client(spec),
     } | {target / path.name: path.read_text(encoding="utf-8") for path in RUNTIME.glob("*.py")}
 
@@ -178,7 +179,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing, fail when something is not current")
     check = parser.parse_args().check
-    files = generated()
+    try:
+        files = generated()
+    except generate_http.ContractError as error:
+        sys.exit(f"api/openapi/bff.v1.yaml:\n{error}")
     if check:
         files[Path("docs/configuration.md")] = configuration_page()
         if names := stale(files):

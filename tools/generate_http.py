@@ -120,8 +120,56 @@ class Operation:
         return self.id[0].upper() + self.id[1:]
 
 
+class ContractError(ValueError):
+    """The document lacks what code is generated from; a line for each operation and what it lacks."""
+
+
+def incomplete(spec: Spec) -> list[str]:
+    """Everything that operations lack or refer to in vain, all at once."""
+    found = []
+    for path, item in spec["paths"].items():
+        for method in METHODS:
+            if (raw := item.get(method)) is None:
+                continue
+            where = f"{raw.get('operationId', 'an operation without operationId')} ({method.upper()} {path})"
+            if lacks := [key for key in ("operationId", "summary", "responses", "x-class") if key not in raw]:
+                found.append(f"{where}: {', '.join(lacks)} missing")
+            elif not any(code.startswith("2") for code in raw["responses"]):
+                found.append(f"{where}: a response of success (2xx) missing")
+            shared = item.get("parameters", [])
+            found += [
+                f"{where}: {reference} is referred to, and not there" for reference in dangling(spec, [shared, raw])
+            ]
+    return found
+
+
+def dangling(spec: Spec, node: Any) -> list[str]:
+    """The references to nothing below a node, through everything that it refers to; each once."""
+    found, waiting, seen = [], [node], set[str]()
+    while waiting:
+        current = waiting.pop()
+        if isinstance(current, list):
+            waiting += current
+        elif isinstance(current, dict):
+            reference = current.get("$ref")
+            if isinstance(reference, str) and reference not in seen:
+                seen.add(reference)
+                try:
+                    waiting.append(_resolve(spec, current))
+                except (KeyError, TypeError):
+                    found.append(reference)
+            waiting += current.values()
+    return sorted(found)
+
+
 def parse(spec: Spec) -> list[Operation]:
-    """All operations in the document's order."""
+    """All operations in the document's order.
+
+    Raises:
+        ContractError: an operation is not complete.
+    """
+    if problems := incomplete(spec):
+        raise ContractError("\n".join(problems))
     found = []
     for path, item in spec["paths"].items():
         for method in METHODS:

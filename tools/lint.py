@@ -24,6 +24,7 @@ CHECKS: dict[str, list[str]] = {
     "generated code is current": [sys.executable, "tools/generate.py", "--check"],
     "buf": [str(BIN / "buf"), "lint", "api"],
     "openapi": [sys.executable, "tools/lint_openapi.py"],
+    "handlers": [sys.executable, "tools/lint_handlers.py"],
     "dependencies": [sys.executable, "tools/lint_dependencies.py"],
     "mappings": [sys.executable, "tools/lint_mappings.py"],
     "patterns": [sys.executable, "tools/lint_patterns.py"],

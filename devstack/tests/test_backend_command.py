@@ -27,6 +27,7 @@ import psutil
 import pytest
 from devstack.keys import EDGE_SECONDS
 from devstack.layout import PORTS_EACH, ROOT, Layout
+from devstack.options import parse_origins
 from devstack.privileges import die_with_parent
 from devstack.secrets import Secrets, load_or_create, made_anew, rotation_journal, write_private
 
@@ -108,7 +109,10 @@ def check_logs(status: dict[str, Any], where: tuple[str, str]) -> None:
     assert times == sorted(times)
     assert not any("RateLimitService" in event.get("path", "") for event in events)
     assert "RateLimitService" in backend("logs", "limiter", "--all", *where).stdout
-    assert backend("logs", "--since", "1s", "--level", "critical", *where).stdout == ""
+    nothing = backend("logs", "--since", "1s", "--level", "critical", *where)
+    assert (nothing.stdout, nothing.stderr) == ("", "no such event\n")
+    assert backend("logs", "--request-id", "zzz", *where).stderr == "nothing of request 'zzz'\n"
+    assert not any("work-in-progress" in event["event"] for event in events)
     assert backend("logs", "--level", "loud", *where, check=False).returncode == 2
     shown = on_a_terminal("logs", "--request-id", request_id, *where)
     assert "\x1b[32m200\x1b[0m" in shown
@@ -123,20 +127,30 @@ def check_logs(status: dict[str, Any], where: tuple[str, str]) -> None:
 def check_identity(status: dict[str, Any], where: tuple[str, str]) -> None:
     """An administrator is made; a signing key is revoked: its tokens are refused at once, new ones are had with what is left."""
 
-    def create(password: str) -> subprocess.CompletedProcess[str]:
-        command = [str(BACKEND), "admin", "create", "root@example.com", "--name", "Root", *where]
+    def create(password: str, email: str = "root@example.com") -> subprocess.CompletedProcess[str]:
+        command = [str(BACKEND), "admin", "create", email, "--name", "Root", *where]
         return subprocess.run(command, input=password + "\n", capture_output=True, text=True, check=False, timeout=60)
 
-    assert (create("qwertyuiop").returncode, create("").returncode) == (1, 1)
+    assert create("qwertyuiop").returncode == 1
+    assert (create("").returncode, create("").stderr) == (1, "no password was given\n")
     made = create("a password of root's own")
     assert made.returncode == 0, made.stderr
     assert made.stdout.strip().endswith("root@example.com admin")
+    again = create("another password of root's")
+    assert (again.returncode, "its password is what it was" in again.stdout) == (0, True)
+    customer = create("a password of root's own", status["demo"]["customer"]["email"])
+    assert customer.returncode == 1
+    assert "is registered already, without the role admin" in customer.stderr
+    assert re.search(r'PATCH /v1/admin/users/[0-9a-f-]{36} \{"roles": \["admin", "customer"\]', customer.stderr)
     account = {"email": "root@example.com", "password": "a password of root's own"}
     with httpx.Client(base_url=status["endpoints"]["public"], timeout=30) as http:
         pair = http.post("/v1/auth/login", json=account).json()
         old = {"authorization": f"Bearer {pair['access_token']}"}
         assert http.get("/v1/admin/users?q=root", headers=old).status_code == 200
-        assert "is revoked" in backend("keys", "revoke", *where).stdout
+        # Everybody's tokens are not ended by a command typed too soon.
+        assert backend("keys", "revoke", *where, check=False).returncode == 1
+        assert http.get("/v1/admin/users?q=root", headers=old).status_code == 200
+        assert "services refuse its tokens within a second" in backend("keys", "revoke", "--yes", *where).stdout
         assert backend("keys", "revoke", "unknown", *where, check=False).returncode == 2
         time.sleep(1.2)
         # The edge still knows the key; the BFF does not.
@@ -175,6 +189,12 @@ def data_dir(tmp_path: Path) -> Iterator[Path]:
 def test_up_status_logs_restart_down_and_up_again(data_dir: Path) -> None:
     where = ("--data-dir", str(data_dir))
     offset = str(free_port_offset())
+    said = data_dir.parent / "together"
+    with said.open("w") as output:
+        together = subprocess.Popen(
+            [str(BACKEND), "up", "--detach", "--die-with", str(this_run()), *where, "--port-offset", offset],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+        )  # fmt: skip
     first = backend("up", "--detach", *where, "--port-offset", offset)
     for line in ("postgres   ready", "order      starting; waits for: http://127.0.0.1:", "Demo accounts", "/docs"):
         assert line in first.stdout
@@ -193,7 +213,8 @@ def test_up_status_logs_restart_down_and_up_again(data_dir: Path) -> None:
     assert all(p["state"] == "ready" and psutil.pid_exists(p["pid"]) for p in status["processes"])
     assert status["endpoints"].keys() >= {"public", "public_tls", "bff_ops", "user_ops", "order_ops", "edge_ops"}
     assert set(status["demo"]) == {"admin", "support", "customer"}
-    # Twice is harmless.
+    # Twice is harmless, at once as well.
+    assert (together.wait(120), "The platform is ready." in said.read_text()) == (0, True)
     assert "already running" in backend("up", "--detach", *where, "--port-offset", offset).stdout
     assert first.stdout.count("@example.com") == backend("status", *where).stdout.count("@example.com") == 3
     check_logs(status, where)
@@ -252,7 +273,10 @@ def test_demo_data_that_cannot_be_loaded_take_nothing_down_and_loading_again_mak
     output, _ = starting.communicate(timeout=120)
     assert starting.returncode == 0
     assert "The platform is ready." in output
-    assert "demo       not complete (ended with status -9); the next `./backend up` goes on" in output
+    assert (
+        f"demo       not complete (ended with status -9); the next `./backend up --data-dir {data_dir}` goes on"
+        in output
+    )
     assert json.loads(backend("status", "--json", *where[:2]).stdout)["ready"] is True
     assert not (data_dir / "demo-loaded").exists()
     loads = [
@@ -288,11 +312,15 @@ def test_a_port_in_use_is_named_with_its_owner_and_the_next_free_offset(
     assert failed.returncode == 1
     said = "(UDP) " if kind == "udp" else ""
     assert f"{listener}: port {port} {said}is in use by process {os.getpid()}" in failed.stdout
-    proposed = re.search(r"`\./backend up --port-offset (\d+)`", failed.stdout)
+    proposed = re.search(
+        rf"`\./backend up --port-offset (\d+) --detach --replicas order=2 --data-dir {data_dir}`", failed.stdout
+    )
     assert proposed is not None
     assert int(proposed[1]) > offset
     assert int(proposed[1]) % PORTS_EACH == 0
     assert processes_of(data_dir) == []
+    # What it has made for nothing is gone again.
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_data_directory_is_said_so_with_the_log_and_nothing_is_left_running(tmp_path: Path) -> None:
@@ -308,8 +336,11 @@ def test_a_damaged_data_directory_is_said_so_with_the_log_and_nothing_is_left_ru
     assert "(ended with status" in failed.stdout
     assert "the last lines of postgres's log" in failed.stdout
     assert "postgresql.conf" in failed.stdout
-    assert "backend reset" in failed.stdout
+    assert f"`./backend reset --data-dir {data_dir}`" in failed.stdout
     assert processes_of(data_dir) == []
+    status = backend("status", "--data-dir", str(data_dir), check=False)
+    assert status.returncode == 3
+    assert "The last start failed:\n\npostgres: could not access the server configuration file" in status.stdout
 
 
 def test_data_of_another_postgresql_are_named_and_left_alone(tmp_path: Path) -> None:
@@ -379,7 +410,10 @@ def test_whatever_ends_a_foreground_up_ends_its_stack_and_who_joined_ends_nothin
     owner = following(tmp_path / "owner", *arguments, "--port-offset", str(free_port_offset()), **stray)
     refused = backend("up", *arguments, "--replicas", "order=2", check=False)
     assert refused.returncode == 1
-    assert "with other options (replicas)" in refused.stdout
+    assert "with another value of --replicas; " in refused.stdout
+    # What was not said is not compared; what was said is, though it be the default.
+    other = backend("up", *arguments, "--https-only", "--port-offset", "0", check=False)
+    assert (other.returncode, "another value of --port-offset, --https-only; " in other.stdout) == (1, True)
     guest = following(tmp_path / "guest", *arguments)
     guest.send_signal(signal.SIGTERM)
     assert guest.wait(120) == 0
@@ -463,6 +497,32 @@ def test_reset_deletes_nothing_that_is_not_a_stack(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").exists()
 
 
+@pytest.mark.parametrize(
+    "command", [["logs"], ["secrets"], ["status"], ["certs"], ["keys"], ["keys", "revoke"], ["restart", "x"]]
+)
+def test_where_there_is_no_stack_every_command_says_so(tmp_path: Path, command: list[str]) -> None:
+    refused = backend(*command, "--data-dir", str(tmp_path), check=False)
+    assert (refused.returncode, refused.stdout) == (3, "")
+    assert refused.stderr.startswith(f"there is no stack in {tmp_path}; `./backend up --data-dir {tmp_path}` makes one")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_has_no_stack_is_down(tmp_path: Path) -> None:
+    done = backend("down", "--data-dir", str(tmp_path))
+    assert f"there is no stack in {tmp_path}" in done.stderr
+
+
+def test_what_is_no_origin_is_refused(tmp_path: Path) -> None:
+    refused = backend("up", "--data-dir", str(tmp_path / "stack"), "--cors-origin", "foo", check=False)
+    assert (refused.returncode, "'foo' is no origin" in refused.stdout) == (2, True)
+    assert not (tmp_path / "stack").exists()
+    for text in ("*", "null", "https://a.example/", "https://u@a.example", "ftp://a.example", "a.example:443", ""):
+        with pytest.raises(ValueError, match="is no origin"):
+            parse_origins([text])
+    origins = ["https://a.example", "http://127.0.0.1:5173", "http://[::1]:80", "http://localhost"]
+    assert list(parse_origins(origins)) == origins
+
+
 def test_an_offset_that_leaves_no_ports_is_refused(tmp_path: Path) -> None:
     refused = backend("up", "--data-dir", str(tmp_path), "--port-offset", "60000", check=False)
     assert refused.returncode == 2
@@ -490,8 +550,8 @@ def test_the_launcher_works_from_anywhere_and_messages_name_it_as_it_was_typed(l
 
     told = run(str(launcher), "keys", "--data-dir", str(launcher.parent / "nothing"))
     assert told.returncode == 3
-    assert f"`{launcher} up`" in told.stdout
+    assert f"`{launcher} up --data-dir '{launcher.parent / 'nothing'}'`" in told.stderr
     assert run(str(launcher), "--version").stdout == f"backend {version('backend-devstack')}\n"
-    assert "`./backend up`" in backend("keys", "--data-dir", str(launcher.parent / "nothing"), check=False).stdout
+    assert "`./backend up --data-dir " in backend("keys", "--data-dir", "/nothing", check=False).stderr
     completed = run(str(launcher), _BACKEND_COMPLETE="complete_bash", COMP_WORDS="./backend resta", COMP_CWORD="1")
     assert completed.stdout.split() == ["restart"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,20 @@ def test_what_the_system_refuses_has_its_remedy_as_well(number: int, remedy: str
     assert text.startswith(f"backend: {os.strerror(number)}: /data/state.new\nWhat to do: ")
     assert remedy in text
     assert "reset" not in text
+
+
+def test_a_file_that_is_missing_is_the_environments_only_when_it_lies_there() -> None:
+    for path, remedy in (("/proc/x", "--data-dir"), (f"{sys.prefix}/bin/envoy", "rm -rf .venv")):
+        assert remedy in explained(FileNotFoundError(errno.ENOENT, "No such file or directory", path))
+
+
+def test_what_envoy_says_at_every_start_is_not_among_the_last_lines() -> None:
+    always = "Http2ProtocolOptions.use_oghttp2_codec' is marked as work-in-progress. API features"
+    jwks = "Jwks async fetching url=https://bff/.well-known/jwks.json: failed"
+    text = explained(of_process("edge", "ended", f'{{"event":"{always}"}}\n{{"event":"{jwks}"}}\n{{"event":"why"}}'))
+    assert "why" in text
+    assert "work-in-progress" not in text
+    assert "Jwks" not in text
 
 
 def test_each_of_several_failing_services_has_its_own_lines() -> None:

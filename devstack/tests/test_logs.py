@@ -100,6 +100,20 @@ class TestForms:
         assert (event.level, event.time) == (Level.WARNING, NOON + timedelta(milliseconds=500))
         assert event.text == "WARNING Memory overcommit must be enabled!"
 
+    def test_valkey_before_it_has_read_how_to_write_times(self) -> None:
+        (event,) = parsed("valkey-cache", "42:M 26 Nov 2026 12:00:00.500 # WARNING Memory overcommit must be enabled!")
+        assert event.time == datetime(2026, 11, 26, 12, 0, 0, 500_000).astimezone(UTC)
+        assert (event.level, event.text) == (Level.WARNING, "WARNING Memory overcommit must be enabled!")
+        (odd,) = parsed("valkey", "42:M 99 Nov 2026 12:00:00.500 # WARNING")
+        assert odd.text.startswith("42:M 99 Nov")
+
+    def test_the_codec_that_we_have_chosen_is_no_warning_of_anything_else(self) -> None:
+        text = "field 'envoy.config.core.v3.Http2ProtocolOptions.use_oghttp2_codec' is marked as work-in-progress. API"
+        (codec,) = parsed("edge", json.dumps({"level": "warning", "event": text}))
+        (other,) = parsed("edge", json.dumps({"level": "warning", "event": text.replace("use_oghttp2_codec", "other")}))
+        assert [Selection().shows(event) for event in (codec, other)] == [False, True]
+        assert Selection(routine=True).shows(codec)
+
     def test_envoys_own(self) -> None:
         line = '{"time":"2026-01-31T07:00:00.250-05:00","level":"warning","logger":"envoy.config","event":"a \\"b\\""}'
         assert shown("edge", line) == '12:00:00.250 edge       warning  a "b" logger=envoy.config'

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,9 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from ipaddress import ip_network
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,14 +26,14 @@ from rich.table import Table
 
 from devstack import state
 from devstack.commands import database, log_level, secrets
-from devstack.commands.stack import DataDir, console, errors, running_or_exit
+from devstack.commands.stack import NOT_RUNNING, DataDir, console, errors, exists, known_or_exit, running_or_exit
 from devstack.failures import explained
 from devstack.health import READY, Health
 from devstack.layout import DEFAULT_DATA_DIR, HIGHEST_OFFSET, Layout
 from devstack.logs import files, output, view
 from devstack.logs.events import Event
 from devstack.logs.selection import Selection, parse_level, parse_since
-from devstack.options import Options, parse_replicas, parse_without
+from devstack.options import Options, parse_origins, parse_replicas, parse_without
 from devstack.state import StackState
 from devstack.typed import as_typed
 
@@ -46,11 +48,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _STOP_SECONDS = 60.0
+# Of `status`: it runs, but not all of it is ready.
+_NOT_READY = 4
 # With less than this free, not even the cause of a failure can be written to a log.
 _LEAST_FREE_BYTES = 1024 * 1024
 _FULL = "The disk that has the data directory is full; make room, or choose another directory with --data-dir."
 _UNTOLD = "the stack has ended meanwhile; `backend logs supervisor` says why"
 _POLL_SECONDS = 0.05
+# How often a start that another one is a moment ahead of is tried again, until the other can be seen.
+_RETRY_SECONDS = 0.2
+# Options of `up` whose values the stack keeps under another name.
+_KEPT_AS = {"cors_origin": "cors_origins", "trusted_proxy": "trusted_proxies"}
+# Of this call, not of the stack.
+_OF_THE_CALL = frozenset({"data_dir", "detach", "die_with"})
 
 
 def _print_version(wanted: bool) -> None:
@@ -70,6 +80,7 @@ def every_command(
 
 @app.command()
 def up(
+    context: typer.Context,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     port_offset: Annotated[
         int, typer.Option(min=0, max=HIGHEST_OFFSET, help="Added to every port; two stacks run side by side.")
@@ -117,7 +128,7 @@ def up(
             without=parse_without(without or []),
             certificate_seconds=certificate_seconds,
             rate_limit_scale=rate_limit_scale,
-            cors_origins=tuple(cors_origin or ()),
+            cors_origins=parse_origins(cors_origin or []),
             trusted_proxies=tuple(str(ip_network(network)) for network in trusted_proxy or ()),
             https_only=https_only,
             valkey_memory_mib=valkey_memory_mib,
@@ -129,20 +140,30 @@ def up(
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(2) from None
     _end_like_ctrl_c()
-    known = state.read(layout)
-    joined = known is not None and state.is_running(known)
+    given = _given(context)
+    made = _missing(layout.data_dir)
     progress = _Progress(layout)
-    if known is not None and joined:
-        _refuse_other_options(known, chosen, port_offset)
+    owner = die_with if detach or die_with is not None else os.getpid()
+    while (known := _running(layout)) is None and not _start(layout, chosen, owner, progress):
+        time.sleep(_RETRY_SECONDS)
+    joined = known is not None
+    if known is not None:
+        _refuse_other_options(known, chosen, port_offset, given, layout)
         layout = Layout(layout.data_dir, known.port_offset)
-        console.print("already running")
-    else:
-        _start(layout, chosen, die_with if detach or die_with is not None else os.getpid(), progress)
+        console.print("already running" if known.ready else "already starting; this waits for it")
+        with contextlib.suppress(KeyboardInterrupt):
+            progress.show(lambda: _has_started_or_ended(layout))
     current = state.read(layout)
-    if current is None or not current.ready:
-        console.print(as_typed(current.error if current else _UNTOLD), style="red", markup=False)
+    if current is None or not current.ready or not state.is_running(current):
+        said = (current.error if current else "") or _UNTOLD
+        console.print(as_typed(said, layout.data_dir, _as_options(context, given)), style="red", markup=False)
+        if not layout.secrets.exists():
+            # Refused before anything was made that somebody could miss.
+            _remove(layout.data_dir, made)
         raise typer.Exit(1)
-    _print_welcome(current)
+    _print_welcome(current, layout.data_dir)
+    if current.demo_loading:
+        console.print()
     if detach:
         progress.show(lambda: not _demo_is_loading(layout))
         _print_accounts(current)
@@ -158,6 +179,52 @@ def up(
         _stop(layout)
 
 
+def _running(layout: Layout) -> StackState | None:
+    current = state.read(layout)
+    return current if state.is_running(current) else None
+
+
+def _has_started_or_ended(layout: Layout) -> bool:
+    current = _running(layout)
+    return current is None or current.ready
+
+
+def _missing(data_dir: Path) -> list[Path]:
+    """The directories that a start would make, the innermost first."""
+    return [path for path in (data_dir, *data_dir.parents) if not path.exists()]
+
+
+def _remove(data_dir: Path, made: list[Path]) -> None:
+    if data_dir not in made:
+        return
+    shutil.rmtree(data_dir, ignore_errors=True)
+    # A parent that somebody else has put something into meanwhile stays.
+    with contextlib.suppress(OSError):
+        for path in made[1:]:
+            path.rmdir()
+
+
+def _given(context: typer.Context) -> list[str]:
+    """The parameters that were given on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+
+
+def _as_options(context: typer.Context, given: list[str]) -> list[str]:
+    """What was given, as it can be typed again; without what is not for another call."""
+    typed = []
+    for parameter in context.command.params:
+        if parameter.name not in given or parameter.name in ("data_dir", "die_with"):
+            continue
+        value = context.params[parameter.name]
+        if isinstance(value, bool):
+            typed.append(parameter.opts[0] if value else parameter.secondary_opts[0])
+        else:
+            values = value if isinstance(value, (list, tuple)) else [value]
+            typed += [f"{parameter.opts[0]} {shlex.quote(str(one))}" for one in values]
+    return typed
+
+
 def _demo_is_loading(layout: Layout) -> bool:
     current = state.read(layout)
     return current is not None and current.demo_loading and state.is_running(current)
@@ -167,6 +234,7 @@ class _Progress:
     """What the supervisor says from now on."""
 
     def __init__(self, layout: Layout) -> None:
+        self._data_dir = layout.data_dir
         self._log = layout.logs / "supervisor.log"
         self._position = self._log.stat().st_size if self._log.exists() else 0
 
@@ -174,10 +242,11 @@ class _Progress:
         """Print it as it comes, until that is over."""
         while True:
             over = is_over()
-            with self._log.open(encoding="utf-8") as log:
+            # A start that was refused leaves no log.
+            with contextlib.suppress(FileNotFoundError), self._log.open(encoding="utf-8") as log:
                 log.seek(self._position)
                 for line in log:
-                    console.print(as_typed(view.progress(line)), markup=False)
+                    console.print(as_typed(view.progress(line), self._data_dir), markup=False)
                 self._position = log.tell()
             if over:
                 return
@@ -192,19 +261,21 @@ def _end_like_ctrl_c() -> None:
             signal.signal(number, signal.default_int_handler)
 
 
-def _refuse_other_options(running: StackState, chosen: Options, port_offset: int) -> None:
-    """Without options, `up` joins whatever runs; with some, they have to be the running stack's.
+def _refuse_other_options(
+    running: StackState, chosen: Options, port_offset: int, given: list[str], layout: Layout
+) -> None:
+    """`up` joins whatever runs; the options that it was given have to be the running stack's.
 
     Raises:
         typer.Exit: 1, they are others.
     """
     wanted = json.loads(json.dumps(asdict(chosen)))
-    others = [] if chosen == Options() else [name for name, value in wanted.items() if value != running.options[name]]
-    if port_offset not in (0, running.port_offset):
-        others.append("port_offset")
-    if others:
-        said = f"it runs already, with other options ({', '.join(others)}); `backend down` first"
-        console.print(as_typed(said), style="red", markup=False)
+    wanted["port_offset"], kept = port_offset, {**running.options, "port_offset": running.port_offset}
+    names = {name: _KEPT_AS.get(name, name) for name in given if name not in _OF_THE_CALL}
+    if others := [name for name, field in names.items() if wanted[field] != kept[field]]:
+        listed = ", ".join(f"--{name.replace('_', '-')}" for name in others)
+        said = f"it runs already, with another value of {listed}; `backend down` first"
+        console.print(as_typed(said, layout.data_dir), style="red", markup=False)
         raise typer.Exit(1)
 
 
@@ -213,25 +284,43 @@ def status(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """What runs and where; exit status 3 when it does not run."""
-    current = state.read(Layout(data_dir.resolve()))
+    """What runs and where. Exit status 0: all of it is ready; 3: it does not run; 4: it runs, but not all is ready."""
+    layout = Layout(data_dir.resolve())
+    there = exists(layout)
+    current = state.read(layout)
     running = state.is_running(current)
     if current is not None and running:
-        asyncio.run(_ask_each(Layout(data_dir.resolve(), current.port_offset), current))
+        asyncio.run(_ask_each(Layout(layout.data_dir, current.port_offset), current))
     if as_json:
-        sys.stdout.write(json.dumps(_as_json(current if running else None), indent=2) + "\n")
+        sys.stdout.write(json.dumps(_as_json(layout, current, running=running), indent=2) + "\n")
     elif current is None or not running:
-        console.print("not running")
+        if there:
+            console.print("not running")
+        if current is not None and current.error:
+            console.print(as_typed(f"The last start failed:\n\n{current.error}", layout.data_dir), markup=False)
     else:
         table = Table("process", "state", "pid", "restarts", box=None)
         for process in current.processes:
             table.add_row(process.name, process.state, str(process.pid or ""), str(process.restarts))
         console.print(table)
-        for name, url in current.endpoints.items():
-            console.print(f"{name:<12} {url}")
+        for name, url in _places(layout, current).items():
+            console.print(f"{name:<12} {url}", markup=False)
         _print_accounts(current)
-    if not running:
-        raise typer.Exit(3)
+    if current is None or not running:
+        raise typer.Exit(NOT_RUNNING)
+    if not current.ready:
+        raise typer.Exit(_NOT_READY)
+
+
+def _places(layout: Layout, current: StackState) -> dict[str, str]:
+    up_for = datetime.now(UTC) - datetime.fromtimestamp(current.supervisor_created, UTC)
+    return {
+        "data dir": str(layout.data_dir),
+        "port offset": str(current.port_offset),
+        "up for": str(timedelta(seconds=int(up_for.total_seconds()))),
+        "docs": f"{current.endpoints['public']}/docs",
+        **current.endpoints,
+    }
 
 
 async def _ask_each(layout: Layout, current: StackState) -> None:
@@ -263,7 +352,7 @@ def logs(
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines, as in a pipe.")] = False,
 ) -> None:
     """What happened, by time: a line an event on a terminal, JSON lines in a pipe."""
-    layout = Layout(data_dir.resolve())
+    layout = known_or_exit(data_dir)
     try:
         selection = Selection(
             names=frozenset([*([name] if name else []), *(service or ())]),
@@ -282,7 +371,12 @@ def logs(
         console.print(f"there is no log of {missing[0]!r}; there are: {', '.join(known) or 'none'}", style="red")
         raise typer.Exit(2)
     positions: dict[str, int] = {}
-    _show(files.read(layout.logs, selection, positions if follow else None), as_json=as_json)
+    events = files.read(layout.logs, selection, positions if follow else None)
+    first = next(events, None)
+    if first is not None:
+        _show(chain([first], events), as_json=as_json)
+    elif not follow:
+        errors.print(f"nothing of request {request_id!r}" if request_id else "no such event", markup=False)
     if not follow:
         return
     if not state.is_running(state.read(layout)):
@@ -309,14 +403,16 @@ def restart(name: str, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
             console.print(f"{name} restarted")
             return
         time.sleep(_POLL_SECONDS)
-    console.print(as_typed(f"{name} did not come back; see `backend logs {name}`"), style="red")
+    console.print(as_typed(f"{name} did not come back; see `backend logs {name}`", layout.data_dir), style="red")
     raise typer.Exit(1)
 
 
 @app.command()
 def down(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Stop everything cleanly; the data stay."""
-    _stop(Layout(data_dir.resolve()))
+    layout = Layout(data_dir.resolve())
+    if exists(layout) and not _stop(layout):
+        console.print("not running")
 
 
 @app.command()
@@ -361,27 +457,38 @@ def rotate_keys(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """A new signing key, while everything serves; the old one verifies until its last token has expired."""
     from devstack import keys
 
-    begins = keys.rotate(_known(data_dir))
-    console.print(f"the new key is published; it signs from {begins:%H:%M:%S}Z")
+    layout = _known(data_dir)
+    begins = keys.rotate(layout)
+    how = "published" if _running(layout) else "made, and published by the next start"
+    console.print(f"the new key is {how}; it signs from {begins:%H:%M:%S}Z")
 
 
 @signing_keys.command("revoke")
 def revoke_key(
-    kid: Annotated[str | None, typer.Argument(help="Which; the one that signs when left out.")] = None,
+    kid: Annotated[
+        str | None, typer.Argument(help="Which; the one that signs when left out, after a question.")
+    ] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """End a stolen key, and every token that it has signed, at once."""
     from devstack import keys
 
+    layout = _known(data_dir)
+    if kid is None and not yes:
+        typer.confirm("Revoke the key that signs now, and end every access token that it has signed?", abort=True)
     try:
-        (gone,) = keys.revoke(_known(data_dir), kid)
+        (gone,) = keys.revoke(layout, kid)
     except KeyError:
-        console.print(f"there is no key {kid}; {as_typed('backend keys')} lists them", style="red")
+        said = as_typed(f"there is no key {kid}; `backend keys` lists them", layout.data_dir)
+        console.print(said, style="red", markup=False)
         raise typer.Exit(2) from None
-    console.print(
-        f"{gone} is revoked: services refuse its tokens within a second, edges within {keys.EDGE_SECONDS} seconds.\n"
-        "Clients get new ones with their refresh tokens."
+    when = (
+        f"services refuse its tokens within a second, edges within {keys.EDGE_SECONDS} seconds"
+        if _running(layout)
+        else "the stack does not run, and refuses its tokens from its next start on"
     )
+    console.print(f"{gone} is revoked: {when}.\nClients get new ones with their refresh tokens.")
 
 
 admins = typer.Typer(help="Who administers users.", no_args_is_help=True)
@@ -417,12 +524,11 @@ def create_admin(
 
 
 def _known(data_dir: Path) -> Layout:
-    layout = Layout(data_dir.resolve())
+    layout = known_or_exit(data_dir)
     if not layout.pki.exists():
-        console.print(
-            as_typed("nothing here yet; certificates and keys are made on the first `backend up`"), style="red"
-        )
-        raise typer.Exit(3)
+        said = "nothing here yet; certificates and keys are made by the first `backend up` that comes so far"
+        errors.print(as_typed(said, layout.data_dir), style="red", markup=False)
+        raise typer.Exit(NOT_RUNNING)
     return layout
 
 
@@ -480,10 +586,15 @@ def print_trust(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
   macOS     security add-trusted-cert -k ~/Library/Keychains/login.keychain-db '{bundle}'
 
 It changes with `backend certs rotate --ca` and `backend reset`. Remove it again when you no longer need it."""
-    console.print(as_typed(text), markup=False)
+    console.print(as_typed(text, layout.data_dir), markup=False)
 
 
-def _start(layout: Layout, options: Options, owner: int | None, progress: _Progress) -> None:
+def _start(layout: Layout, options: Options, owner: int | None, progress: _Progress) -> bool:
+    """Start a supervisor and wait for what comes of it; False when another one is at work there.
+
+    Raises:
+        typer.Exit: 1, it could not even say what came of it; 130, Ctrl-C.
+    """
     layout.logs.mkdir(parents=True, exist_ok=True)
     with (layout.logs / "supervisor.log").open("ab") as log:
         supervisor = subprocess.Popen(
@@ -507,6 +618,8 @@ def _start(layout: Layout, options: Options, owner: int | None, progress: _Progr
     try:
         progress.show(is_over)
         ended, current = supervisor.poll(), state.read(layout)
+        if ended == state.ANOTHER_RUNS:
+            return False
         if ended is not None and (current is None or current.supervisor_pid != supervisor.pid):
             # What it has said is shown; the state that is there is another run's.
             full = shutil.disk_usage(layout.data_dir).free < _LEAST_FREE_BYTES
@@ -517,12 +630,14 @@ def _start(layout: Layout, options: Options, owner: int | None, progress: _Progr
         console.print("stopping")
         supervisor.wait()
         raise typer.Exit(130) from None
+    return True
 
 
-def _stop(layout: Layout) -> None:
-    current = state.read(layout)
-    if current is None or not state.is_running(current):
-        return
+def _stop(layout: Layout) -> bool:
+    """Whether there was something to stop."""
+    current = _running(layout)
+    if current is None:
+        return False
     os.kill(current.supervisor_pid, 15)
     give_up = time.monotonic() + _STOP_SECONDS
     while state.is_running(current):
@@ -531,13 +646,18 @@ def _stop(layout: Layout) -> None:
             raise typer.Exit(1)
         time.sleep(_POLL_SECONDS)
     console.print("stopped")
+    return True
 
 
-def _as_json(current: StackState | None) -> dict[str, object]:
-    if current is None:
-        return {"ready": False, "endpoints": {}, "processes": [], "demo": {}}
+def _as_json(layout: Layout, current: StackState | None, *, running: bool) -> dict[str, object]:
+    where = {"data_dir": str(layout.data_dir), "error": current.error if current else ""}
+    if current is None or not running:
+        return {**where, "ready": False, "endpoints": {}, "processes": [], "demo": {}}
     return {
+        **where,
         "ready": current.ready,
+        "port_offset": current.port_offset,
+        "since": datetime.fromtimestamp(current.supervisor_created, UTC).isoformat(timespec="seconds"),
         "endpoints": current.endpoints,
         "processes": [
             {"name": p.name, "pid": p.pid, "state": p.state, "restarts": p.restarts} for p in current.processes
@@ -546,13 +666,13 @@ def _as_json(current: StackState | None) -> dict[str, object]:
     }
 
 
-def _print_welcome(current: StackState) -> None:
+def _print_welcome(current: StackState, data_dir: Path) -> None:
     public = current.endpoints["public"]
     console.print(
         f"\nThe platform is ready.\n\n  API            {public}\n  API over TLS   {current.endpoints['public_tls']}"
     )
-    trust = as_typed("`backend certs trust` says how a browser or curl trusts the certificate.")
-    console.print(f"  API reference  {public}/docs\n\n  {trust}\n")
+    trust = as_typed("`backend certs trust` says how a browser or curl trusts the certificate.", data_dir)
+    console.print(f"  API reference  {public}/docs\n\n  {trust}", markup=False)
 
 
 def _print_accounts(current: StackState) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,9 @@ _KNOWN = (
         DAMAGED,
     ),
 )
+# What Envoy says at every start, whatever comes of it: its HTTP/2 codec is our choice (ADR 0011), and it asks for the key
+# set again until the BFF serves it.
+_OF_EVERY_START = re.compile("use_oghttp2_codec' is marked as work-in-progress|Jwks async fetching .*failed")
 # What comes before what the servers themselves say when they give up: PostgreSQL, Valkey, and a program that cannot run.
 _MARKS = ("FATAL:  ", "PANIC:  ", " # ", "postgres: ")
 _OF_THE_SYSTEM = {
@@ -77,7 +81,6 @@ _OF_THE_SYSTEM = {
     errno.EISDIR: _READ_ONLY,
     errno.ENAMETOOLONG: _READ_ONLY,
     errno.ENOEXEC: _ENVIRONMENT,
-    errno.ENOENT: _ENVIRONMENT,
 }
 
 
@@ -108,7 +111,8 @@ def of_process(process: str, how: str, written: str) -> StartupError:
     """
     said = next(_said(written), "")
     known = next((known for known in _KNOWN if known.pattern.search(written)), None)
-    tail = "\n".join(written.splitlines()[-_TAIL_LINES:])
+    lines = [line for line in written.splitlines() if not _OF_EVERY_START.search(line)]
+    tail = "\n".join(lines[-_TAIL_LINES:])
     return StartupError(process, f"{said} ({how})" if said else how, known.remedy if known else _ASK, tail)
 
 
@@ -131,8 +135,15 @@ def explained(error: BaseException) -> str:
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:
         where = f": {error.filename}" if error.filename else ""
-        return f"backend: {error.strerror}{where}\nWhat to do: {_OF_THE_SYSTEM.get(error.errno, _ASK)}"
+        return f"backend: {error.strerror}{where}\nWhat to do: {_remedy(error)}"
     return f"backend: {type(error).__name__}: {error}\nWhat to do: {_ASK}"
+
+
+def _remedy(error: OSError) -> str:
+    # What is missing is a piece of the environment, or a directory that cannot be made (as below /proc).
+    if error.errno == errno.ENOENT:
+        return _ENVIRONMENT if str(error.filename or sys.prefix).startswith(sys.prefix) else _READ_ONLY
+    return _OF_THE_SYSTEM.get(error.errno or 0, _ASK)
 
 
 def lines_since(log: Path, begins: int) -> str:

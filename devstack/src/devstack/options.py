@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -14,6 +15,9 @@ POLICIES = (
 )  # fmt: skip
 # Every process with an Envoy, in the order in which they are listed.
 SERVICES = ("limiter", "user", "order", "bff", "edge")
+# A scheme, a host (an IPv6 address in brackets) and perhaps a port (RFC 6454, section 6.2), in small letters as browsers
+# send them.
+_ORIGIN = re.compile(r"https?://([0-9a-z._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 # Services that run as several processes when asked to.
 REPLICATED = ("bff", "user", "order")
 MAX_REPLICAS = 8
@@ -82,4 +86,16 @@ def parse_without(texts: list[str]) -> tuple[str, ...]:
     for text in texts:
         if text not in POLICIES:
             raise ValueError(f"there is no policy {text!r}; there are: {', '.join(POLICIES)}")
+    return tuple(texts)
+
+
+def parse_origins(texts: list[str]) -> tuple[str, ...]:
+    """Web origins, as browsers send them.
+
+    Raises:
+        ValueError: one is no origin.
+    """
+    for text in texts:
+        if not _ORIGIN.fullmatch(text):
+            raise ValueError(f"{text!r} is no origin: write SCHEME://HOST[:PORT], like https://app.example.com")
     return tuple(texts)

@@ -84,7 +84,9 @@ def _alone(layout: Layout) -> Iterator[None]:
 async def _finish(layout: Layout, old: Secrets, options: Options, patience: float) -> Outcome:
     """Every step may be repeated: where one was done already, `old` has the new password."""
     new = Secrets(**json.loads(rotation_journal(layout.secrets).read_text(encoding="utf-8")))
-    async with _superuser(layout, [new, old]) as database, _administrators(layout, [new, old]) as caches:
+    # The old one first: the new one is in force already only after a rotation that was cut off, and a server logs every
+    # password that it refuses.
+    async with _superuser(layout, [old, new]) as database, _administrators(layout, [old, new]) as caches:
         for name in OF_SERVICES:
             write_password(layout.secrets, name, getattr(new, name), getattr(old, name))
         for service in postgres.databases(new):

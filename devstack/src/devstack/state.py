@@ -10,6 +10,9 @@ import psutil
 
 from devstack.layout import Layout
 
+# The exit status of a supervisor that found another one at work on its data directory, and did nothing.
+ANOTHER_RUNS = 4
+
 
 @dataclass(slots=True)
 class ProcessState:

@@ -79,6 +79,8 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stopping.set)
         self._layout.logs.mkdir(parents=True, exist_ok=True)
+        # From here on, whoever else wants to start this stack can see that it is being started.
+        self._write_state()
         started = time.perf_counter()
         starting = asyncio.create_task(self._start())
         self._in_background(upkeep.bound_logs(self._layout))
@@ -291,8 +293,7 @@ def main() -> int:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print(f"another supervisor runs on {layout.data_dir}", file=sys.stderr)
-                return 1
+                return state.ANOTHER_RUNS
             end_leftovers(layout)
             return asyncio.run(Supervisor(layout, Options(**arguments.options), arguments.die_with).run())
     except OSError as error:

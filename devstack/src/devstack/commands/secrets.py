@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from devstack.commands.stack import DataDir, console, running_or_exit
+from devstack.commands.stack import DataDir, console, known_or_exit, running_or_exit
 from devstack.layout import DEFAULT_DATA_DIR, Layout
 from devstack.options import Options
 
@@ -20,7 +20,7 @@ def show(context: typer.Context, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Which passwords there are and since when; never the passwords."""
     if context.invoked_subcommand is not None:
         return
-    layout = Layout(data_dir.resolve())
+    layout = known_or_exit(data_dir)
     for path in sorted((layout.secrets / "passwords").glob("*")):
         since = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         console.print(f"{path.name:<16} since {since:%Y-%m-%d %H:%M:%S}Z")

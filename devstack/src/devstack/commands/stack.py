@@ -11,14 +11,41 @@ from rich.console import Console
 from devstack import state
 from devstack.layout import Layout
 from devstack.state import StackState
+from devstack.typed import as_typed
 
 # Lines are printed as they are: a path or a log line broken in two can be neither searched nor copied.
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(highlight=False, soft_wrap=True, stderr=True)
 
+# Exit statuses that say what there is not, in all commands.
+NOT_RUNNING = 3
+
 DataDir = Annotated[
     Path, typer.Option("--data-dir", envvar="BACKEND_DATA_DIR", help="Where the stack keeps everything.")
 ]
+
+
+def exists(layout: Layout) -> bool:
+    """Whether a stack has ever been started there; when none has, that is said."""
+    try:
+        layout.state_file.lstat()
+    except FileNotFoundError:
+        said = as_typed(f"there is no stack in {layout.data_dir}; `backend up` makes one", layout.data_dir)
+        errors.print(said, style="red", markup=False)
+        return False
+    return True
+
+
+def known_or_exit(data_dir: Path) -> Layout:
+    """Where a stack is, whether it runs or not.
+
+    Raises:
+        typer.Exit: 3, there is none.
+    """
+    layout = Layout(data_dir.resolve())
+    if not exists(layout):
+        raise typer.Exit(NOT_RUNNING)
+    return layout
 
 
 def running_or_exit(layout: Layout) -> StackState:
@@ -27,8 +54,10 @@ def running_or_exit(layout: Layout) -> StackState:
     Raises:
         typer.Exit: 3, none does.
     """
+    if not exists(layout):
+        raise typer.Exit(NOT_RUNNING)
     current = state.read(layout)
     if current is None or not state.is_running(current):
         console.print("not running")
-        raise typer.Exit(3)
+        raise typer.Exit(NOT_RUNNING)
     return current

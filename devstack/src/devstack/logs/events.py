@@ -89,8 +89,12 @@ _POSTGRES = re.compile(
     r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) UTC \[(?P<pid>\d+)\] (?:(?P<user>[^@\s]*@\S*) )?"
     r"(?P<level>[A-Z]+)\d?:  (?P<text>.*)"
 )
-# "pid:role time mark message", with `log-timestamp-format iso8601`.
-_VALKEY = re.compile(r"(?P<pid>\d+):[MSCX] (?P<time>\d{4}-\d\d-\d\dT\S+) (?P<level>[.*#-]) (?P<text>.*)")
+# "pid:role time mark message", with `log-timestamp-format iso8601`; until it has read that it writes its default.
+_VALKEY = re.compile(
+    r"(?P<pid>\d+):[MSCX] (?P<time>\d{4}-\d\d-\d\dT\S+|\d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d\.\d{3}) "
+    r"(?P<level>[.*#-]) (?P<text>.*)"
+)
+_VALKEY_DEFAULT_TIME = "%d %b %Y %H:%M:%S.%f"
 _TEXT_FORMS = {"postgres": _POSTGRES, "valkey": _VALKEY, "valkey-cache": _VALKEY}
 # What PostgreSQL adds to the message before, as lines of their own.
 _ADDITIONS = frozenset({"DETAIL", "HINT", "CONTEXT", "STATEMENT", "QUERY", "LOCATION"})
@@ -140,7 +144,8 @@ class Parser:
 
     def _known_text(self, found: re.Match[str]) -> Event | None:
         parts = found.groupdict()
-        moment = _moment(parts.pop("time"))
+        written = parts.pop("time")
+        moment = _moment(written) or _local_moment(written)
         if moment is None:
             return None
         name, text = parts.pop("level"), parts.pop("text")
@@ -172,5 +177,13 @@ def _moment(text: object) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _local_moment(text: str) -> datetime | None:
+    """Valkey's default form, which has no zone."""
+    try:
+        return datetime.strptime(text, _VALKEY_DEFAULT_TIME).astimezone(UTC)
     except (ValueError, OverflowError):
         return None

@@ -13,6 +13,8 @@ from devstack.logs.events import Event, Level
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 # What the platform asks itself, all the time.
 _JWKS = "/.well-known/jwks.json"
+# Envoy says so twice at every start; its HTTP/2 codec is our choice (ADR 0011).
+_CHOSEN_CODEC = "use_oghttp2_codec' is marked as work-in-progress"
 _ROUTINE_PREFIXES = (
     "/healthz/",
     "/grpc.health.v1.Health/",
@@ -30,7 +32,8 @@ class Selection:
         level: the least one.
         since: the earliest time.
         request_id: a request's id, or its beginning.
-        routine: whether health checks, fetches of the signing keys and the limiter's own calls are shown that went well.
+        routine: whether health checks, fetches of the signing keys and the limiter's own calls are shown that went well,
+            and what Envoy says of the codec that we have chosen.
     """
 
     names: frozenset[str] = frozenset()
@@ -54,9 +57,9 @@ class Selection:
 
 
 def is_routine(event: Event) -> bool:
-    """Whether this is a request that the platform makes of itself, and that went well."""
+    """Whether this is a request that the platform makes of itself, and that went well, or a warning about our choice."""
     if not event.is_request:
-        return False
+        return _CHOSEN_CODEC in event.text
     path = event.fields["path"]
     routine = isinstance(path, str) and (path == _JWKS or path.startswith(_ROUTINE_PREFIXES))
     return routine and _went_well(event.fields)

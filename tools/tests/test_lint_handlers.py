@@ -8,10 +8,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 import bff.main
-import order_service.main
 import pytest
+from contracts.order.v1.catalog_pb2_grpc import CatalogServiceServicer
 from devstack.layout import Layout
 from lint_handlers import problems
+from order_service.handlers.catalog import CatalogHandlers
 
 
 def test_handlers_fit_their_contracts_and_a_missing_one_is_named(
@@ -25,9 +26,7 @@ def test_handlers_fit_their_contracts_and_a_missing_one_is_named(
     with patch.dict(os.environ):
         assert asyncio.run(problems(Layout(tmp_path / "whole"))) == []
         monkeypatch.setattr(bff.main, "MetaHandlers", Nothing)
-        monkeypatch.setattr(
-            order_service.main.CatalogHandlers, "GetProduct", order_service.main.CatalogHandlers.__bases__[0].GetProduct
-        )
+        monkeypatch.setattr(CatalogHandlers, "GetProduct", CatalogServiceServicer.GetProduct)
         found = asyncio.run(problems(Layout(tmp_path / "lacking")))
     assert len(found) == 2
     assert "has no handler" in found[0]

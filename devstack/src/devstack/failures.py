@@ -65,7 +65,7 @@ _KNOWN = (
 )
 # What Envoy says at every start, whatever comes of it: its HTTP/2 codec is our choice (ADR 0011), and it asks for the key
 # set again until the BFF serves it.
-_OF_EVERY_START = re.compile("use_oghttp2_codec' is marked as work-in-progress|Jwks async fetching .*failed")
+_OF_EVERY_START = ("use_oghttp2_codec' is marked as work-in-progress", "Jwks async fetching url=")
 # What comes before what the servers themselves say when they give up: PostgreSQL, Valkey, and a program that cannot run.
 _MARKS = ("FATAL:  ", "PANIC:  ", " # ", "postgres: ")
 _OF_THE_SYSTEM = {
@@ -111,7 +111,7 @@ def of_process(process: str, how: str, written: str) -> StartupError:
     """
     said = next(_said(written), "")
     known = next((known for known in _KNOWN if known.pattern.search(written)), None)
-    lines = [line for line in written.splitlines() if not _OF_EVERY_START.search(line)]
+    lines = [line for line in written.splitlines() if not any(always in line for always in _OF_EVERY_START)]
     tail = "\n".join(lines[-_TAIL_LINES:])
     return StartupError(process, f"{said} ({how})" if said else how, known.remedy if known else _ASK, tail)
 

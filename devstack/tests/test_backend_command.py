@@ -386,13 +386,19 @@ def until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it did not happen within three minutes")
 
 
+def as_in_a_terminal() -> None:
+    """Ends with this run, and takes a SIGHUP for what it is also when the run itself was started to outlive one."""
+    die_with_parent(signal.SIGTERM)()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def following(output: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
     """A foreground `up`, once it follows the logs."""
     with output.open("wb") as file:
         process = subprocess.Popen(
             [str(BACKEND), "up", *arguments],
             stdin=subprocess.DEVNULL, stdout=file, stderr=file, env={**os.environ, **environment},
-            preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509
+            preexec_fn=as_in_a_terminal,  # noqa: PLW1509
         )  # fmt: skip
     until(lambda: process.poll() is not None or b"Following the logs" in output.read_bytes())
     assert process.poll() is None, output.read_text(encoding="utf-8")
@@ -441,7 +447,7 @@ def test_a_start_that_is_ended_leaves_nothing_and_so_does_one_that_is_killed(
     starting = subprocess.Popen(
         [str(BACKEND), "up", "--data-dir", str(data_dir), "--port-offset", str(free_port_offset())],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509
+        preexec_fn=as_in_a_terminal,  # noqa: PLW1509
     )  # fmt: skip
     until(lambda: log.exists() and said in log.read_text())
     starting.send_signal(number)

@@ -116,16 +116,17 @@ def version_of(layout: Layout) -> str:
 
 
 async def remove_stale_lock(layout: Layout) -> None:
-    """Remove the lock file of a server that was killed.
+    """Remove the lock files of a server that was killed: its data directory's and its socket's.
 
     The server does so itself, but takes a pid that is still in the process table for a living one; a killed server
     stays there as a zombie where nobody reaps orphans (a container without an init). Only done when no process works
     in the data directory: backends of the dead server end by themselves, and are waited for.
     """
-    lock = directory(layout) / "postmaster.pid"
+    locks = [directory(layout) / "postmaster.pid", *socket_directory(layout).glob(".s.PGSQL.*.lock")]
     for _ in range(50):
-        if not lock.exists() or not await asyncio.to_thread(_anybody_works_in, directory(layout)):
-            lock.unlink(missing_ok=True)
+        if not any(map(Path.exists, locks)) or not await asyncio.to_thread(_anybody_works_in, directory(layout)):
+            for lock in locks:
+                lock.unlink(missing_ok=True)
             return
         await asyncio.sleep(0.1)
 

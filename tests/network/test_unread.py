@@ -7,6 +7,8 @@ import asyncio
 import hpack
 import httpx
 import mesh
+import psutil
+from contracts.http.operations import OPERATIONS
 from devstack.envoy import ADDRESS_PARTS, FLUSH_SECONDS, MAX_HEADER_KIB, MAX_HEADERS, client_streams
 from devstack.options import Options
 
@@ -14,6 +16,7 @@ from conftest import Platform, client_address
 
 # Their answers are two megabytes each, together more than any window that Envoy chooses by itself.
 _READERS = 40
+_UNREAD = 100
 
 
 async def asked_and_unread(port: int, address: str, path: str, streams: int) -> mesh.Held:
@@ -91,3 +94,30 @@ async def test_one_address_holds_less_than_half_of_the_heap(stack: Platform) -> 
     # They are there: a stream takes what its fields say, and more.
     assert each > client_streams(options) * 1024 * MAX_HEADER_KIB / 2
     assert each * options.max_connections * sum(ADDRESS_PARTS) < options.max_heap_mib * 2**20 / 2
+
+
+async def test_answers_that_nobody_reads_cost_the_bff_a_part_each(stack: Platform) -> None:
+    """And an address may ask for few of the largest."""
+    (limit,) = {o.rate_limit.requests for o in OPERATIONS if o.id in ("getDocs", "getOpenapi")}
+    assert limit <= 20
+    bff = psutil.Process(stack.pid("bff"))
+    processes = [bff, *bff.children(recursive=True)]
+
+    def resident() -> int:
+        return sum(process.memory_info().rss for process in processes)
+
+    with mesh.edge(stack, Options(rate_limit_scale=100)) as url:
+        port = int(url.rsplit(":", 1)[1])
+        # What it takes to begin with.
+        assert await whole_answers(url, 6) == 6
+        before = resident()
+        held = [await asked_and_unread(port, client_address(), "/docs", 10) for _ in range(_UNREAD // 10)]
+        await asyncio.sleep(2)
+        grown = resident() - before
+        for one in held:
+            assert one.is_open
+            await one.close()
+        assert await whole_answers(url, 6) == 6
+    assert grown < _UNREAD * 400_000
+    log = (stack.layout.logs / "bff.log").read_text()
+    assert "Traceback" not in log

@@ -37,6 +37,8 @@ from chassis.presence import CallerGoneError, Presence
 P = TypeVar("P")
 Handler = Callable[..., Awaitable[Response]]
 
+# Of an answer, what is given to Envoy at once: it holds no more of one that is not read.
+_PART_BYTES = 65536
 _PATH_PARAMETER = re.compile(r"{(\w+)}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _log = structlog.get_logger("access")
@@ -296,9 +298,15 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _answer(request: Request, response: Response, send: Send) -> None:
-    """Send it; to HEAD without content but with GET's headers, Content-Length included (RFC 9110, section 9.3.2)."""
-    if request.method == "HEAD":
-        await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
-        await send({"type": "http.response.body", "body": b""})
-    else:
-        await response(request.scope, request.receive, send)
+    """Send it, as its client reads; to HEAD without content but with GET's headers (RFC 9110, section 9.3.2)."""
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    body, sent = b"" if request.method == "HEAD" else response.body, 0
+    try:
+        while len(body) - sent > _PART_BYTES:
+            # Returns once Envoy has room for more.
+            part = body[sent : sent + _PART_BYTES]
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            sent += _PART_BYTES
+        await send({"type": "http.response.body", "body": body[sent:]})
+    except OSError:
+        _log.debug("nobody reads the rest", path=request.url.path, bytes=len(body) - sent)

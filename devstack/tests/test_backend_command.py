@@ -27,9 +27,10 @@ import psutil
 import pytest
 from devstack.keys import EDGE_SECONDS
 from devstack.layout import PORTS_EACH, ROOT, Layout
-from devstack.options import parse_origins
+from devstack.options import Options, parse_origins
 from devstack.privileges import die_with_parent
 from devstack.secrets import Secrets, load_or_create, made_anew, rotation_journal, write_private
+from devstack.state import ProcessState, StackState
 
 from conftest import BACKEND, Platform, backend, free_port_offset, this_run
 from devstack import postgres
@@ -512,6 +513,37 @@ def test_where_there_is_no_stack_every_command_says_so(tmp_path: Path, command: 
     assert (refused.returncode, refused.stdout) == (3, "")
     assert refused.stderr.startswith(f"there is no stack in {tmp_path}; `./backend up --data-dir {tmp_path}` makes one")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("failure", ["", "edge: it cannot"])
+def test_a_start_under_way_is_waited_for_and_ends_as_it_does(tmp_path: Path, failure: str) -> None:
+    layout = Layout(tmp_path / "stack", 100)
+    layout.logs.mkdir(parents=True)
+    (layout.logs / "supervisor.log").touch()
+    where, said = ("--data-dir", str(layout.data_dir)), tmp_path / "said"
+    with subprocess.Popen(["sleep", "120"], preexec_fn=die_with_parent(signal.SIGKILL)) as supervisor:  # noqa: PLW1509
+        began, options = psutil.Process(supervisor.pid).create_time(), asdict(Options())
+        now = StackState(supervisor.pid, began, 100, options=options, processes=[ProcessState("edge", "starting")])
+        now.endpoints = layout.endpoints(())
+        now.write(layout)
+        status = backend("status", *where, check=False)
+        assert (status.returncode, "starting" in status.stdout) == (4, True)
+        for line in (f"data dir     {layout.data_dir}", "port offset  100", "up for       0:00:", "/docs\n"):
+            assert line in status.stdout
+        with said.open("w") as output:
+            joining = subprocess.Popen(
+                [str(BACKEND), "up", "--detach", *where], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        until(lambda: "already starting; this waits for it" in said.read_text())
+        assert joining.poll() is None
+        now.ready, now.error = not failure, failure
+        now.write(layout)
+        if failure:
+            supervisor.kill()
+            supervisor.wait()
+        assert joining.wait(60) == (1 if failure else 0)
+        assert (failure or "The platform is ready.") in said.read_text()
+        supervisor.kill()
 
 
 def test_what_has_no_stack_is_down(tmp_path: Path) -> None:

@@ -146,6 +146,8 @@ def up(
     owner = die_with if detach or die_with is not None else os.getpid()
     while (known := _running(layout)) is None and not _start(layout, chosen, owner, progress):
         time.sleep(_RETRY_SECONDS)
+        # The other one may have failed meanwhile, and have removed what both had made.
+        made = _missing(layout.data_dir)
     joined = known is not None
     if known is not None:
         _refuse_other_options(known, chosen, port_offset, given, layout)

@@ -215,7 +215,7 @@ def test_up_status_logs_restart_down_and_up_again(data_dir: Path) -> None:
     assert status["endpoints"].keys() >= {"public", "public_tls", "bff_ops", "user_ops", "order_ops", "edge_ops"}
     assert set(status["demo"]) == {"admin", "support", "customer"}
     # Twice is harmless, at once as well.
-    assert (together.wait(120), "The platform is ready." in said.read_text()) == (0, True)
+    assert (together.wait(120), "The platform is ready." in said.read_text()) == (0, True), said.read_text()
     assert "already running" in backend("up", "--detach", *where, "--port-offset", offset).stdout
     assert first.stdout.count("@example.com") == backend("status", *where).stdout.count("@example.com") == 3
     check_logs(status, where)

@@ -117,4 +117,4 @@ def test_replicas_and_policies_are_checked_before_anything_starts(tmp_path: Path
         done = subprocess.run(
             [str(BACKEND), *command, "--data-dir", str(tmp_path / "stack")], capture_output=True, text=True, check=False
         )
-        assert (done.returncode, "backend up" in done.stdout) == (3, True)
+        assert (done.returncode, "backend up" in done.stderr) == (3, True)

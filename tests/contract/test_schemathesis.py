@@ -49,6 +49,9 @@ def test_every_answer_is_in_the_contract(operation: Operation, platform: Platfor
     @given(case=strategies.one_of([described.as_strategy(mode) for mode in GenerationMode]))
     def answered(case: Any) -> None:
         response = case.call(base_url=platform.url, headers=headers)
+        # More header fields than the edge takes are no request for an operation yet (tests/answers.py).
+        if response.status_code == 431:
+            return
         assert response.status_code < 500 or response.status_code in provider, response.text
         case.validate_response(
             response, checks=[status_code_conformance, content_type_conformance, response_schema_conformance]

@@ -375,7 +375,8 @@ class TestAnswers:
         small = await people.http.get("/v1/products?limit=1", headers=gzip)
         assert "content-encoding" not in small.headers
         config = (stack.layout.envoy / "edge.yaml").read_text()
-        login = config[config.index("- name: login\n") :].split("- name: ", 2)[1]
+        # Up to the next route.
+        login = config[config.index("- name: login\n") :].partition("match:\n")[2].partition("match:\n")[0]
         assert "CompressorPerRoute" in login
         with mesh.edge(stack, None, "compression") as url:
             async with http_client(url) as http:

@@ -12,6 +12,9 @@ from devstack.layout import Layout
 
 # The exit status of a supervisor that found another one at work on its data directory, and did nothing.
 ANOTHER_RUNS = 4
+# Creation times are counted from the boot, whose time the kernel says in whole seconds, by a clock that is put right
+# now and then: of one process they differ by a second or two. Another with the same pid is minutes younger.
+_CLOCK_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -76,6 +79,6 @@ def alive(pid: int | None, created: float | None) -> bool:
         return False
     try:
         process = psutil.Process(pid)
-        return abs(process.create_time() - created) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+        return abs(process.create_time() - created) < _CLOCK_SECONDS and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

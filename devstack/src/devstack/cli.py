@@ -1,4 +1,4 @@
-"""The `backend` command."""
+"""The `backend` command: the stack's life here, everything else in a module of `commands` each."""
 
 from __future__ import annotations
 
@@ -12,35 +12,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from ipaddress import ip_network
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from devstack import state
-from devstack.commands import database, log_level, secrets
-from devstack.commands.stack import NOT_RUNNING, DataDir, console, errors, exists, known_or_exit, running_or_exit
+from devstack.commands import admins, certificates, database, keys, log_level, logs, secrets
+from devstack.commands.stack import NOT_RUNNING, DataDir, console, errors, exists, running_or_exit
 from devstack.failures import explained
 from devstack.health import READY, Health
 from devstack.layout import DEFAULT_DATA_DIR, HIGHEST_OFFSET, Layout
-from devstack.logs import files, output, view
-from devstack.logs.events import Event
-from devstack.logs.selection import Selection, parse_level, parse_since
+from devstack.logs import files, view
+from devstack.logs.selection import Selection
 from devstack.options import Options, parse_origins, parse_replicas, parse_without
 from devstack.state import StackState
 from devstack.typed import as_typed
-
-if TYPE_CHECKING:
-    # Imported by the commands that use it, as `keys` is: cryptography and the services' code take most of the time
-    # in which all other commands, and the shell's completion, have long answered.
-    from devstack.certificates import Certificates
 
 app = typer.Typer(
     help="The whole platform on one machine: PostgreSQL, Valkey, Envoy and the services.",
@@ -176,7 +169,7 @@ def up(
         progress.show(lambda: not _demo_is_loading(layout))
         _print_accounts(current)
         console.print(f"\nFollowing the logs; {end}.\n", style="dim")
-        _follow(layout, Selection(), files.ends(layout.logs))
+        logs.follow_events(layout, Selection(), files.ends(layout.logs))
     if not joined:
         _stop(layout)
 
@@ -335,59 +328,6 @@ async def _ask_each(layout: Layout, current: StackState) -> None:
 
 
 @app.command()
-def logs(
-    name: Annotated[str | None, typer.Argument(help="A process or a service; all merged without it.")] = None,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
-    service: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A process, or a service with all its replicas; repeatable."),
-    ] = None,
-    level: Annotated[str, typer.Option(help="The least: debug, info, warning, error or critical.")] = "debug",
-    since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="10m, 2h, 14:05 or 2026-01-31T14:05:00; local without a zone.")
-    ] = None,
-    request_id: Annotated[str, typer.Option(metavar="ID", help="Of one request: its id or how that begins.")] = "",
-    everything: Annotated[
-        bool, typer.Option("--all", help="With health checks, key fetches and the limiter's calls that went well.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON lines, as in a pipe.")] = False,
-) -> None:
-    """What happened, by time: a line an event on a terminal, JSON lines in a pipe."""
-    layout = known_or_exit(data_dir)
-    try:
-        selection = Selection(
-            names=frozenset([*([name] if name else []), *(service or ())]),
-            level=parse_level(level),
-            since=parse_since(since, datetime.now().astimezone()) if since else None,
-            request_id=request_id,
-            routine=everything,
-        )
-    except ValueError as error:
-        console.print(str(error), style="red", markup=False)
-        raise typer.Exit(2) from None
-    known = files.processes(layout.logs)
-    if missing := [
-        name for name in sorted(selection.names) if not any(Selection(frozenset([name])).reads(p) for p in known)
-    ]:
-        console.print(f"there is no log of {missing[0]!r}; there are: {', '.join(known) or 'none'}", style="red")
-        raise typer.Exit(2)
-    positions: dict[str, int] = {}
-    events = files.read(layout.logs, selection, positions if follow else None)
-    first = next(events, None)
-    if first is not None:
-        _show(chain([first], events), as_json=as_json)
-    elif not follow:
-        errors.print(f"nothing of request {request_id!r}" if request_id else "no such event", markup=False)
-    if not follow:
-        return
-    if not state.is_running(state.read(layout)):
-        errors.print("The stack does not run: there is nothing to follow.")
-        raise typer.Exit(3)
-    _follow(layout, selection, positions, as_json=as_json)
-
-
-@app.command()
 def restart(name: str, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """Stop one process cleanly; the supervisor starts it again. Returns once it is ready."""
     layout = Layout(data_dir.resolve())
@@ -435,160 +375,13 @@ def reset(
     shutil.rmtree(layout.sockets, ignore_errors=True)
 
 
+app.add_typer(logs.app)
 app.add_typer(database.app)
 app.add_typer(log_level.app)
 app.add_typer(secrets.app, name="secrets")
-
-signing_keys = typer.Typer(help="The keys that sign access tokens.")
-app.add_typer(signing_keys, name="keys")
-
-
-@signing_keys.callback(invoke_without_command=True)
-def show_keys(context: typer.Context, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """Which keys there are, and what each is for now."""
-    if context.invoked_subcommand is not None:
-        return
-    from devstack import keys
-
-    for key in keys.states(_known(data_dir)):
-        console.print(f"{key.state:<10} {key.kid}  made {key.created:%Y-%m-%d %H:%M:%S}Z")
-
-
-@signing_keys.command("rotate")
-def rotate_keys(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """A new signing key, while everything serves; the old one verifies until its last token has expired."""
-    from devstack import keys
-
-    layout = _known(data_dir)
-    begins = keys.rotate(layout)
-    how = "published" if _running(layout) else "made, and published by the next start"
-    console.print(f"the new key is {how}; it signs from {begins:%H:%M:%S}Z")
-
-
-@signing_keys.command("revoke")
-def revoke_key(
-    kid: Annotated[
-        str | None, typer.Argument(help="Which; the one that signs when left out, after a question.")
-    ] = None,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
-    """End a stolen key, and every token that it has signed, at once."""
-    from devstack import keys
-
-    layout = _known(data_dir)
-    if kid is None and not yes:
-        typer.confirm("Revoke the key that signs now, and end every access token that it has signed?", abort=True)
-    try:
-        (gone,) = keys.revoke(layout, kid)
-    except KeyError:
-        said = as_typed(f"there is no key {kid}; `backend keys` lists them", layout.data_dir)
-        console.print(said, style="red", markup=False)
-        raise typer.Exit(2) from None
-    when = (
-        f"services refuse its tokens within a second, edges within {keys.EDGE_SECONDS} seconds"
-        if _running(layout)
-        else "the stack does not run, and refuses its tokens from its next start on"
-    )
-    console.print(f"{gone} is revoked: {when}.\nClients get new ones with their refresh tokens.")
-
-
-admins = typer.Typer(help="Who administers users.", no_args_is_help=True)
-app.add_typer(admins, name="admin")
-
-
-@admins.command("create")
-def create_admin(
-    email: Annotated[str, typer.Argument(help="The address to log in with.")],
-    name: Annotated[str, typer.Option(help="The name shown.")] = "Administrator",
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-) -> None:
-    """An administrator. The password is asked for, or read from standard input; it appears in no process list."""
-    from devstack import services
-    from devstack.secrets import load_or_create
-
-    layout = Layout(data_dir.resolve())
-    running_or_exit(layout)
-    password = (
-        typer.prompt("Password", hide_input=True, confirmation_prompt=True)
-        if sys.stdin.isatty()
-        else sys.stdin.readline().rstrip("\n")
-    )
-    variables = services.environment("user", layout, load_or_create(layout.secrets), Options())
-    done = subprocess.run(
-        [sys.executable, "-m", "user_service.create_user", email, name, "admin"],
-        env={**os.environ, **variables, "LOG_LEVEL": "error"},
-        input=password + "\n",
-        text=True,
-        check=False,
-    )
-    raise typer.Exit(done.returncode)
-
-
-def _known(data_dir: Path) -> Layout:
-    layout = known_or_exit(data_dir)
-    if not layout.pki.exists():
-        said = "nothing here yet; certificates and keys are made by the first `backend up` that comes so far"
-        errors.print(as_typed(said, layout.data_dir), style="red", markup=False)
-        raise typer.Exit(NOT_RUNNING)
-    return layout
-
-
-certs = typer.Typer(help="The certificates of the stack's processes.", no_args_is_help=False)
-app.add_typer(certs, name="certs")
-
-
-def _certificates(layout: Layout) -> Certificates:
-    from devstack.certificates import Certificates
-
-    return Certificates(layout.pki, layout.certificates)
-
-
-@certs.callback(invoke_without_command=True)
-def show_certificates(context: typer.Context, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """Who has a certificate, from whom and until when."""
-    if context.invoked_subcommand is not None:
-        return
-    for issued in _certificates(_known(data_dir)).issued():
-        expiry, renewal = (f"{moment:%Y-%m-%d %H:%M:%S}Z" for moment in (issued.not_after, issued.renew_at))
-        console.print(
-            f"{issued.name:<8} {issued.identity:<30} expires {expiry}, renewed from {renewal}\n"
-            f"{'':<8} serial {issued.serial}, issuer {issued.issuer}"
-        )
-
-
-@certs.command("rotate")
-def rotate_certificates(
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    ca: Annotated[bool, typer.Option("--ca", help="A new authority as well: root, intermediate and all.")] = False,
-) -> None:
-    """New keys and certificates for every process, while they serve."""
-    certificates = _certificates(_known(data_dir))
-    if ca:
-        certificates.rotate_authority()
-    else:
-        certificates.rotate()
-    console.print("rotated")
-
-
-@certs.command("trust")
-def print_trust(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """How a browser or curl trusts the public HTTPS certificate."""
-    layout = _known(data_dir)
-    bundle = _certificates(layout).trust_bundle
-    current = state.read(layout)
-    url = current.endpoints["public_tls"] if current else layout.endpoints(())["public_tls"]
-    text = f"""The root certificate is {bundle}
-
-  curl      curl --cacert '{bundle}' {url}/v1/products
-  Python    httpx.Client(verify=ssl.create_default_context(cafile='{bundle}'))
-  Firefox   Settings, Certificates, Authorities, Import
-  Chrome    Settings, Security, Manage certificates, Authorities, Import
-  Debian    cp '{bundle}' /usr/local/share/ca-certificates/backend.crt && update-ca-certificates
-  macOS     security add-trusted-cert -k ~/Library/Keychains/login.keychain-db '{bundle}'
-
-It changes with `backend certs rotate --ca` and `backend reset`. Remove it again when you no longer need it."""
-    console.print(as_typed(text, layout.data_dir), markup=False)
+app.add_typer(keys.app, name="keys")
+app.add_typer(certificates.app, name="certs")
+app.add_typer(admins.app, name="admin")
 
 
 def _start(layout: Layout, options: Options, owner: int | None, progress: _Progress) -> bool:
@@ -682,22 +475,6 @@ def _print_accounts(current: StackState) -> None:
         console.print("\n  Demo accounts")
     for role, account in current.demo.items():
         console.print(f"    {role:<10} {account['email']:<24} {account['password']}", markup=False)
-
-
-def _follow(layout: Layout, selection: Selection, positions: dict[str, int], *, as_json: bool = False) -> None:
-    """Show what is written until Ctrl-C or the end of the stack, which is said."""
-    _show(
-        files.follow(layout.logs, selection, positions, lambda: state.is_running(state.read(layout))), as_json=as_json
-    )
-    errors.print("The stack has stopped.")
-
-
-def _show(events: Iterable[Event], *, as_json: bool) -> None:
-    try:
-        output.write(events, sys.stdout, json_lines=as_json, environment=os.environ)
-    except BrokenPipeError:
-        output.reach_no_more(sys.stdout)
-        raise typer.Exit from None
 
 
 def main() -> None:

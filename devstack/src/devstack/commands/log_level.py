@@ -37,10 +37,14 @@ def log_level(
     os.chdir(layout.data_dir)
     for name in names:
         with httpx.Client(transport=httpx.HTTPTransport(uds=f"run/{name}.ops.sock"), base_url="http://ops") as ops:
-            if level is None:
-                answer = ops.get("/log-level")
-            else:
-                answer = ops.put("/log-level", json={"level": level, "seconds": minutes * 60})
+            try:
+                if level is None:
+                    answer = ops.get("/log-level")
+                else:
+                    answer = ops.put("/log-level", json={"level": level, "seconds": minutes * 60})
+            except httpx.HTTPError as error:
+                console.print(f"{name} does not answer: {error}", style="red", markup=False)
+                raise typer.Exit(1) from None
         said = answer.json()
         if answer.status_code != httpx.codes.OK:
             console.print(f"{name}: {said.get('error', said)}", style="red", markup=False)

@@ -48,6 +48,11 @@ def known_or_exit(data_dir: Path) -> Layout:
     return layout
 
 
+def is_running(layout: Layout) -> bool:
+    """Whether the stack runs."""
+    return state.is_running(state.read(layout))
+
+
 def running_or_exit(layout: Layout) -> StackState:
     """The state of the stack that runs.
 
@@ -61,3 +66,17 @@ def running_or_exit(layout: Layout) -> StackState:
         console.print("not running")
         raise typer.Exit(NOT_RUNNING)
     return current
+
+
+def identities_or_exit(data_dir: Path) -> Layout:
+    """Where a stack is that has made its certificates and keys.
+
+    Raises:
+        typer.Exit: 3, there is none, or its first start did not come so far.
+    """
+    layout = known_or_exit(data_dir)
+    if not layout.pki.exists():
+        said = "nothing here yet; certificates and keys are made by the first `backend up` that comes so far"
+        errors.print(as_typed(said, layout.data_dir), style="red", markup=False)
+        raise typer.Exit(NOT_RUNNING)
+    return layout

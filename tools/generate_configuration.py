@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-SERVICES = ("bff", "user_service", "order_service", "limiter")
+SERVICES = ("bff", "user", "order", "limiter")
 
 # In a process of its own: the classes import generated code, which the caller may just have rewritten.
 _DESCRIBE = """

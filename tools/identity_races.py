@@ -3,7 +3,7 @@
     python tools/identity_races.py --data-dir .backend [--rounds 1000] [--seed 1] [--at-once 24] [--seconds 1500]
 
 Every pair of {login, refresh, logout, password change, disable, enable, role change} at the same moment, so many rounds
-each, over the PostgreSQL and Valkey of a running stack: the use cases as `user_service.main` wires them, and the BFF's own
+each, over the PostgreSQL and Valkey of a running stack: the use cases as `user.main` wires them, and the BFF's own
 check of what is kept afterwards. A round is wrong when a session is believed that a revocation came after. Several
 accounts race at once; every pair has had as many rounds as every other whenever the time is up.
 """
@@ -29,30 +29,30 @@ from bff.sessions import SessionReader, is_valid
 from chassis import context
 from chassis.cache import VersionedCache
 from chassis.context import RequestContext
+from chassis.cursors import CursorSigner
 from chassis.database import Database
 from chassis.errors import ServiceError, as_service_error
 from chassis.identity import Caller
 from chassis.ids import uuid7
-from chassis.keyset import CursorSigner
 from chassis.valkey import PipelinedClient
 from contracts.user.v1 import user_pb2
 from contracts.user.v1.session_pb2 import Client
 from cryptography.hazmat.primitives.asymmetric import ec
 from devstack.layout import Layout
 from devstack.secrets import Secrets, load_or_create, private_pem, write_private
-from user_service.domain.user import Role, User, UserStatus
-from user_service.handlers.users import UserHandlers
-from user_service.repository.login_throttle import LoginThrottle
-from user_service.repository.sessions import SessionStore
-from user_service.repository.signing_keys import SigningKeys
-from user_service.service.access_tokens import AccessTokens
-from user_service.service.credentials import Credentials
-from user_service.service.devices import Devices
-from user_service.service.password_rules import PasswordRules
-from user_service.service.passwords import Passwords
-from user_service.service.refresh_tokens import RefreshTokens, parse
-from user_service.service.sessions import Sessions, Tokens
-from user_service.service.users import UserUseCases
+from user.domain.user import Role, User, UserStatus
+from user.handlers.users import UserHandlers
+from user.repository.login_throttle import LoginThrottle
+from user.repository.sessions import SessionStore
+from user.repository.signing_keys import SigningKeys
+from user.service.access_tokens import AccessTokens
+from user.service.credentials import Credentials
+from user.service.devices import Devices
+from user.service.password_rules import PasswordRules
+from user.service.passwords import Passwords
+from user.service.refresh_tokens import RefreshTokens, parse
+from user.service.sessions import Sessions, Tokens
+from user.service.users import UserUseCases
 
 from devstack import postgres, services
 
@@ -94,7 +94,7 @@ class QuickPasswords(Passwords):
 
 
 class Identity:
-    """The use cases, wired as in `user_service.main`."""
+    """The use cases, wired as in `user.main`."""
 
     def __init__(self, database: Database, client: PipelinedClient, keys: Path, passwords: Passwords) -> None:
         self.clock = Clock()

@@ -13,8 +13,8 @@ _OURS = {
     "backend-contracts": "contracts",
     "backend-chassis": "chassis",
     "backend-bff": "bff",
-    "backend-user": "user_service",
-    "backend-order": "order_service",
+    "backend-user": "user",
+    "backend-order": "order",
     "backend-limiter": "limiter",
 }
 # Needed and not imported by name: the loop that the Envoy host takes when it is there; programs, and services, that are run.

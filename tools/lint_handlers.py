@@ -12,10 +12,10 @@ from pathlib import Path
 import bff.main
 import bff.settings
 import grpc
-import order_service.main
-import order_service.settings
-import user_service.main
-import user_service.settings
+import order.main
+import order.settings
+import user.main
+import user.settings
 from chassis.config import load
 from chassis.database import Database
 from chassis.grpc.peer import Peer
@@ -25,7 +25,7 @@ from chassis.valkey import PipelinedClient
 from devstack.layout import Layout
 from devstack.options import Options
 from devstack.secrets import load_or_create, write_passwords
-from user_service.service.passwords import Passwords
+from user.service.passwords import Passwords
 
 from devstack import keys, services
 
@@ -39,20 +39,20 @@ def bind_bff(client: PipelinedClient) -> None:
 
 def bind_user(client: PipelinedClient) -> None:
     """Every method of the User service's contract."""
-    settings = load(user_service.settings.Settings)
+    settings = load(user.settings.Settings)
     passwords = Passwords(1, 1)
     try:
         database = Database.configured(settings, service="user")
-        user_service.main.build(settings, database, client, passwords).add_to(GrpcApplication())
+        user.main.build(settings, database, client, passwords).add_to(GrpcApplication())
     finally:
         passwords.close()
 
 
 def bind_order(client: PipelinedClient) -> None:
     """Every method of the Order service's contract."""
-    settings = load(order_service.settings.Settings)
+    settings = load(order.settings.Settings)
     database = Database.configured(settings, service="order")
-    order_service.main.build(settings, database, client).add_to(GrpcApplication())
+    order.main.build(settings, database, client).add_to(GrpcApplication())
 
 
 BINDINGS: dict[str, Callable[[PipelinedClient], None]] = {"bff": bind_bff, "user": bind_user, "order": bind_order}

@@ -45,20 +45,20 @@ from chassis.valkey import PipelinedClient
 from contracts.order.v1 import order_pb2
 from devstack.layout import Layout
 from devstack.secrets import Secrets, load_or_create
-from order_service.domain.errors import DomainError, PaymentProviderError, PaymentTimeoutError
-from order_service.domain.money import Money
-from order_service.domain.order import OrderStatus
-from order_service.domain.unpaid import UnpaidLimits
-from order_service.gateways.bounded import BoundedGateway
-from order_service.gateways.payment import Outcome, RefundOutcome
-from order_service.gateways.payment_sandbox import PaymentSandbox
-from order_service.handlers import messages
-from order_service.service.catalog import CatalogUseCases
-from order_service.service.orders import Actor, OrderUseCases
-from order_service.service.payments import PaymentUseCases
-from order_service.service.refunds import RefundUseCases
-from order_service.service.replay import Keyed, ReplayCache
-from order_service.service.transitions import Caches, Transitions
+from order.domain.errors import DomainError, PaymentProviderError, PaymentTimeoutError
+from order.domain.money import Money
+from order.domain.order import OrderStatus
+from order.domain.unpaid import UnpaidLimits
+from order.gateways.bounded import BoundedGateway
+from order.gateways.payment import ChargeOutcome, RefundOutcome
+from order.gateways.payment_sandbox import PaymentSandbox
+from order.handlers import messages
+from order.service.catalog import CatalogUseCases
+from order.service.orders import Actor, OrderUseCases
+from order.service.payments import PaymentUseCases
+from order.service.refunds import RefundUseCases
+from order.service.replay import IdempotentRequest, ReplayCache
+from order.service.transitions import Caches, Transitions
 
 from devstack import postgres, services
 
@@ -100,11 +100,11 @@ class Provider:
     def __init__(self, sandbox: PaymentSandbox) -> None:
         self._sandbox = sandbox
 
-    async def charge(self, reference: UUID, amount: Money, payment_token: str) -> Outcome:
+    async def charge(self, reference: UUID, amount: Money, payment_token: str) -> ChargeOutcome:
         """See `PaymentGateway.charge`."""
         return await _over_the_line(lambda: self._sandbox.charge(reference, amount, payment_token))
 
-    async def resolve(self, reference: UUID) -> Outcome | None:
+    async def resolve(self, reference: UUID) -> ChargeOutcome | None:
         """See `PaymentGateway.resolve`."""
         return await self._sandbox.resolve(reference)
 
@@ -267,12 +267,12 @@ class _Round:
             f"R-{uuid.uuid4().hex[:30].upper()}", "raced", price, _STOCK, self._support.user_id
         )
         self.product_id = product.id
-        order, _ = await calm.orders.create(self._keyed(), [(product.id, self._chance.randrange(1, 4))])
+        order, _ = await calm.orders.create(self._idempotent_request(), [(product.id, self._chance.randrange(1, 4))])
         self.order_id = order.id
         if start is not OrderStatus.PENDING_PAYMENT:
             # The charge must have been approved to get here.
             token = self._token if self._token != "tok_declined" else "tok_approved"
-            request = self._keyed()
+            request = self._idempotent_request()
             while (await calm.orders.get(order.id, self._support)).status is not OrderStatus.PAID:
                 # A busy machine may be slower than the provider is waited for.
                 with suppress(PaymentTimeoutError):
@@ -311,7 +311,7 @@ class _Round:
         try:
             match name:
                 case "pay":
-                    await replica.payments.pay(self._keyed(key), self.order_id, self._token, None)
+                    await replica.payments.pay(self._idempotent_request(key), self.order_id, self._token, None)
                 case "cancel":
                     await replica.orders.cancel(self.order_id, self._support, "no", None)
                 case "expire":
@@ -322,9 +322,11 @@ class _Round:
                     await replica.orders.deliver(self.order_id, self._support, None)
                 case "refund":
                     restock = self._chance.choice([None, True, False])
-                    await replica.refunds.refund(self._keyed(key), self.order_id, "no", restock, None)
+                    await replica.refunds.refund(self._idempotent_request(key), self.order_id, "no", restock, None)
                 case "restock":
-                    await replica.catalog.adjust_stock(self._keyed(key), self.product_id, self._deltas[key], "no")
+                    await replica.catalog.adjust_stock(
+                        self._idempotent_request(key), self.product_id, self._deltas[key], "no"
+                    )
                     self._restocked[key] = self._deltas[key]
         except (DomainError, ProcessDiedError):
             pass
@@ -388,9 +390,9 @@ class _Round:
         if not holds:
             self.violations.append(f"{'+'.join(self._pair)} seed={self._seed}: {otherwise}")
 
-    def _keyed(self, key: str = "") -> Keyed:
+    def _idempotent_request(self, key: str = "") -> IdempotentRequest:
         key = key or uuid.uuid4().hex
-        return Keyed(self._customer, key, hashlib.sha256(key.encode()).digest())
+        return IdempotentRequest(self._customer, key, hashlib.sha256(key.encode()).digest())
 
 
 async def _sweep(arena: Arena, *, closely: bool = False) -> None:

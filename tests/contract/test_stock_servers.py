@@ -14,9 +14,9 @@ import bff.main
 import bff.settings
 import grpc
 import httpx
-import order_service.main
+import order.main
 import pytest
-import user_service.main
+import user.main
 import uvicorn
 from chassis.config import load
 from chassis.database import Database
@@ -24,7 +24,7 @@ from chassis.grpc.peer import Peer
 from chassis.valkey import PipelinedClient
 from contracts.http import models
 from devstack.options import Options
-from user_service.service.passwords import Passwords
+from user.service.passwords import Passwords
 
 from conftest import People, Platform, new_key, order_of
 from devstack import services, valkey
@@ -53,7 +53,7 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         for name in ("user", "order"):
             for variable, value in services.environment(name, platform.layout, platform.secrets, Options()).items():
                 monkeypatch.setenv(variable, value)
-            module = user_service if name == "user" else order_service
+            module = user if name == "user" else order
             settings = load(module.settings.Settings)
             database = Database.configured(settings, service="stock")
             await database.open()
@@ -61,9 +61,9 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
             if name == "user":
                 passwords = Passwords(1, 4)
                 stack.callback(passwords.close)
-                servicers: object = user_service.main.build(settings, database, pipelined, passwords)
+                servicers: object = user.main.build(settings, database, pipelined, passwords)
             else:
-                servicers = order_service.main.build(settings, database, cache)
+                servicers = order.main.build(settings, database, cache)
             targets[name] = await grpcio_server(stack, servicers)
         for variable, value in services.environment("bff", platform.layout, platform.secrets, Options()).items():
             monkeypatch.setenv(variable, value)

@@ -12,7 +12,7 @@ import pytest
 from contracts.http import models
 from contracts.http.client import ApiError, BackendClient
 from contracts.user.v1 import session_pb2
-from user_service.repository.signing_keys import load_keys
+from user.repository.signing_keys import load_keys
 
 from conftest import People, http_client
 from devstack import keys

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chassis.keyset import CursorSigner
+from chassis.cursors import CursorSigner
 from contracts.order.v1.order_pb2 import Order
 from contracts.user.v1.session_pb2 import SessionRecord
 from contracts.user.v1.user_pb2 import User
-from order_service.service import stored
+from order.service import stored
 
 STORED = Path(__file__).parent / "stored"
 CURSORS = CursorSigner("a secret of the golden files")

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from devstack.layout import PORTS
 from devstack.options import Options
-from user_service.repository.signing_keys import load_keys
+from user.repository.signing_keys import load_keys
 
 from conftest import People, Platform, client_address, http_client, new_key
 from devstack import keys

@@ -17,7 +17,7 @@ from devstack.options import Options
 from mesh import paused
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
-from user_service.settings import Settings
+from user.settings import Settings
 
 from conftest import People, Platform, new_key, order_of
 from devstack import services, valkey

@@ -23,7 +23,7 @@ _PARTS = (
     ("deadlines (asyncio.timeout)", ("asyncio/timeouts.py",)),
     ("token and session check", ("chassis/tokens.py", "bff/sessions.py", "bff/authentication.py")),
     ("routing, requests, responses", ("starlette/", "chassis/http/")),
-    ("shaping and handlers", ("bff/shapes.py", "bff/handlers", "order_service/", "chassis/cache.py")),
+    ("shaping and handlers", ("bff/shapes.py", "bff/handlers", "order/", "chassis/cache.py")),
 )
 
 

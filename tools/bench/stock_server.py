@@ -10,8 +10,8 @@ import sys
 import bff.main
 import bff.settings
 import grpc
-import order_service.main
-import order_service.settings
+import order.main
+import order.settings
 import uvicorn
 from chassis.config import load
 from chassis.database import Database
@@ -22,13 +22,13 @@ from chassis.valkey import CACHE_TIMEOUT_SECONDS, PipelinedClient
 
 async def serve_order(port: int) -> None:
     """The Order service on grpcio's server."""
-    settings = load(order_service.settings.Settings)
+    settings = load(order.settings.Settings)
     configure("order", environment=settings.environment, version=settings.version, level=settings.log_level)
     database = Database.configured(settings, service="order")
     await database.open()
     client = PipelinedClient(settings.cache_url.get_secret_value(), CACHE_TIMEOUT_SECONDS, settings.cache_password_file)
     server = grpc.aio.server()
-    order_service.main.build(settings, database, client).add_to(server)
+    order.main.build(settings, database, client).add_to(server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     await server.wait_for_termination()

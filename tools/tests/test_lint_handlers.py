@@ -12,7 +12,7 @@ import pytest
 from contracts.order.v1.catalog_pb2_grpc import CatalogServiceServicer
 from devstack.layout import Layout
 from lint_handlers import problems
-from order_service.handlers.catalog import CatalogHandlers
+from order.handlers.catalog import CatalogHandlers
 
 
 def test_handlers_fit_their_contracts_and_a_missing_one_is_named(

@@ -22,7 +22,7 @@ import asyncpg
 import httpx
 from contracts.http import models
 from contracts.http.client import ApiError, BackendClient
-from user_service import create_user
+from user import create_user
 
 from devstack import postgres, services
 from devstack.layout import Layout

@@ -197,8 +197,8 @@ def _contract_peers(*files: Any) -> tuple[PeerRule, ...]:
 
 SERVICES = (
     Service("limiter", "limiter", _contract_peers(rls_pb2, logs_service_pb2)),
-    Service("user", "user_service", _contract_peers(user_pb2, session_pb2)),
-    Service("order", "order_service", _contract_peers(order_pb2, catalog_pb2)),
+    Service("user", "user", _contract_peers(user_pb2, session_pb2)),
+    Service("order", "order", _contract_peers(order_pb2, catalog_pb2)),
     Service("bff", "bff", (PeerRule("/", ("edge",)),), ("user", "order"), grpc=False),
 )  # fmt: skip
 _BY_NAME = {service.name: service for service in SERVICES}

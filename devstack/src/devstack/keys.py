@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 from chassis.config import ACCESS_TOKEN_SECONDS
 from cryptography.hazmat.primitives.asymmetric import ec
-from user_service.repository.signing_keys import SigningKey, SigningKeys, load_keys
+from user.repository.signing_keys import SigningKey, SigningKeys, load_keys
 
 from devstack.envoy import JWKS_CACHE_SECONDS
 from devstack.layout import Layout

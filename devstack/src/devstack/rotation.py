@@ -43,14 +43,14 @@ _POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Rotation:
     """What a rotation did with connections that had presented an old password."""
 
     # Ended by force after everybody had had the time to renew them: whose they were is not known.
     ended: int
 
 
-async def rotate(layout: Layout, options: Options, patience: float = PATIENCE_SECONDS) -> Outcome:
+async def rotate(layout: Layout, options: Options, patience: float = PATIENCE_SECONDS) -> Rotation:
     """New passwords for the databases' roles and Valkey's users, the administrators' among them.
 
     Args:
@@ -81,7 +81,7 @@ def _alone(layout: Layout) -> Iterator[None]:
         os.close(descriptor)
 
 
-async def _finish(layout: Layout, old: Secrets, options: Options, patience: float) -> Outcome:
+async def _finish(layout: Layout, old: Secrets, options: Options, patience: float) -> Rotation:
     """Every step may be repeated: where one was done already, `old` has the new password."""
     new = Secrets(**json.loads(rotation_journal(layout.secrets).read_text(encoding="utf-8")))
     # The old one first: the new one is in force already only after a rotation that was cut off, and a server logs every
@@ -105,7 +105,7 @@ async def _finish(layout: Layout, old: Secrets, options: Options, patience: floa
         await _let_go(database, caches, connected, patience)
         ended = await _end(database, caches, connected)
     rotation_journal(layout.secrets).unlink()
-    return Outcome(ended)
+    return Rotation(ended)
 
 
 async def _alter(database: asyncpg.Connection, role: str, password: str) -> None:

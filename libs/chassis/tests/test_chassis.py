@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from chassis.config import ConfigurationError, DatabaseSettings, load
 from chassis.context import accept_request_id
+from chassis.cursors import CursorSigner
 from chassis.errors import FieldViolation, ServiceError, as_service_error
 from chassis.grpc import framing
 from chassis.grpc.policy import ContractMismatchError
@@ -19,7 +20,6 @@ from chassis.http import parsing
 from chassis.http.answers import expected_versions, is_current
 from chassis.http.application import HttpApplication, Limits
 from chassis.ids import uuid7
-from chassis.keyset import CursorSigner
 from contracts.errors import ERRORS
 from contracts.http.operations import Operation, RateLimit
 from google.rpc.status_pb2 import Status

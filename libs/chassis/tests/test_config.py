@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from chassis.config import ConfigurationError, Settings, load
 from limiter.settings import Settings as LimiterSettings
-from order_service.settings import Settings as OrderSettings
+from order.settings import Settings as OrderSettings
 
 COMPLETE = {
     "VALKEY_URL": "unix:///nowhere",

@@ -35,7 +35,7 @@ def create(
     )
     variables = services.environment("user", layout, load_or_create(layout.secrets), Options())
     done = subprocess.run(
-        [sys.executable, "-m", "user_service.create_user", email, name, "admin"],
+        [sys.executable, "-m", "user.create_user", email, name, "admin"],
         env={**base_environment(), **variables, "LOG_LEVEL": "error"},
         input=password + "\n",
         text=True,

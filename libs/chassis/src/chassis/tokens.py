@@ -1,6 +1,6 @@
 """Access tokens as everybody verifies them: JWT (RFC 7519), ES256, against a set of public keys that changes.
 
-The User service alone signs (`user_service.service.access_tokens`); the edge, the BFF and every service verify, each for
+The User service alone signs (`user.service.access_tokens`); the edge, the BFF and every service verify, each for
 itself. A call that came around the edge gains nothing without a token that a person was given. A BFF that was taken over
 makes no tokens either; what it can do with those that pass through it is in docs/network.md.
 """

@@ -19,7 +19,7 @@ from chassis.cache import VersionedCache
 from chassis.database import Database
 from chassis.ids import uuid7
 from chassis.valkey import PipelinedClient
-from order_service.domain.errors import (
+from order.domain.errors import (
     IdempotencyKeyReusedError,
     IllegalTransitionError,
     NotFoundError,
@@ -30,23 +30,22 @@ from order_service.domain.errors import (
     TooManyUnpaidOrdersError,
     TooMuchUnpaidError,
 )
-from order_service.domain.money import Money
-from order_service.domain.order import Order, OrderStatus
-from order_service.domain.product import Product
-from order_service.domain.refund import RefundStatus
-from order_service.domain.unpaid import UnpaidLimits
-from order_service.gateways.bounded import BoundedGateway
-from order_service.gateways.payment import Outcome as Charge
-from order_service.gateways.payment import PaymentGateway, RefundOutcome
-from order_service.gateways.payment_sandbox import PaymentSandbox
-from order_service.repository import idempotency, orders, payments, products
-from order_service.repository.queries import PaymentStatus
-from order_service.service.catalog import CatalogUseCases
-from order_service.service.orders import EXPIRY_BATCH, Actor, OrderUseCases
-from order_service.service.payments import STUCK_BATCH, PaymentUseCases
-from order_service.service.refunds import DUE_BATCH, RefundUseCases
-from order_service.service.replay import Keyed, ReplayCache
-from order_service.service.transitions import Caches, Transitions
+from order.domain.money import Money
+from order.domain.order import Order, OrderStatus
+from order.domain.product import Product
+from order.domain.refund import RefundStatus
+from order.domain.unpaid import UnpaidLimits
+from order.gateways.bounded import BoundedGateway
+from order.gateways.payment import ChargeOutcome, PaymentGateway, RefundOutcome
+from order.gateways.payment_sandbox import PaymentSandbox
+from order.repository import idempotency, orders, payments, products
+from order.repository.queries import PaymentStatus
+from order.service.catalog import CatalogUseCases
+from order.service.orders import EXPIRY_BATCH, Actor, OrderUseCases
+from order.service.payments import STUCK_BATCH, PaymentUseCases
+from order.service.refunds import DUE_BATCH, RefundUseCases
+from order.service.replay import IdempotentRequest, ReplayCache
+from order.service.transitions import Caches, Transitions
 
 from conftest import Platform
 from devstack import postgres, services
@@ -126,7 +125,7 @@ async def test_several_replicas_expire_each_order_once_and_give_its_stock_back_o
     clock, (one, two) = replicas
     user, product = uuid7(), await new_product(database, stock=200)
     for number in range(120):
-        key = Keyed(user, f"key-{number:08}", hashlib.sha256(b"%d" % number).digest())
+        key = IdempotentRequest(user, f"key-{number:08}", hashlib.sha256(b"%d" % number).digest())
         await one.create(key, [(product.id, 1)])
     clock.now += timedelta(minutes=16)
     expired = 0
@@ -202,15 +201,15 @@ async def test_pages_follow_each_other_without_gap_or_repetition(database: Datab
 
 async def test_the_sandbox_charges_a_reference_once_whatever_is_asked_again(database: Database) -> None:
     sandbox, reference = PaymentSandbox(database), uuid7()
-    assert await sandbox.charge(reference, Money(1, "EUR"), "tok_declined") is Charge.DECLINED
-    assert await sandbox.charge(reference, Money(1, "EUR"), "tok_approved") is Charge.DECLINED
-    assert await sandbox.resolve(reference) is Charge.DECLINED
+    assert await sandbox.charge(reference, Money(1, "EUR"), "tok_declined") is ChargeOutcome.DECLINED
+    assert await sandbox.charge(reference, Money(1, "EUR"), "tok_approved") is ChargeOutcome.DECLINED
+    assert await sandbox.resolve(reference) is ChargeOutcome.DECLINED
 
 
 async def test_a_charge_that_was_resolved_before_it_arrived_takes_no_money(database: Database) -> None:
     sandbox, reference = PaymentSandbox(database), uuid7()
     assert await sandbox.resolve(reference) is None
-    assert await sandbox.charge(reference, Money(1, "EUR"), "tok_approved") is Charge.DECLINED
+    assert await sandbox.charge(reference, Money(1, "EUR"), "tok_approved") is ChargeOutcome.DECLINED
 
 
 async def test_the_service_role_has_rows_and_no_schema(database: Database) -> None:
@@ -229,9 +228,9 @@ async def test_what_happened_cannot_be_changed_by_the_service(
 
     clock, (one, _) = replicas
     product = await new_product(database, stock=1)
-    order, _ = await one.create(Keyed(uuid7(), "key-order", b"h" * 32), [(product.id, 1)])
+    order, _ = await one.create(IdempotentRequest(uuid7(), "key-order", b"h" * 32), [(product.id, 1)])
     paying = payments_of(database, one, clock, PaymentSandbox(database))
-    await paying.pay(Keyed(order.user_id, "key-payment", b"p" * 32), order.id, "tok_approved", None)
+    await paying.pay(IdempotentRequest(order.user_id, "key-payment", b"p" * 32), order.id, "tok_approved", None)
     for statement in (
         "UPDATE order_transitions SET reason = 'x'", "DELETE FROM order_transitions", "TRUNCATE order_transitions",
         "UPDATE stock_changes SET delta = 0", "DELETE FROM stock_changes", "UPDATE order_items SET quantity = 1",
@@ -284,7 +283,9 @@ class TestUnpaid:
 
     async def buy(self, one: OrderUseCases, user: uuid.UUID, product: Product, quantity: int) -> Order:
         key = uuid.uuid4().hex
-        order, _ = await one.create(Keyed(user, key, hashlib.sha256(key.encode()).digest()), [(product.id, quantity)])
+        order, _ = await one.create(
+            IdempotentRequest(user, key, hashlib.sha256(key.encode()).digest()), [(product.id, quantity)]
+        )
         return order
 
     async def test_one_user_reserves_no_more_than_so_many_pieces_also_one_after_the_other(
@@ -314,7 +315,7 @@ class TestUnpaid:
         paying = payments_of(database, one, clock, PaymentSandbox(database))
         for _ in range(4):
             order = await self.buy(one, user, product, 5)
-            await paying.pay(Keyed(user, f"pay-{order.id}", b"p" * 32), order.id, "tok_approved", None)
+            await paying.pay(IdempotentRequest(user, f"pay-{order.id}", b"p" * 32), order.id, "tok_approved", None)
         for _ in range(3):
             order = await self.buy(one, user, product, 1)
             await one.cancel(order.id, Actor(user), "no", None)
@@ -337,7 +338,7 @@ class TestUnpaid:
 async def test_nobody_sees_a_strangers_order(database: Database, replicas: tuple[Clock, list[OrderUseCases]]) -> None:
     _, (one, _) = replicas
     product = await new_product(database, stock=1)
-    order, replayed = await one.create(Keyed(uuid7(), "key-stranger", b"h" * 32), [(product.id, 1)])
+    order, replayed = await one.create(IdempotentRequest(uuid7(), "key-stranger", b"h" * 32), [(product.id, 1)])
     assert not replayed
     with pytest.raises(NotFoundError):
         await one.get(order.id, Actor(uuid7()))
@@ -351,13 +352,13 @@ class SlowWay:
         self._sandbox = sandbox
         self.meanwhile: Callable[[], Awaitable[object]] | None = None
 
-    async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> Charge:
+    async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> ChargeOutcome:
         outcome = await self._sandbox.charge(reference, amount, payment_token)
         if self.meanwhile is not None:
             await self.meanwhile()
         return outcome
 
-    async def resolve(self, reference: uuid.UUID) -> Charge | None:
+    async def resolve(self, reference: uuid.UUID) -> ChargeOutcome | None:
         return await self._sandbox.resolve(reference)
 
     async def refund(self, reference: uuid.UUID) -> RefundOutcome:
@@ -380,8 +381,8 @@ async def test_an_outcome_that_somebody_else_recorded_is_answered_from_the_key(
         answer_time=timedelta(seconds=1),
     )
     user, product = uuid7(), await new_product(database, stock=1)
-    order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
-    request = Keyed(user, "key-payment", b"p" * 32)
+    order, _ = await one.create(IdempotentRequest(user, "key-order", b"o" * 32), [(product.id, 1)])
+    request = IdempotentRequest(user, "key-payment", b"p" * 32)
     gateway.meanwhile = lambda: paying.settle_stuck(timedelta(seconds=-60))
     if token == "tok_declined":
         for _ in range(2):
@@ -412,8 +413,8 @@ async def test_a_payment_that_waited_for_the_same_payment_answers_as_it_did(
         for replica in (one, two)
     )
     user, product = uuid7(), await new_product(database, stock=1)
-    order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
-    request = Keyed(user, "key-payment", b"p" * 32)
+    order, _ = await one.create(IdempotentRequest(user, "key-order", b"o" * 32), [(product.id, 1)])
+    request = IdempotentRequest(user, "key-payment", b"p" * 32)
     waiting: list[asyncio.Task[tuple[Order, bool]]] = []
 
     async def while_the_order_is_locked() -> None:
@@ -458,10 +459,10 @@ class Broken:
         self._sandbox = sandbox
         self.poison: set[uuid.UUID] = set()
 
-    async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> Charge:
+    async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> ChargeOutcome:
         return await self._sandbox.charge(reference, amount, payment_token)
 
-    async def resolve(self, reference: uuid.UUID) -> Charge | None:
+    async def resolve(self, reference: uuid.UUID) -> ChargeOutcome | None:
         if reference in self.poison:
             raise ZeroDivisionError
         return await self._sandbox.resolve(reference)
@@ -475,10 +476,10 @@ class Broken:
 class Hanging:
     """A provider that takes every call and answers none."""
 
-    async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> Charge:
+    async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> ChargeOutcome:
         await self._for_ever()
 
-    async def resolve(self, reference: uuid.UUID) -> Charge | None:
+    async def resolve(self, reference: uuid.UUID) -> ChargeOutcome | None:
         await self._for_ever()
 
     async def refund(self, reference: uuid.UUID) -> RefundOutcome:
@@ -494,10 +495,10 @@ class Late:
 
     def __init__(self, sandbox: PaymentSandbox) -> None:
         self._sandbox = sandbox
-        self.arrive: Callable[[], Awaitable[Charge]] | None = None
+        self.arrive: Callable[[], Awaitable[ChargeOutcome]] | None = None
         self.failures = 1
 
-    async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> Charge:
+    async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> ChargeOutcome:
         if self.arrive is None:
             self.arrive = lambda: self._sandbox.charge(reference, amount, payment_token)
             raise PaymentTimeoutError
@@ -506,7 +507,7 @@ class Late:
             raise PaymentProviderError
         return await self._sandbox.charge(reference, amount, payment_token)
 
-    async def resolve(self, reference: uuid.UUID) -> Charge | None:
+    async def resolve(self, reference: uuid.UUID) -> ChargeOutcome | None:
         return await self._sandbox.resolve(reference)
 
     async def refund(self, reference: uuid.UUID) -> RefundOutcome:
@@ -521,8 +522,8 @@ async def test_a_charge_that_arrives_late_is_not_forgotten_when_the_provider_fai
     gateway = Late(PaymentSandbox(database))
     paying = payments_of(database, one, clock, gateway)
     user, product = uuid7(), await new_product(database, stock=1)
-    order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
-    request = Keyed(user, "key-payment", b"p" * 32)
+    order, _ = await one.create(IdempotentRequest(user, "key-order", b"o" * 32), [(product.id, 1)])
+    request = IdempotentRequest(user, "key-payment", b"p" * 32)
     with pytest.raises(PaymentTimeoutError):
         await paying.pay(request, order.id, "tok_approved", None)
     assert gateway.arrive is not None
@@ -551,12 +552,12 @@ async def test_a_provider_that_never_answers_keeps_nobody_waiting(
     calm = payments_of(database, one, clock, PaymentSandbox(database))
     user, product = uuid7(), await new_product(database, stock=2)
     open_one, paid_one = [
-        (await one.create(Keyed(user, f"key-order-{n}", b"o" * 32), [(product.id, 1)]))[0] for n in range(2)
+        (await one.create(IdempotentRequest(user, f"key-order-{n}", b"o" * 32), [(product.id, 1)]))[0] for n in range(2)
     ]
     with pytest.raises(PaymentTimeoutError):
-        await paying.pay(Keyed(user, "key-payment", b"p" * 32), open_one.id, "tok_approved", None)
-    await calm.pay(Keyed(user, "key-calm", b"p" * 32), paid_one.id, "tok_approved", None)
-    refund = Keyed(user, "key-refund", b"r" * 32)
+        await paying.pay(IdempotentRequest(user, "key-payment", b"p" * 32), open_one.id, "tok_approved", None)
+    await calm.pay(IdempotentRequest(user, "key-calm", b"p" * 32), paid_one.id, "tok_approved", None)
+    refund = IdempotentRequest(user, "key-refund", b"r" * 32)
     assert (await refunding.refund(refund, paid_one.id, "no", None, None))[0].status is OrderStatus.REFUNDING
     clock.now += timedelta(minutes=1)
     assert await paying.settle_stuck(timedelta(seconds=30)) == 0
@@ -575,12 +576,12 @@ async def test_a_key_is_not_forgotten_while_what_it_began_is_under_way(
     calm = payments_of(database, one, clock, PaymentSandbox(database))
     user, product = uuid7(), await new_product(database, stock=2)
     open_one, paid_one = [
-        (await one.create(Keyed(user, f"key-order-{n}", b"o" * 32), [(product.id, 1)]))[0] for n in range(2)
+        (await one.create(IdempotentRequest(user, f"key-order-{n}", b"o" * 32), [(product.id, 1)]))[0] for n in range(2)
     ]
-    payment, refund = Keyed(user, "key-open", b"p" * 32), Keyed(user, "key-refund", b"r" * 32)
+    payment, refund = IdempotentRequest(user, "key-open", b"p" * 32), IdempotentRequest(user, "key-refund", b"r" * 32)
     with pytest.raises(PaymentTimeoutError):
         await paying.pay(payment, open_one.id, "tok_approved", None)
-    await calm.pay(Keyed(user, "key-calm", b"p" * 32), paid_one.id, "tok_approved", None)
+    await calm.pay(IdempotentRequest(user, "key-calm", b"p" * 32), paid_one.id, "tok_approved", None)
     await refunding.refund(refund, paid_one.id, "no", None, None)
     clock.now += timedelta(hours=25)
     forgotten = 0
@@ -594,7 +595,7 @@ async def test_a_key_is_not_forgotten_while_what_it_began_is_under_way(
     # Both retries are known again: the refund is still under way, and another body is another request.
     assert (await refunding.refund(refund, paid_one.id, "no", None, None))[0].status is OrderStatus.REFUNDING
     with pytest.raises(IdempotencyKeyReusedError):
-        await calm.pay(Keyed(user, "key-open", b"x" * 32), open_one.id, "tok_declined", None)
+        await calm.pay(IdempotentRequest(user, "key-open", b"x" * 32), open_one.id, "tok_declined", None)
     assert (await calm.pay(payment, open_one.id, "tok_approved", None))[0].status is OrderStatus.PAID
     async with database.transaction() as connection:
         assert await idempotency.forget(connection, clock.now - timedelta(hours=24), 10) == 1
@@ -606,12 +607,12 @@ async def test_a_paid_order_of_which_no_payment_is_known_is_never_said_to_be_ref
     clock, (one, _) = replicas
     refunding = refunds_of(database, one, clock, PaymentSandbox(database))
     user, product = uuid7(), await new_product(database, stock=1)
-    order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
+    order, _ = await one.create(IdempotentRequest(user, "key-order", b"o" * 32), [(product.id, 1)])
     async with database.transaction() as connection:
         await one._transitions.apply(
             connection, await orders.lock(connection, order.id), OrderStatus.PAID, actor_id=None, reason="by hand"
         )
-    refunded, _ = await refunding.refund(Keyed(user, "key-refund", b"r" * 32), order.id, "no", None, None)
+    refunded, _ = await refunding.refund(IdempotentRequest(user, "key-refund", b"r" * 32), order.id, "no", None, None)
     assert refunded.status is OrderStatus.REFUNDING
     clock.now += timedelta(hours=2)
     assert await refunding.finish_due() == 0
@@ -628,9 +629,9 @@ async def test_a_refund_that_somebody_else_finished_meanwhile_stays_finished(
     clock, (one, two) = replicas
     sandbox = PaymentSandbox(database)
     user, product = uuid7(), await new_product(database, stock=1)
-    order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
+    order, _ = await one.create(IdempotentRequest(user, "key-order", b"o" * 32), [(product.id, 1)])
     await payments_of(database, one, clock, sandbox).pay(
-        Keyed(user, "key-pay-1", b"p" * 32), order.id, "tok_approved", None
+        IdempotentRequest(user, "key-pay-1", b"p" * 32), order.id, "tok_approved", None
     )
     sweep = refunds_of(database, two, clock, sandbox)
 
@@ -643,7 +644,7 @@ async def test_a_refund_that_somebody_else_finished_meanwhile_stays_finished(
                 raise PaymentTimeoutError
             return RefundOutcome.REFUSED if ends == "is refused" else outcome
 
-    request = Keyed(user, "key-refund", b"r" * 32)
+    request = IdempotentRequest(user, "key-refund", b"r" * 32)
     answer, _ = await refunds_of(database, one, clock, Overtaken(sandbox)).refund(request, order.id, "no", None, None)
     refunded, replayed = await sweep.refund(request, order.id, "no", None, None)
     assert (refunded.status, refunded.version, replayed) == (OrderStatus.REFUNDED, 4, True)
@@ -660,10 +661,10 @@ async def test_a_refund_that_waited_for_the_sweep_answers_what_it_did(
     clock, (one, two) = replicas
     sandbox = PaymentSandbox(database)
     user, product = uuid7(), await new_product(database, stock=1)
-    order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
+    order, _ = await one.create(IdempotentRequest(user, "key-order", b"o" * 32), [(product.id, 1)])
     paying = payments_of(database, one, clock, sandbox)
-    await paying.pay(Keyed(user, "key-payment", b"p" * 32), order.id, "tok_approved", None)
-    request = Keyed(user, "key-refund", b"r" * 32)
+    await paying.pay(IdempotentRequest(user, "key-payment", b"p" * 32), order.id, "tok_approved", None)
+    request = IdempotentRequest(user, "key-refund", b"r" * 32)
     hanging = refunds_of(database, one, clock, BoundedGateway(Hanging(), 0.02))
     assert (await hanging.refund(request, order.id, "no", None, None))[0].status is OrderStatus.REFUNDING
     again = refunds_of(database, two, clock, Hanging())
@@ -693,7 +694,7 @@ async def test_the_database_keeps_a_second_approved_payment_of_an_order_out(
 
     clock, (one, _) = replicas
     user, product = uuid7(), await new_product(database, stock=1)
-    order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
+    order, _ = await one.create(IdempotentRequest(user, "key-order", b"o" * 32), [(product.id, 1)])
     for _ in range(2):
         async with database.transaction() as connection:
             attempt = payments.Attempt(uuid7(), order.id, user, "key-payment", "tok_approved")
@@ -716,11 +717,11 @@ async def test_transactions_that_wait_for_a_lock_leave_connections_to_who_reads(
 ) -> None:
     _, (one, _) = replicas
     user, product = uuid7(), await new_product(database, stock=100)
-    order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
+    order, _ = await one.create(IdempotentRequest(user, "key-order", b"o" * 32), [(product.id, 1)])
     async with database.transaction() as holding:
         await products.lock(holding, product.id)
         waiting = [
-            asyncio.create_task(one.create(Keyed(uuid7(), f"key-{n:08}", b"o" * 32), [(product.id, 1)]))
+            asyncio.create_task(one.create(IdempotentRequest(uuid7(), f"key-{n:08}", b"o" * 32), [(product.id, 1)]))
             for n in range(20)
         ]
         async with asyncio.timeout(10), database.connection() as looking:
@@ -738,13 +739,13 @@ async def test_open_payments_of_older_orders_keep_no_other_order_from_expiring(
     clock, (one, _) = replicas
     product, older = await new_product(database, stock=200), []
     for number in range(EXPIRY_BATCH + 5):
-        order, _ = await one.create(Keyed(uuid7(), f"key-{number:08}", b"h" * 32), [(product.id, 1)])
+        order, _ = await one.create(IdempotentRequest(uuid7(), f"key-{number:08}", b"h" * 32), [(product.id, 1)])
         older.append(order.id)
         async with database.transaction() as connection:
             attempt = payments.Attempt(uuid7(), order.id, order.user_id, f"pay-{number:08}", "tok_approved")
             await payments.begin(connection, attempt, clock.now)
     clock.now += timedelta(seconds=1)
-    late, _ = await one.create(Keyed(uuid7(), "key-late", b"h" * 32), [(product.id, 1)])
+    late, _ = await one.create(IdempotentRequest(uuid7(), "key-late", b"h" * 32), [(product.id, 1)])
     clock.now += timedelta(minutes=16)
     assert await one.expire() == 1
     assert (await one.get(late.id, Actor(uuid7(), sees_any=True))).status is OrderStatus.EXPIRED
@@ -756,7 +757,7 @@ async def test_an_order_that_somebody_begins_to_pay_when_it_is_found_is_not_expi
 ) -> None:
     clock, (one, _) = replicas
     user, product = uuid7(), await new_product(database, stock=1)
-    order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
+    order, _ = await one.create(IdempotentRequest(user, "key-order", b"o" * 32), [(product.id, 1)])
     expired = orders.expired
 
     async def found_and_then_paid(*args: Any) -> Any:
@@ -778,7 +779,7 @@ async def test_an_order_that_cannot_be_expired_keeps_no_other_from_it(
     clock, (one, _) = replicas
     product, placed = await new_product(database, stock=200), []
     for number in range(EXPIRY_BATCH + 5):
-        order, _ = await one.create(Keyed(uuid7(), f"key-{number:08}", b"h" * 32), [(product.id, 1)])
+        order, _ = await one.create(IdempotentRequest(uuid7(), f"key-{number:08}", b"h" * 32), [(product.id, 1)])
         placed.append(order)
     # A row that is in the way of the next one of its history.
     async with database.connection() as connection:
@@ -802,7 +803,7 @@ async def test_payments_and_refunds_that_cannot_be_finished_keep_no_other_from_i
     product, last = await new_product(database, stock=200), None
     count = max(STUCK_BATCH, DUE_BATCH) + 5
     for number in range(count):
-        order, _ = await one.create(Keyed(uuid7(), f"key-{number:08}", b"h" * 32), [(product.id, 1)])
+        order, _ = await one.create(IdempotentRequest(uuid7(), f"key-{number:08}", b"h" * 32), [(product.id, 1)])
         last = payments.Attempt(uuid7(), order.id, order.user_id, f"pay-{number:08}", "tok_approved")
         async with database.transaction() as connection:
             await payments.begin(connection, last, clock.now)
@@ -822,7 +823,7 @@ async def test_payments_and_refunds_that_cannot_be_finished_keep_no_other_from_i
             gateway.poison = {row["id"] for row in await connection.fetch("SELECT id FROM payments")}
             with pytest.raises(ZeroDivisionError):
                 await refunding.refund(
-                    Keyed(anybody.user_id, f"refund-{order.id}", b"r" * 32), order.id, "no", None, None
+                    IdempotentRequest(anybody.user_id, f"refund-{order.id}", b"r" * 32), order.id, "no", None, None
                 )
     gateway.poison = poison
     clock.now += timedelta(minutes=1)
@@ -837,11 +838,11 @@ async def test_a_refund_whose_process_died_is_finished_by_the_sweep_and_answered
     gateway = Broken(PaymentSandbox(database))
     paying, refunding = payments_of(database, one, clock, gateway), refunds_of(database, one, clock, gateway)
     user, support, product = uuid7(), uuid7(), await new_product(database, stock=1)
-    order, _ = await one.create(Keyed(user, "key-order", b"o" * 32), [(product.id, 1)])
-    await paying.pay(Keyed(user, "key-payment", b"p" * 32), order.id, "tok_approved", None)
+    order, _ = await one.create(IdempotentRequest(user, "key-order", b"o" * 32), [(product.id, 1)])
+    await paying.pay(IdempotentRequest(user, "key-payment", b"p" * 32), order.id, "tok_approved", None)
     async with database.connection() as connection:
         gateway.poison = {row["id"] for row in await connection.fetch("SELECT id FROM payments")}
-    request = Keyed(support, "key-refund", b"r" * 32)
+    request = IdempotentRequest(support, "key-refund", b"r" * 32)
     with pytest.raises(ZeroDivisionError):
         await refunding.refund(request, order.id, "no", None, None)
     assert (await one.get(order.id, Actor(user))).status is OrderStatus.REFUNDING
@@ -863,7 +864,7 @@ async def test_a_replay_is_the_first_answer_whatever_happened_since_and_keeps_fe
     _, (one, _) = replicas
     user = uuid7()
     bought = [await new_product(database, 1, "x" * 200) for _ in range(50)]
-    request = Keyed(user, "key-large-order", b"o" * 32)
+    request = IdempotentRequest(user, "key-large-order", b"o" * 32)
     order, _ = await one.create(request, [(product.id, 1) for product in bought])
     await one.cancel(order.id, Actor(user), "no", None)
     assert await one.create(request, []) == (order, True)
@@ -877,15 +878,15 @@ async def test_answers_stored_before_this_version_are_read(
 ) -> None:
     _, (one, _) = replicas
     user, product = uuid7(), await new_product(database, stock=1)
-    order, _ = await one.create(Keyed(user, "key-then", b"o" * 32), [(product.id, 1)])
+    order, _ = await one.create(IdempotentRequest(user, "key-then", b"o" * 32), [(product.id, 1)])
     # As they were written: a list of one, the order with its members by name, or nil for a declined payment.
     then, declined = msgspec.msgpack.encode([order]), msgspec.msgpack.encode([None])
     async with database.transaction() as connection:
         await idempotency.record(connection, user, "key-older", b"o" * 32, then, NOW)
         await idempotency.record(connection, user, "key-declined", b"o" * 32, declined, NOW)
-    assert await one.create(Keyed(user, "key-older", b"o" * 32), []) == (order, True)
+    assert await one.create(IdempotentRequest(user, "key-older", b"o" * 32), []) == (order, True)
     with pytest.raises(PaymentDeclinedError):
-        await one.create(Keyed(user, "key-declined", b"o" * 32), [])
+        await one.create(IdempotentRequest(user, "key-declined", b"o" * 32), [])
 
 
 async def test_races_of_every_pair_of_transitions_leave_everything_in_agreement(platform: Platform) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from order_service.domain.errors import (
+from order.domain.errors import (
     IllegalTransitionError,
     MixedCurrenciesError,
     OrderTooLargeError,
@@ -15,11 +15,11 @@ from order_service.domain.errors import (
     StaleVersionError,
     UnknownProductError,
 )
-from order_service.domain.money import MAX_MINOR, MAX_SUM_MINOR, Money
-from order_service.domain.order import RELEASES_STOCK, TRANSITIONS, Order, OrderStatus, step
-from order_service.domain.product import Product, demand, reserve
-from order_service.domain.refund import restocks_by_default
-from order_service.handlers import messages
+from order.domain.money import MAX_MINOR, MAX_SUM_MINOR, Money
+from order.domain.order import RELEASES_STOCK, TRANSITIONS, Order, OrderStatus, step
+from order.domain.product import Product, demand, reserve
+from order.domain.refund import restocks_by_default
+from order.handlers import messages
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 amounts = st.integers(0, 10**12)
@@ -122,10 +122,10 @@ class TestStateMachine:
                 step(order(start), end, actor_id=None, reason="x", now=NOW)
 
     def test_a_stale_version_is_refused(self) -> None:
-        order().expect(None)
-        order().expect(1)
+        order().require_version(None)
+        order().require_version(1)
         with pytest.raises(StaleVersionError):
-            order().expect(2)
+            order().require_version(2)
 
 
 class OrderLife(RuleBasedStateMachine):
@@ -141,7 +141,7 @@ class OrderLife(RuleBasedStateMachine):
     def change(self, status: OrderStatus, minutes: int) -> None:
         before = self.order
         try:
-            self.order = before.to(status, before.updated_at + timedelta(minutes=minutes))
+            self.order = before.transition_to(status, before.updated_at + timedelta(minutes=minutes))
         except IllegalTransitionError:
             assert self.order is before
         else:
@@ -160,7 +160,7 @@ class OrderLife(RuleBasedStateMachine):
     @rule(status=st.sampled_from(OrderStatus))
     def a_final_status_stays(self, status: OrderStatus) -> None:
         with pytest.raises(IllegalTransitionError):
-            self.order.to(status, NOW)
+            self.order.transition_to(status, NOW)
 
 
 TestOrderLife = OrderLife.TestCase

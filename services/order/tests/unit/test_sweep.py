@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from order_service.service.sweep import Sweep
+from order.service.sweep import Sweep
 
 
 class UseCases:

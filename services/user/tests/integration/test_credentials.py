@@ -14,10 +14,10 @@ from argon2 import PasswordHasher
 from chassis.errors import ServiceError, as_service_error
 from contracts.user.v1.session_pb2 import Client
 from identity_races import PASSWORD, Identity, QuickPasswords, opened, session_of
-from user_service.domain.user import Role, User, UserStatus
-from user_service.repository import queries, users
-from user_service.repository.login_throttle import ACCOUNT_ATTEMPTS, FREE_ATTEMPTS
-from user_service.service.passwords import Passwords
+from user.domain.user import Role, User, UserStatus
+from user.repository import queries, users
+from user.repository.login_throttle import ACCOUNT_ATTEMPTS, FREE_ATTEMPTS
+from user.service.passwords import Passwords
 
 from conftest import Platform
 

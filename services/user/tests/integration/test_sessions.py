@@ -12,9 +12,9 @@ import pytest
 from chassis.errors import as_service_error
 from contracts.user.v1.session_pb2 import Client, SessionRecord
 from identity_races import BROWSER, GRACE, PAIRS, PASSWORD, Identity, QuickPasswords, opened, races, session_of
-from user_service.domain.user import Role, User, UserStatus
-from user_service.repository.sessions import MAX_SESSIONS
-from user_service.service.refresh_tokens import RefreshTokens, parse
+from user.domain.user import Role, User, UserStatus
+from user.repository.sessions import MAX_SESSIONS
+from user.service.refresh_tokens import RefreshTokens, parse
 
 from conftest import Platform
 

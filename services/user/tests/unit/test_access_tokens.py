@@ -13,8 +13,8 @@ from chassis.ids import uuid7
 from chassis.tokens import JwksFile, TokenVerifier
 from cryptography.hazmat.primitives.asymmetric import ec
 from devstack.secrets import load_or_create, private_pem, write_private
-from user_service.repository.signing_keys import SigningKeyError, SigningKeys, load_keys
-from user_service.service.access_tokens import AccessTokens
+from user.repository.signing_keys import SigningKeyError, SigningKeys, load_keys
+from user.service.access_tokens import AccessTokens
 
 USER, SESSION = str(uuid7()), str(uuid7())
 

@@ -7,10 +7,10 @@ import time
 import uuid
 
 import pytest
-from user_service.domain.choices import choices
-from user_service.domain.errors import InvalidFieldError
-from user_service.repository.common_passwords import common_passwords
-from user_service.service.password_rules import PasswordRules
+from user.domain.choices import choices
+from user.domain.errors import InvalidFieldError
+from user.repository.common_passwords import common_passwords
+from user.service.password_rules import PasswordRules
 
 RULES = PasswordRules(["Backend", "Example Shop"])
 

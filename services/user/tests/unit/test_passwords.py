@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import pytest
 from chassis.context import RequestContext, serving
 from chassis.errors import ServiceError
-from user_service.domain.errors import StaleVersionError, UnknownRoleError
-from user_service.domain.user import Role, parse_roles
-from user_service.service.passwords import Passwords
+from user.domain.errors import StaleVersionError, UnknownRoleError
+from user.domain.user import Role, parse_roles
+from user.service.passwords import Passwords
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from user_service.domain.email_address import canonical
-from user_service.domain.errors import InvalidFieldError
-from user_service.service.password_rules import normalized
+from user.domain.email_address import canonical
+from user.domain.errors import InvalidFieldError
+from user.service.password_rules import normalized
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,48 @@
+"""Giving the money of an order back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from order.domain.order import Order, OrderStatus
+
+
+class RefundStatus(StrEnum):
+    """How far a refund is."""
+
+    # The provider has not given the money back yet, or has not said so.
+    PENDING = "pending"
+    # The provider said no the last time it was asked; it is asked again.
+    REFUSED = "refused"
+    SUCCEEDED = "succeeded"
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """The intent to refund an order, recorded before the provider is asked; an order has one at most."""
+
+    order_id: UUID
+    # What the provider knows the money by; None when no record says, then it waits for somebody who finds out.
+    payment_id: UUID | None
+    # Whether the pieces go back into stock.
+    restock: bool
+    reason: str
+    # Who asked for it, under which idempotency key.
+    actor_id: UUID
+    idempotency_key: str
+    status: RefundStatus
+    # How often the provider was asked, and why the last time did not succeed (empty: it did, or has not ended).
+    attempts: int
+    last_error: str
+    # When it is asked next, unless it has succeeded.
+    next_attempt_at: datetime
+    requested_at: datetime
+    updated_at: datetime
+
+
+def restocks_by_default(order: Order) -> bool:
+    """Whether a refund gives the pieces back where nobody says: they are there still, or are on their way or gone."""
+    return order.status is OrderStatus.PAID

@@ -1,0 +1,59 @@
+"""What the Order service needs of a payment provider."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID
+
+from order.domain.money import Money
+
+
+class ChargeOutcome(StrEnum):
+    """What the provider decided."""
+
+    APPROVED = "approved"
+    DECLINED = "declined"
+
+
+class RefundOutcome(StrEnum):
+    """What the provider decided about giving money back."""
+
+    SUCCEEDED = "succeeded"
+    REFUSED = "refused"
+
+
+class PaymentGateway(Protocol):
+    """A payment provider. `reference` is ours, unique for each attempt, and makes every call idempotent.
+
+    A call that was given up may still act; who bounds the time of calls is `BoundedGateway`.
+    """
+
+    async def charge(self, reference: UUID, amount: Money, payment_token: str) -> ChargeOutcome:
+        """Charge, or answer again what the charge with this reference came to.
+
+        Raises:
+            PaymentTimeoutError: no answer in time; the charge may or may not have happened.
+            PaymentProviderError: the provider failed; this call has charged nothing. An earlier one with the same
+                reference may have, or may yet: only `resolve` says that nothing was charged.
+        """
+        ...
+
+    async def resolve(self, reference: UUID) -> ChargeOutcome | None:
+        """What the charge with this reference came to.
+
+        None when nothing was charged; then nothing will be: a charge that is still under way is declined.
+
+        Raises:
+            PaymentTimeoutError, PaymentProviderError: the provider does not, or cannot say.
+        """
+        ...
+
+    async def refund(self, reference: UUID) -> RefundOutcome:
+        """Give an approved charge back, all of it, once; or answer again that it has been given back.
+
+        Raises:
+            PaymentTimeoutError: no answer in time; the money may or may not have been given back.
+            PaymentProviderError: the provider failed; this call has given nothing back.
+        """
+        ...

@@ -1,0 +1,141 @@
+"""Domain values to protobuf and back."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from chassis import context
+from contracts.common.v1 import money_pb2
+from contracts.order.v1 import catalog_pb2, order_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from order.domain.money import MAX_SUM_MINOR, Money
+from order.domain.order import Order, OrderStatus, Transition
+from order.domain.product import Product
+from order.domain.refund import Refund, RefundStatus
+from order.repository.orders import OrderFilter
+from order.service.replay import IdempotentRequest
+
+_TO_WIRE = {status: order_pb2.OrderStatus.Value(f"ORDER_STATUS_{status.name}") for status in OrderStatus}
+_REFUND_TO_WIRE = {status: order_pb2.RefundStatus.Value(f"REFUND_STATUS_{status.name}") for status in RefundStatus}
+_FROM_WIRE = {number: status for status, number in _TO_WIRE.items()}
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    """A protobuf timestamp."""
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def money(value: Money) -> money_pb2.Money:
+    """A money message."""
+    return money_pb2.Money(amount_minor=value.amount_minor, currency=value.currency)
+
+
+def spent(value: Money) -> order_pb2.Spent:
+    """A sum over orders, or as much of it as can be said."""
+    shown = min(value.amount_minor, MAX_SUM_MINOR)
+    return order_pb2.Spent(amount_minor=shown, currency=value.currency, capped=shown < value.amount_minor)
+
+
+def order(value: Order) -> order_pb2.Order:
+    """An order message."""
+    return order_pb2.Order(
+        id=str(value.id),
+        user_id=str(value.user_id),
+        status=_TO_WIRE[value.status],
+        items=[
+            order_pb2.OrderItem(
+                product_id=str(line.product_id),
+                name=line.name,
+                quantity=line.quantity,
+                unit_price=money(line.unit_price),
+                line_total=money(line.total),
+            )
+            for line in value.lines
+        ],
+        total=money(value.total),
+        version=value.version,
+        created_at=timestamp(value.created_at),
+        updated_at=timestamp(value.updated_at),
+    )
+
+
+def transition(value: Transition) -> order_pb2.OrderTransition:
+    """A transition message."""
+    return order_pb2.OrderTransition(
+        version=value.version,
+        from_status=order_pb2.ORDER_STATUS_UNSPECIFIED if value.from_status is None else _TO_WIRE[value.from_status],
+        to_status=_TO_WIRE[value.to_status],
+        actor_id="" if value.actor_id is None else str(value.actor_id),
+        reason=value.reason,
+        occurred_at=timestamp(value.occurred_at),
+    )
+
+
+def refund(value: Refund) -> order_pb2.Refund:
+    """A refund message."""
+    return order_pb2.Refund(
+        order_id=str(value.order_id),
+        status=_REFUND_TO_WIRE[value.status],
+        restock=value.restock,
+        reason=value.reason,
+        actor_id=str(value.actor_id),
+        attempts=value.attempts,
+        last_error=value.last_error,
+        next_attempt_at=None if value.status is RefundStatus.SUCCEEDED else timestamp(value.next_attempt_at),
+        requested_at=timestamp(value.requested_at),
+        updated_at=timestamp(value.updated_at),
+    )
+
+
+def product(value: Product) -> catalog_pb2.Product:
+    """A product message."""
+    return catalog_pb2.Product(
+        id=str(value.id),
+        sku=value.sku,
+        name=value.name,
+        price=money(value.price),
+        available=value.available,
+        version=value.version,
+        created_at=timestamp(value.created_at),
+        stock_version=value.stock_version,
+    )
+
+
+def order_filter(message: order_pb2.OrderFilter, user_id: UUID | None) -> OrderFilter:
+    """What a list is filtered by."""
+    return OrderFilter(
+        user_id=user_id,
+        # One that a newer caller knows and this service does not fails: to filter by nothing would show everything.
+        status=None if message.status == order_pb2.ORDER_STATUS_UNSPECIFIED else _FROM_WIRE[message.status],
+        created_from=_moment(message.created_from) if message.HasField("created_from") else None,
+        created_before=_moment(message.created_before) if message.HasField("created_before") else None,
+    )
+
+
+def _moment(message: Timestamp) -> datetime:
+    return message.ToDatetime(tzinfo=UTC)
+
+
+def version(message: Any) -> int | None:
+    """The `expected_version` of a request, None when it has none."""
+    return message.expected_version if message.HasField("expected_version") else None
+
+
+def idempotent_request(operation: str, message: Any) -> IdempotentRequest:
+    """A request with an idempotency key: the caller's, and the same only when everything it wants is the same.
+
+    Its condition is none of that: of a list of versions (If-Match) each is tried by itself, and a repetition must find
+    what the one that matched has done.
+    """
+    wanted = type(message)()
+    wanted.CopyFrom(message)
+    if "expected_version" in message.DESCRIPTOR.fields_by_name:
+        wanted.ClearField("expected_version")
+    body = operation.encode() + wanted.SerializeToString(deterministic=True)
+    return IdempotentRequest(UUID(context.caller().user_id), message.idempotency_key, hashlib.sha256(body).digest())

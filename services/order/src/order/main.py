@@ -1,0 +1,160 @@
+"""The Order service's composition root: the only place where its objects are built and wired."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from chassis.admission import Admission
+from chassis.cache import VersionedCache
+from chassis.config import load
+from chassis.cursors import CursorSigner
+from chassis.database import Database
+from chassis.grpc.server import GrpcApplication
+from chassis.grpc.serving import serve_contract
+from chassis.ids import uuid7
+from chassis.lifecycle import Composition, ServiceProcess, patiently
+from chassis.logging import configure
+from chassis.password_files import following
+from chassis.tokens import TokenVerifier, token_verifier
+from chassis.valkey import CACHE_TIMEOUT_SECONDS, PipelinedClient
+from contracts.order.v1 import catalog_pb2, order_pb2
+from contracts.order.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
+from contracts.order.v1.order_pb2_grpc import add_OrderServiceServicer_to_server
+
+from order.domain.unpaid import UnpaidLimits
+from order.gateways.bounded import BoundedGateway
+from order.gateways.payment import PaymentGateway
+from order.gateways.payment_sandbox import PaymentSandbox
+from order.handlers.catalog import CatalogHandlers
+from order.handlers.orders import OrderHandlers
+from order.service.catalog import CatalogUseCases
+from order.service.orders import OrderUseCases
+from order.service.payments import PaymentUseCases
+from order.service.refunds import RefundUseCases
+from order.service.replay import ReplayCache
+from order.service.sweep import Sweep
+from order.service.transitions import Caches, Transitions
+from order.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Servicers:
+    """Everything the service answers, and the work it does by itself."""
+
+    orders: OrderHandlers
+    catalog: CatalogHandlers
+    sweep: Sweep
+    tokens: TokenVerifier
+    admission: Admission
+
+    def add_to(self, server: object) -> None:
+        """Register on a server: ours, or grpcio's own."""
+        with serve_contract(
+            server,
+            order_pb2.DESCRIPTOR.services_by_name["OrderService"],
+            catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"],
+            admission=self.admission,
+            tokens=self.tokens,
+        ) as contract:
+            add_OrderServiceServicer_to_server(self.orders, contract)
+            add_CatalogServiceServicer_to_server(self.catalog, contract)
+
+
+def payment_gateway(settings: Settings, database: Database) -> PaymentGateway:
+    """The provider that PAYMENT_PROVIDER names. A real one is another case here, and has no mark on its value."""
+    match settings.payment_provider:
+        case "sandbox":
+            return PaymentSandbox(database)
+
+
+def build(settings: Settings, database: Database, client: PipelinedClient) -> Servicers:
+    """Wire the service over an open database and Valkey client."""
+
+    def now() -> datetime:
+        return datetime.now(UTC)
+
+    retention = timedelta(hours=settings.idempotency_retention_hours)
+    caches = Caches(
+        orders=VersionedCache(client, "order:order:", settings.order_cache_seconds),
+        products=VersionedCache(client, "order:product:", settings.order_cache_seconds),
+    )
+    transitions = Transitions(caches, now)
+    replays = ReplayCache(client, retention.total_seconds())
+    gateway = BoundedGateway(payment_gateway(settings, database), settings.payment_timeout_seconds)
+    orders = OrderUseCases(
+        database=database,
+        transitions=transitions,
+        replays=replays,
+        now=now,
+        new_id=uuid7,
+        payment_window=timedelta(seconds=settings.payment_window_seconds),
+        unpaid=UnpaidLimits(
+            orders=settings.max_unpaid_orders,
+            pieces=settings.max_unpaid_pieces,
+            window=timedelta(seconds=settings.unpaid_window_seconds),
+        ),
+    )
+    payments = PaymentUseCases(
+        database=database,
+        transitions=transitions,
+        replays=replays,
+        gateway=gateway,
+        now=now,
+        new_id=uuid7,
+        answer_time=timedelta(seconds=settings.payment_timeout_seconds),
+    )
+    refunds = RefundUseCases(database=database, transitions=transitions, gateway=gateway, now=now)
+    catalog = CatalogUseCases(database=database, cache=caches.products, now=now, new_id=uuid7)
+    cursors = CursorSigner(settings.cursor_secret.get_secret_value())
+    return Servicers(
+        orders=OrderHandlers(orders, payments, refunds, caches, cursors),
+        catalog=CatalogHandlers(catalog, caches.products, cursors),
+        sweep=Sweep(
+            orders=orders,
+            payments=payments,
+            refunds=refunds,
+            catalog=catalog,
+            database=database,
+            now=now,
+            interval=settings.sweep_interval_seconds,
+            key_retention=retention,
+        ),
+        tokens=token_verifier(settings),
+        admission=Admission(enabled=settings.admission),
+    )
+
+
+@asynccontextmanager
+async def compose() -> AsyncIterator[Composition]:
+    """Open the pools and wire the service and its sweep; everything closed again at the end."""
+    settings = load(Settings)
+    configure("order", environment=settings.environment, version=settings.version, level=settings.log_level)
+    database = Database.configured(settings, service="order")
+    client = PipelinedClient(settings.cache_url.get_secret_value(), CACHE_TIMEOUT_SECONDS, settings.cache_password_file)
+    try:
+        await patiently("PostgreSQL", database.open)
+        servicers = build(settings, database, client)
+        application = GrpcApplication()
+        servicers.add_to(application)
+        yield Composition(
+            application,
+            servicers.admission,
+            readiness={"postgresql": database.ping},
+            details={"valkey-cache": client.ping},
+            workers={
+                "sweep": servicers.sweep.run,
+                **following(settings.database_password_file, database.renew),
+                **following(settings.cache_password_file, client.renew),
+            },
+            metrics=servicers.sweep.metrics,
+        )
+    finally:
+        await client.close()
+        await database.close()
+
+
+app = ServiceProcess(compose)
+ops = app.ops

@@ -1,0 +1,65 @@
+"""Attempts to pay an order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from order.repository import queries
+from order.repository.queries import Connection, PaymentStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A payment under way; the provider knows it by its id."""
+
+    id: UUID
+    order_id: UUID
+    user_id: UUID
+    idempotency_key: str
+    payment_token: str
+
+
+async def begin(connection: Connection, attempt: Attempt, now: datetime) -> None:
+    """Record an attempt before the provider is called."""
+    await queries.insert_payment(
+        connection,
+        id=attempt.id,
+        order_id=attempt.order_id,
+        user_id=attempt.user_id,
+        idempotency_key=attempt.idempotency_key,
+        payment_token=attempt.payment_token,
+        now=now,
+    )
+
+
+async def processing(connection: Connection, order_id: UUID) -> Attempt | None:
+    """The attempt on this order that has no outcome yet."""
+    row = await queries.get_processing_payment(connection, order_id=order_id)
+    return None if row is None else _attempt(row)
+
+
+async def approved_id(connection: Connection, order_id: UUID) -> UUID | None:
+    """The attempt that paid the order."""
+    row = await queries.get_approved_payment(connection, order_id=order_id)
+    return None if row is None else row.id
+
+
+async def finish(connection: Connection, payment_id: UUID, status: PaymentStatus, now: datetime) -> bool:
+    """Record the outcome; False when somebody else already has."""
+    row = await queries.lock_payment(connection, id=payment_id)
+    if row is None or row.status is not PaymentStatus.PROCESSING:
+        return False
+    await queries.finish_payment(connection, id=payment_id, status=status, updated_at=now)
+    return True
+
+
+async def claim_stuck(connection: Connection, now: datetime, created_before: datetime, limit: int) -> list[Attempt]:
+    """Attempts without an outcome that began before `created_before`; each is due again later, ever less often."""
+    found = await queries.claim_stuck_payments(connection, now=now, created_before=created_before, row_limit=limit)
+    return [_attempt(row) for row in found]
+
+
+def _attempt(row: queries.Payment) -> Attempt:
+    return Attempt(row.id, row.order_id, row.user_id, row.idempotency_key, row.payment_token)

@@ -1,0 +1,232 @@
+"""Use cases of orders: place, read, list, and every transition that moves no money."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+from chassis.database import Database
+
+from order.domain.errors import NotFoundError, PaymentInProgressError
+from order.domain.money import Money
+from order.domain.order import Order, OrderStatus, Transition
+from order.domain.product import demand, reserve
+from order.domain.unpaid import UnpaidLimits
+from order.repository import idempotency, orders, payments, products
+from order.repository.orders import OrderFilter
+from order.service.replay import IdempotentRequest, ReplayCache, ended_with, first_answer
+from order.service.stored import decode, encode
+from order.service.transitions import Transitions
+
+EXPIRY_BATCH = 50
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts, and whether everybody's orders are theirs to see or to cancel."""
+
+    user_id: UUID
+    sees_any: bool = False
+    cancels_any: bool = False
+
+
+class OrderUseCases:
+    """Owns the transactions around orders.
+
+    Args:
+        database: the order database.
+        transitions: makes the steps.
+        replays: the fast path of idempotency.
+        now: the clock, UTC.
+        new_id: makes time-ordered ids.
+        payment_window: how long an unpaid order holds its stock.
+        unpaid: how much one user may reserve without paying.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        transitions: Transitions,
+        replays: ReplayCache,
+        now: Callable[[], datetime],
+        new_id: Callable[[], UUID],
+        payment_window: timedelta,
+        unpaid: UnpaidLimits,
+    ) -> None:
+        self._database = database
+        self._transitions = transitions
+        self._replays = replays
+        self._now = now
+        self._new_id = new_id
+        self._payment_window = payment_window
+        self._unpaid = unpaid
+
+    async def create(self, request: IdempotentRequest, lines: Sequence[tuple[UUID, int]]) -> tuple[Order, bool]:
+        """Reserve stock and place an order, once for each idempotency key.
+
+        Returns:
+            The order, and whether it is an earlier request's answer again.
+
+        Raises:
+            UnknownProductError, OutOfStockError, MixedCurrenciesError, OrderTooLargeError, TooManyUnpaidOrdersError,
+            TooMuchUnpaidError: the order cannot be placed; nothing changed.
+            IdempotencyKeyReusedError, RequestInProgressError: see repository.idempotency.
+        """
+        if (known := await self._replays.get(request)) is not None:
+            async with self._database.connection() as connection:
+                return await first_answer(connection, known), True
+        now = self._now()
+        async with self._database.transaction() as connection:
+            stored = await idempotency.claim_in_turn(connection, request.user_id, request.key, request.request_hash)
+            if stored:
+                return await first_answer(connection, decode(stored)), True
+            wanted = demand(lines)
+            since = now - max(self._unpaid.window, self._payment_window)
+            found, unpaid = await products.lock_to_order(
+                connection, wanted, request.user_id, since, self._unpaid.orders_to_look_at
+            )
+            order_lines, total = reserve(wanted, found)
+            self._unpaid.check(unpaid, wanted)
+            order = Order(
+                id=self._new_id(),
+                user_id=request.user_id,
+                status=OrderStatus.PENDING_PAYMENT,
+                lines=order_lines,
+                total=total,
+                version=1,
+                expires_at=now + self._payment_window,
+                created_at=now,
+                updated_at=now,
+            )
+            await orders.insert(connection, order)
+            outcome = ended_with(order)
+            await idempotency.record(
+                connection, request.user_id, request.key, request.request_hash, encode(outcome), now
+            )
+            await self._transitions.change_stock(connection, {i: -quantity for i, quantity in wanted.items()}, now)
+        await self._replays.put(request, outcome)
+        return order, False
+
+    async def get(self, order_id: UUID, actor: Actor) -> Order:
+        """One order.
+
+        Raises:
+            NotFoundError: there is none, or it is somebody else's.
+        """
+        async with self._database.connection() as connection:
+            order = await orders.get(connection, order_id)
+        _check_visible(order, actor)
+        return order
+
+    async def page(self, where: OrderFilter, before: tuple[datetime, UUID] | None, limit: int) -> list[Order]:
+        """Up to `limit` orders, newest first, below the keyset (created_at, id)."""
+        async with self._database.connection() as connection:
+            return await orders.page(connection, where, before, limit)
+
+    async def summary(self, user_id: UUID, newest: int) -> tuple[list[Order], list[Money]]:
+        """A user's newest orders and what they have spent, by currency."""
+        async with self._database.connection() as connection:
+            newest_orders = await orders.page(connection, OrderFilter(user_id=user_id), None, newest)
+            return newest_orders, await orders.spending(connection, user_id)
+
+    async def history(self, order_id: UUID) -> list[Transition]:
+        """Every transition of an order, oldest first.
+
+        Raises:
+            NotFoundError: there is no such order.
+        """
+        async with self._database.connection() as connection:
+            found = await orders.history(connection, order_id)
+        if not found:
+            raise NotFoundError
+        return found
+
+    async def cancel(self, order_id: UUID, actor: Actor, reason: str, expected_version: int | None) -> Order:
+        """Cancel an unpaid order and give its stock back.
+
+        Raises:
+            NotFoundError, StaleVersionError, IllegalTransitionError: as named.
+            PaymentInProgressError: it may be paid any moment.
+        """
+        async with self._database.transaction() as connection:
+            order = await orders.lock(connection, order_id)
+            if order.user_id != actor.user_id and not actor.cancels_any:
+                raise NotFoundError
+            order.require_version(expected_version)
+            if await payments.processing(connection, order_id) is not None:
+                raise PaymentInProgressError
+            return await self._transitions.apply(
+                connection, order, OrderStatus.CANCELLED, actor_id=actor.user_id, reason=reason
+            )
+
+    async def ship(
+        self, order_id: UUID, actor: Actor, carrier: str, tracking_number: str, expected_version: int | None
+    ) -> Order:
+        """Ship a paid order.
+
+        Raises:
+            NotFoundError, StaleVersionError, IllegalTransitionError: as named.
+        """
+        reason = f"{carrier} {tracking_number}"
+        return await self._fulfil(order_id, actor, OrderStatus.SHIPPED, reason, expected_version)
+
+    async def deliver(self, order_id: UUID, actor: Actor, expected_version: int | None) -> Order:
+        """Record that a shipped order arrived.
+
+        Raises:
+            NotFoundError, StaleVersionError, IllegalTransitionError: as named.
+        """
+        return await self._fulfil(order_id, actor, OrderStatus.DELIVERED, "delivered", expected_version)
+
+    async def expire(self) -> int:
+        """Expire unpaid orders whose time is up and give their stock back; how many there were.
+
+        Each order by itself, so that one that cannot be expired keeps no other from it. Any number of replicas may
+        do this at once: what another has in its hands is left to it.
+        """
+        now = self._now()
+        count = 0
+        after: tuple[datetime, UUID] | None = None
+        while True:
+            async with self._database.connection() as connection:
+                due = await orders.expired(connection, now, after, EXPIRY_BATCH)
+            for _, order_id in due:
+                try:
+                    count += await self._expire(order_id, now)
+                except Exception:
+                    _log.exception("order not expired", order_id=str(order_id))
+            if len(due) < EXPIRY_BATCH:
+                return count
+            after = due[-1]
+
+    async def _expire(self, order_id: UUID, now: datetime) -> bool:
+        async with self._database.transaction() as connection:
+            order = await orders.lock_if_free(connection, order_id)
+            if order is None or order.status is not OrderStatus.PENDING_PAYMENT or order.expires_at > now:
+                return False
+            # Looked for again under the lock: it may have begun since the order was found.
+            if await payments.processing(connection, order_id) is not None:
+                return False
+            await self._transitions.apply(
+                connection, order, OrderStatus.EXPIRED, actor_id=None, reason="not paid in time"
+            )
+        return True
+
+    async def _fulfil(
+        self, order_id: UUID, actor: Actor, status: OrderStatus, reason: str, expected_version: int | None
+    ) -> Order:
+        async with self._database.transaction() as connection:
+            order = await orders.lock(connection, order_id)
+            order.require_version(expected_version)
+            return await self._transitions.apply(connection, order, status, actor_id=actor.user_id, reason=reason)
+
+
+def _check_visible(order: Order, actor: Actor) -> None:
+    if order.user_id != actor.user_id and not actor.sees_any:
+        raise NotFoundError

@@ -1,0 +1,191 @@
+"""Paying an order: record the attempt, ask the provider, record the outcome.
+
+The provider is called between two transactions. Until its outcome is recorded the attempt is `processing`, which
+keeps the order from being cancelled, expired or paid a second time; whoever comes next, a retry with the same
+idempotency key or the sweep, finds the outcome with the provider by the attempt's id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import structlog
+from chassis.database import Database
+
+from order.domain.errors import (
+    NotFoundError,
+    PaymentDeclinedError,
+    PaymentInProgressError,
+    PaymentProviderError,
+    PaymentTimeoutError,
+    RequestInProgressError,
+)
+from order.domain.order import Order, OrderStatus
+from order.gateways.payment import ChargeOutcome, PaymentGateway
+from order.repository import idempotency, orders, payments
+from order.repository.payments import Attempt
+from order.repository.queries import PaymentStatus
+from order.service.replay import IdempotentRequest, ReplayCache, ended_with, first_answer
+from order.service.stored import Outcome, decode, encode
+from order.service.transitions import Transitions
+
+STUCK_BATCH = 20
+
+_log = structlog.get_logger(__name__)
+
+
+class PaymentUseCases:
+    """Owns the transactions around payments.
+
+    Args:
+        database: the order database.
+        transitions: makes the steps.
+        replays: the fast path of idempotency.
+        gateway: the payment provider.
+        now: the clock, UTC.
+        new_id: makes time-ordered ids.
+        answer_time: how long the provider may take; an attempt is somebody's to wait for until then.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        transitions: Transitions,
+        replays: ReplayCache,
+        gateway: PaymentGateway,
+        now: Callable[[], datetime],
+        new_id: Callable[[], UUID],
+        answer_time: timedelta,
+    ) -> None:
+        self._database = database
+        self._transitions = transitions
+        self._replays = replays
+        self._gateway = gateway
+        self._now = now
+        self._new_id = new_id
+        self._answer_time = answer_time
+
+    async def pay(
+        self, request: IdempotentRequest, order_id: UUID, payment_token: str, expected_version: int | None
+    ) -> tuple[Order, bool]:
+        """Pay one's own order, once for each idempotency key.
+
+        Returns:
+            The order, and whether it is an earlier request's answer again.
+
+        Raises:
+            NotFoundError, StaleVersionError, IllegalTransitionError, PaymentInProgressError: nothing was charged.
+            PaymentDeclinedError: the provider said no; the order stays unpaid.
+            PaymentTimeoutError: the outcome is not known yet; a retry with the same key finds it.
+            PaymentProviderError: nothing was charged; a retry with the same key tries again.
+            IdempotencyKeyReusedError, RequestInProgressError: see repository.idempotency.
+        """
+        if (known := await self._replays.get(request)) is not None:
+            async with self._database.connection() as connection:
+                return await first_answer(connection, known), True
+        now = self._now()
+        async with self._database.transaction() as connection:
+            stored = await idempotency.claim(connection, request.user_id, request.key, request.request_hash)
+            if stored:
+                return await first_answer(connection, decode(stored)), True
+            if stored is None:
+                await idempotency.record(connection, request.user_id, request.key, request.request_hash, b"", now)
+            order = await orders.lock(connection, order_id)
+            if order.user_id != request.user_id:
+                raise NotFoundError
+            # An earlier use of the key may have been answered while this one waited for the order.
+            if stored is not None and (stored := await idempotency.response(connection, request.user_id, request.key)):
+                return await first_answer(connection, decode(stored)), True
+            attempt = await payments.processing(connection, order_id)
+            if attempt is None:
+                order.require_version(expected_version)
+                order.transition_to(OrderStatus.PAID, now)
+                attempt = Attempt(self._new_id(), order_id, request.user_id, request.key, payment_token)
+                await payments.begin(connection, attempt, now)
+            elif attempt.idempotency_key != request.key:
+                raise PaymentInProgressError
+            elif now < _begun(attempt.id) + self._answer_time:
+                raise RequestInProgressError
+        try:
+            charge = await self._gateway.charge(attempt.id, order.total, payment_token)
+        except PaymentProviderError:
+            # An earlier call for this attempt may have charged, or be on its way there still: the attempt has failed
+            # only when the provider has closed it.
+            found = await self._gateway.resolve(attempt.id)
+            if found is None:
+                await self._fail(attempt)
+                raise
+            charge = found
+        settled = await self._settle(attempt, charge)
+        if settled is None:
+            # The sweep gave this attempt up a moment ago, with the provider's word that nothing was charged.
+            raise RequestInProgressError
+        order_paid, outcome = settled
+        await self._replays.put(request, outcome)
+        if order_paid is None:
+            raise PaymentDeclinedError
+        return order_paid, False
+
+    async def settle_stuck(self, patience: timedelta) -> int:
+        """Find the outcome of attempts that have been processing for longer than `patience`; how many were settled."""
+        count = 0
+        while True:
+            now = self._now()
+            async with self._database.transaction() as connection:
+                found = await payments.claim_stuck(connection, now, now - patience, STUCK_BATCH)
+            for attempt in found:
+                try:
+                    await self._resolve(attempt)
+                    count += 1
+                except (PaymentProviderError, PaymentTimeoutError) as error:
+                    _log.warning("payment outcome unknown", payment_id=str(attempt.id), error=repr(error))
+                except Exception:
+                    _log.exception("payment not settled", payment_id=str(attempt.id))
+            if len(found) < STUCK_BATCH:
+                return count
+
+    async def _resolve(self, attempt: Attempt) -> None:
+        charge = await self._gateway.resolve(attempt.id)
+        if charge is None:
+            await self._fail(attempt)
+        else:
+            await self._settle(attempt, charge)
+
+    async def _settle(self, attempt: Attempt, charge: ChargeOutcome) -> tuple[Order | None, Outcome] | None:
+        """Record the outcome, or find the one that somebody else recorded; None when there was none.
+
+        Returns:
+            The paid order (None: declined), and what later uses of the key find.
+        """
+        now = self._now()
+        async with self._database.transaction() as connection:
+            order = await orders.lock(connection, attempt.order_id)
+            approved = charge is ChargeOutcome.APPROVED
+            status = PaymentStatus.APPROVED if approved else PaymentStatus.DECLINED
+            if not await payments.finish(connection, attempt.id, status, now):
+                stored = await idempotency.response(connection, attempt.user_id, attempt.idempotency_key)
+                if not stored:
+                    return None
+                outcome = decode(stored)
+                return None if outcome.order is None else await first_answer(connection, outcome), outcome
+            paid, outcome = None, Outcome(None)
+            if approved:
+                paid = await self._transitions.apply(
+                    connection, order, OrderStatus.PAID, actor_id=order.user_id, reason="paid"
+                )
+                outcome = ended_with(paid)
+            await idempotency.finish(connection, attempt.user_id, attempt.idempotency_key, encode(outcome))
+        return paid, outcome
+
+    async def _fail(self, attempt: Attempt) -> None:
+        async with self._database.transaction() as connection:
+            await orders.lock(connection, attempt.order_id)
+            await payments.finish(connection, attempt.id, PaymentStatus.FAILED, self._now())
+
+
+def _begun(attempt_id: UUID) -> datetime:
+    """When an attempt began: its id is a UUIDv7, whose first 48 bits are Unix milliseconds."""
+    return datetime.fromtimestamp((attempt_id.int >> 80) / 1000, tz=UTC)

@@ -26,6 +26,7 @@ LOCKS = [ROOT / "bootstrap.lock", ROOT / "requirements.lock"]
 DISTRIBUTIONS = [
     "libs/contracts",
     "libs/chassis",
+    "libs/mesh",
     "services/user",
     "services/order",
     "services/bff",

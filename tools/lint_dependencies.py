@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _OURS = {
     "backend-contracts": "contracts",
     "backend-chassis": "chassis",
+    "backend-mesh": "mesh",
     "backend-bff": "bff",
     "backend-user": "user",
     "backend-order": "order",

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from contracts.http import models
 from contracts.http.client import ApiError, BackendClient
-from mesh import paused
+from inside import paused
 
 from conftest import (
     BACKEND,

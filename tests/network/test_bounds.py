@@ -12,7 +12,7 @@ from typing import Any
 import connection_burst
 import hpack
 import httpx
-import mesh
+import inside
 from devstack.envoy import CONNECTION_DRAIN_SECONDS, FLUSH_SECONDS, Endpoint
 from devstack.layout import Layout
 from devstack.options import Options
@@ -30,12 +30,12 @@ async def test_a_large_body_is_refused_before_python(people: People, stack: Plat
     ]
     for response in responses:
         assert (response.status_code, response.json()["type"]) == (413, "urn:backend:problem:too-large")
-    assert await mesh.reached_python(stack, responses) == 0
-    with mesh.edge(stack, None, "body_limit") as url:
+    assert await inside.reached_python(stack, responses) == 0
+    with inside.edge(stack, None, "body_limit") as url:
         async with http_client(url) as http:
             response = await http.post("/v1/auth/login", content=body, headers=headers)
     assert response.status_code == 413
-    assert await mesh.reached_python(stack, [response]) == 1
+    assert await inside.reached_python(stack, [response]) == 1
 
 
 async def test_a_slow_body_never_reaches_python(stack: Platform) -> None:
@@ -51,17 +51,17 @@ async def test_a_slow_body_never_reaches_python(stack: Platform) -> None:
     await writer.drain()
     await asyncio.sleep(2.5)
     assert refreshes() == before
-    await mesh.close(writer)
+    await inside.close(writer)
 
 
 @contextmanager
 def few_connections(stack: Platform, **options: Any) -> Iterator[Layout]:
     """An edge with a limiter that lets an address open twelve connections."""
     scaled = Options(rate_limit_scale=0.01, **options)
-    with mesh.another(stack, "limiter", scaled) as limiter:
+    with inside.another(stack, "limiter", scaled) as limiter:
         here = proxies.site(stack.layout, scaled)
         counting = {**here.endpoints, "limiter": (Endpoint("127.0.0.1", limiter.port("limiter")),)}
-        with mesh.another(stack, "edge", scaled, replace(here, endpoints=counting)) as edge:
+        with inside.another(stack, "edge", scaled, replace(here, endpoints=counting)) as edge:
             yield edge
 
 
@@ -70,16 +70,16 @@ async def test_one_address_cannot_open_connections_without_end(stack: Platform) 
     for without, served in (((), 12), (("connections",), 20)):
         with few_connections(stack, without=without) as edge:
             port = edge.port("public")
-            assert sum([await mesh.connection_is_served(port, address) for _ in range(20)]) == served
-            assert await mesh.connection_is_served(port, other)
+            assert sum([await inside.connection_is_served(port, address) for _ in range(20)]) == served
+            assert await inside.connection_is_served(port, other)
             # Loopback's own address has opened more than twelve by now.
-            await asyncio.gather(*(mesh.connection_is_served(port, "127.0.0.1") for _ in range(12)))
-            assert await mesh.over_http3(stack, edge.port("public_tls")) == (None if served == 12 else 200)
+            await asyncio.gather(*(inside.connection_is_served(port, "127.0.0.1") for _ in range(12)))
+            assert await inside.over_http3(stack, edge.port("public_tls")) == (None if served == 12 else 200)
 
 
 async def test_no_connection_outlives_the_window_in_which_it_was_counted(stack: Platform) -> None:
     """So no more than were counted are ever open."""
-    with mesh.edge(stack, Options(connection_seconds=CONNECTION_DRAIN_SECONDS + 2)) as url:
+    with inside.edge(stack, Options(connection_seconds=CONNECTION_DRAIN_SECONDS + 2)) as url:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]))
         started = asyncio.get_running_loop().time()
         async with asyncio.timeout(20):
@@ -90,7 +90,7 @@ async def test_no_connection_outlives_the_window_in_which_it_was_counted(stack: 
                     if not await reader.read(65536):
                         break
                     await asyncio.sleep(0.1)
-        await mesh.close(writer)
+        await inside.close(writer)
         assert 1.5 < asyncio.get_running_loop().time() - started < 15
 
 
@@ -98,10 +98,10 @@ async def test_an_answer_that_is_read_byte_by_byte_keeps_no_connection(stack: Pl
     """It is never idle, and its stream would never end."""
     names = {":method": "GET", ":path": "/v1/products?limit=50", ":scheme": "https", ":authority": "api"}
     one_byte = (4).to_bytes(2, "big") + (1).to_bytes(4, "big")
-    request = mesh.frame(4, 0, 0, one_byte) + mesh.frame(1, 0x5, 1, hpack.Encoder().encode(names.items()))
-    one_more = mesh.frame(8, 0, 1, (1).to_bytes(4, "big"))
-    with mesh.another(stack, "edge", Options(connection_seconds=CONNECTION_DRAIN_SECONDS + 2)) as own:
-        context = mesh.trusting(stack)
+    request = inside.frame(4, 0, 0, one_byte) + inside.frame(1, 0x5, 1, hpack.Encoder().encode(names.items()))
+    one_more = inside.frame(8, 0, 1, (1).to_bytes(4, "big"))
+    with inside.another(stack, "edge", Options(connection_seconds=CONNECTION_DRAIN_SECONDS + 2)) as own:
+        context = inside.trusting(stack)
         context.set_alpn_protocols(["h2"])
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", own.port("public_tls"), ssl=context, server_hostname="localhost"
@@ -118,39 +118,39 @@ async def test_an_answer_that_is_read_byte_by_byte_keeps_no_connection(stack: Pl
                     reads += 1
                 await asyncio.sleep(0.5)
         ended = asyncio.get_running_loop().time() < give_up
-        await mesh.close(writer)
+        await inside.close(writer)
     # It was being answered meanwhile.
     assert reads > 5
     assert ended
 
 
 async def test_all_connections_together_are_bounded(stack: Platform) -> None:
-    with mesh.edge(stack, Options(max_connections=8)) as url:
+    with inside.edge(stack, Options(max_connections=8)) as url:
         port = int(url.rsplit(":", 1)[1])
-        held = [await mesh.hold(port, client_address()) for _ in range(8)]
+        held = [await inside.hold(port, client_address()) for _ in range(8)]
         assert all(connection.is_open for connection in held)
-        assert not await mesh.connection_is_served(port, client_address())
+        assert not await inside.connection_is_served(port, client_address())
         # Who operates us is not kept out by clients.
         async with httpx.AsyncClient() as http:
             assert (await http.get(f"http://127.0.0.1:{port - 8080 + 8140}/healthz/ready")).status_code == 200
         for connection in held:
             await connection.close()
         async with asyncio.timeout(5):
-            while not await mesh.connection_is_served(port, client_address()):
+            while not await inside.connection_is_served(port, client_address()):
                 await asyncio.sleep(0.1)
 
 
-async def hold_all_they_may(edge: Layout, context: ssl.SSLContext, connections: int) -> list[mesh.Held]:
+async def hold_all_they_may(edge: Layout, context: ssl.SSLContext, connections: int) -> list[inside.Held]:
     """Five addresses take whatever they get of so many connections, and send nothing, half a request, or no second one."""
     said = (b"", b"GET /v1/products HTTP/1.1\r\nhost: x\r\n", b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n")
 
-    async def one_address(address: str) -> list[mesh.Held]:
+    async def one_address(address: str) -> list[inside.Held]:
         # One after the other: it is not the limiter that is to be overrun here.
         return [
             await (
-                mesh.hold(edge.port("public"), address, said[n // 2 % 3])
+                inside.hold(edge.port("public"), address, said[n // 2 % 3])
                 if n % 2
-                else mesh.hold(edge.port("public_tls"), address, said[n // 2 % 3], context)
+                else inside.hold(edge.port("public_tls"), address, said[n // 2 % 3], context)
             )
             for n in range(connections)
         ]
@@ -162,12 +162,12 @@ async def hold_all_they_may(edge: Layout, context: ssl.SSLContext, connections: 
 
 async def test_a_few_addresses_cannot_hold_every_connection(stack: Platform) -> None:
     """Whoever comes from another address is served: over HTTP/1.1, and over TLS with HTTP/2."""
-    context, most = mesh.trusting(stack), 64
-    h2 = mesh.trusting(stack)
+    context, most = inside.trusting(stack), 64
+    h2 = inside.trusting(stack)
     h2.set_alpn_protocols(["h2"])
 
     async def newcomers(edge: Layout) -> list[int | None]:
-        clear = [mesh.connection_is_served(edge.port("public"), client_address()) for _ in range(10)]
+        clear = [inside.connection_is_served(edge.port("public"), client_address()) for _ in range(10)]
         served: list[int | None] = [404 if answered else None for answered in await asyncio.gather(*clear)]
         for _ in range(10):
             transport = httpx.AsyncHTTPTransport(verify=h2, http1=False, http2=True, local_address=client_address())
@@ -181,7 +181,7 @@ async def test_a_few_addresses_cannot_hold_every_connection(stack: Platform) -> 
         return served
 
     for without, expected in (((), {404, 200}), (("connections",), {None})):
-        with mesh.another(stack, "edge", Options(max_connections=most, without=without)) as edge:
+        with inside.another(stack, "edge", Options(max_connections=most, without=without)) as edge:
             held = await hold_all_they_may(edge, context, most)
             taken = sum(connection.is_open for connection in held)
             assert set(await newcomers(edge)) == expected, (without, taken)
@@ -194,7 +194,7 @@ async def test_a_few_addresses_cannot_hold_every_connection(stack: Platform) -> 
 async def test_who_opens_connections_fast_gets_no_more_than_who_opens_them_slowly(stack: Platform) -> None:
     """However many ask at once, each waits for the limiter's answer; at full size: `tools/connection_burst.py`."""
     most = 512
-    with mesh.another(stack, "edge", Options(max_connections=most)) as edge:
+    with inside.another(stack, "edge", Options(max_connections=most)) as edge:
         ops = f"http://127.0.0.1:{edge.port('edge_ops')}"
         seen = await connection_burst.attack(edge.port("public"), ops, 800, seconds=3)
     assert seen.unasked == 0, seen
@@ -204,22 +204,22 @@ async def test_who_opens_connections_fast_gets_no_more_than_who_opens_them_slowl
 
 
 async def test_a_limiter_that_hangs_keeps_nobody_out(stack: Platform) -> None:
-    with mesh.paused(stack.pid("limiter")):
-        newcomers = [mesh.connection_is_served(stack.layout.port("public"), client_address()) for _ in range(50)]
+    with inside.paused(stack.pid("limiter")):
+        newcomers = [inside.connection_is_served(stack.layout.port("public"), client_address()) for _ in range(50)]
         assert all(await asyncio.gather(*newcomers))
         # From when it is known nobody waits for it, and while it hangs there is no end to those who come.
-        assert all([await mesh.connection_is_served(stack.layout.port("public"), client_address()) for _ in range(5)])
+        assert all([await inside.connection_is_served(stack.layout.port("public"), client_address()) for _ in range(5)])
 
 
 async def test_idle_connections_go_when_there_are_many_and_no_request_is_cut(stack: Platform) -> None:
     """They would be kept for a minute; a request is waited for as long as any may take."""
     for without, kept in (((), 0), (("overload",), 9)):
-        with mesh.another(stack, "edge", Options(max_connections=10, without=without)) as edge:
-            idle = [await mesh.hold(edge.port("public"), client_address()) for _ in range(9)]
+        with inside.another(stack, "edge", Options(max_connections=10, without=without)) as edge:
+            idle = [await inside.hold(edge.port("public"), client_address()) for _ in range(9)]
             # The edge knows of them: the shortest time that is left for anything idle is two seconds now.
             await asyncio.sleep(1.5)
-            async with mesh.from_address(client_address(), f"http://127.0.0.1:{edge.port('public')}") as http:
-                with mesh.paused(stack.pid("bff")):
+            async with inside.from_address(client_address(), f"http://127.0.0.1:{edge.port('public')}") as http:
+                with inside.paused(stack.pid("bff")):
                     asked = asyncio.create_task(http.get("/v1/products?limit=1"))
                     await asyncio.sleep(2.6)
                 assert (await asked).status_code == 200
@@ -232,7 +232,7 @@ async def test_idle_connections_go_when_there_are_many_and_no_request_is_cut(sta
 async def test_memory_is_bounded_and_load_is_shed_before_the_bound(stack: Platform) -> None:
     # An edge needs about 8 MiB to begin with: it is over this bound as soon as it looks.
     for without, served in (((), False), (("overload",), True)):
-        with mesh.edge(stack, Options(max_heap_mib=1), *without) as url:
+        with inside.edge(stack, Options(max_heap_mib=1), *without) as url:
             await asyncio.sleep(1)
             async with http_client(url) as http:
                 try:
@@ -254,14 +254,14 @@ async def seconds_until_closed(port: int, message: bytes, patience: float) -> fl
     except TimeoutError:
         return None
     finally:
-        await mesh.close(writer)
+        await inside.close(writer)
     return loop.time() - started
 
 
 async def test_who_sends_slowly_is_not_waited_for(stack: Platform) -> None:
     headers = b"GET /v1/products?limit=1 HTTP/1.1\r\nhost: x\r\n"
     body = b"POST /v1/auth/refresh HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{"
-    with mesh.edge(stack, None, "slow_senders") as url:
+    with inside.edge(stack, None, "slow_senders") as url:
         open_port = int(url.rsplit(":", 1)[1])
         kept = await asyncio.gather(
             *(seconds_until_closed(stack.layout.port("public"), message, 12) for message in (headers, body)),
@@ -279,7 +279,7 @@ async def test_headers_are_bounded_in_number_size_and_spelling(people: People, s
         "48 KiB": ({"x-large": "y" * 49_152}, 431),
         "an underscore": ({"x_caller_id": "admin"}, 400),
     }
-    with mesh.edge(stack, None, "header_bounds") as url:
+    with inside.edge(stack, None, "header_bounds") as url:
         async with http_client(url) as unbounded:
             for what, (headers, status) in cases.items():
                 refused = await people.http.get("/v1/products?limit=1", headers=headers)
@@ -296,7 +296,7 @@ async def test_a_path_has_one_spelling(people: People, stack: Platform) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(client_address(), 0))
         writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {client.access_token}\r\n\r\n".encode())
         answer = await reader.read(12)
-        await mesh.close(writer)
+        await inside.close(writer)
         return answer.decode()[-3:]
 
     async def read_by_python() -> int:
@@ -307,6 +307,6 @@ async def test_a_path_has_one_spelling(people: People, stack: Platform) -> None:
     paths = ("/v1//products?limit=1", "/v1/orders/../me", "/v1/orders/%2e%2e/me", "/v1/orders/..", "/v1/me%2fsessions")
     assert [await get(port, path) for path in paths] == ["200", "200", "200", "404", "400"]
     assert await read_by_python() == 0
-    with mesh.edge(stack, None, "paths") as url:
+    with inside.edge(stack, None, "paths") as url:
         assert await get(int(url.rsplit(":", 1)[1]), "/v1/orders/..") == "404"
     assert await read_by_python() == 1

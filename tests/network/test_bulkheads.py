@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-import mesh
+import inside
 import pytest
 import soak
 from contracts.http import models
@@ -25,9 +25,9 @@ async def test_a_reader_notices_nothing_of_a_flood(
 ) -> None:
     product = await people.product(stock=1_000_000)
     bff = stack.status["endpoints"]["bff_ops"]
-    before = await mesh.metrics(bff, "/metrics")
+    before = await inside.metrics(bff, "/metrics")
     reader, flood = await soak.soak(stack.url, product.id, what, rate, seconds=3)
-    after = await mesh.metrics(bff, "/metrics")
+    after = await inside.metrics(bff, "/metrics")
     assert set(reader.statuses) == {200}
     assert reader.statuses[200] >= 20
     # The flood was one, however much of it a busy machine could send, and was told so rightly.
@@ -42,7 +42,7 @@ async def test_a_reader_notices_nothing_of_a_flood(
 
 async def test_every_service_has_its_lanes_and_counts_them(stack: Platform) -> None:
     for name in ("bff", "order", "user", "limiter"):
-        found = await mesh.metrics(stack.status["endpoints"][f"{name}_ops"], "/metrics")
+        found = await inside.metrics(stack.status["endpoints"][f"{name}_ops"], "/metrics")
         assert found['backend_admission_slots{class="read"}'] == 64
         assert found[_counter("admitted", "read")] > 0 or name == "user"
         assert found["backend_event_loop_lag_seconds"] < 2
@@ -50,9 +50,9 @@ async def test_every_service_has_its_lanes_and_counts_them(stack: Platform) -> N
 
 async def test_what_the_bffs_own_envoy_refuses_is_a_problem(stack: Platform) -> None:
     """Here a peer that may not call it; the same form is what a client gets when that Envoy is overloaded."""
-    other = mesh.identity(stack.layout.certificates / "user")
-    with mesh.another(stack, "bff", Options(replicas={"order": 2})) as bff:
-        answer = await mesh.call(bff.port("bff"), "/v1/products", other, method="GET")
+    other = inside.identity(stack.layout.certificates / "user")
+    with inside.another(stack, "bff", Options(replicas={"order": 2})) as bff:
+        answer = await inside.call(bff.port("bff"), "/v1/products", other, method="GET")
     assert (answer.status, answer.headers["content-type"]) == (403, "application/problem+json")
 
 
@@ -71,11 +71,11 @@ async def test_one_address_holds_no_more_than_half_of_what_is_slow(people: Peopl
         paying = [
             asyncio.create_task(payer.pay_order(order.id, slow, idempotency_key=new_key())) for payer, order in orders
         ]
-        while (await mesh.metrics(bff, "/metrics"))[running] < 16:
+        while (await inside.metrics(bff, "/metrics"))[running] < 16:
             await asyncio.sleep(0.01)
         approved = models.PaymentRequest(payment_token="tok_approved")
         assert (await buyer.pay_order(order.id, approved, idempotency_key=new_key())).data.status == "paid"
-        assert (await mesh.metrics(bff, "/metrics"))[running] <= 16
+        assert (await inside.metrics(bff, "/metrics"))[running] <= 16
         outcomes = Counter(
             error.status
             for error in await asyncio.gather(*paying, return_exceptions=True)

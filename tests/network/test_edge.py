@@ -13,8 +13,8 @@ import uuid
 from typing import Any
 
 import httpx
+import inside
 import jwt
-import mesh
 import pytest
 from contracts.http import models
 from contracts.http.client import ApiError, BackendClient
@@ -103,7 +103,7 @@ class TestAuthentication:
         for path in ("/v1/me", "/v1/products"):
             responses.append(await people.http.get(path, headers=two))
             assert responses[-1].status_code == 401
-        assert await mesh.reached_python(stack, responses) == 0
+        assert await inside.reached_python(stack, responses) == 0
 
     @pytest.mark.parametrize("spelling", ["Bearer ", "bearer ", "BEARER ", "bEaReR ", "Bearer   "])
     async def test_the_scheme_is_a_word_of_any_case(self, people: People, forger: Forger, spelling: str) -> None:
@@ -144,19 +144,19 @@ class TestAuthentication:
             assert needs_a_token is (not operation.anonymous or operation.id == "logout"), operation.id
 
     async def test_without_the_filter_they_would_reach_python(self, stack: Platform, forger: Forger) -> None:
-        with mesh.edge(stack, None, "authentication") as url:
+        with inside.edge(stack, None, "authentication") as url:
             async with http_client(url) as http:
                 response = await http.get("/v1/me", headers={"authorization": f"Bearer {forger.token(iss='x')}"})
         # The BFF refuses it as well; but it has had the work.
         assert response.status_code == 401
-        assert await mesh.reached_python(stack, [response]) == 1
+        assert await inside.reached_python(stack, [response]) == 1
 
     async def test_without_the_rule_two_credentials_would_reach_python(self, stack: Platform, forger: Forger) -> None:
         two = [("authorization", f"Bearer {forger.good}"), ("authorization", f"Bearer {forger.token()}")]
-        with mesh.edge(stack, None, "doubled_credentials") as url:
+        with inside.edge(stack, None, "doubled_credentials") as url:
             async with http_client(url) as http:
                 response = await http.get("/v1/products?limit=1", headers=two)
-        assert await mesh.reached_python(stack, [response]) == 1
+        assert await inside.reached_python(stack, [response]) == 1
 
     async def test_a_flood_of_bad_tokens_costs_the_bff_nothing(
         self, people: People, stack: Platform, forger: Forger
@@ -169,7 +169,7 @@ class TestAuthentication:
 
             responses = [response for some in await asyncio.gather(*(flood() for _ in range(10))) for response in some]
         assert {response.status_code for response in responses} == {401}
-        assert await mesh.reached_python(stack, responses) == 0
+        assert await inside.reached_python(stack, responses) == 0
 
     async def test_identity_headers_of_a_client_are_dropped(self, people: People, stack: Platform) -> None:
         """What only we may say is said by us: the address in the session's record is not the one a client invents."""
@@ -179,7 +179,7 @@ class TestAuthentication:
         client.access_token = response.json()["access_token"]
         sessions = (await client.list_my_sessions()).data.items
         assert all(session.address.startswith("127.") for session in sessions)
-        with mesh.edge(stack, None, "client_headers") as url:
+        with inside.edge(stack, None, "client_headers") as url:
             async with http_client(url) as http:
                 await http.post("/v1/auth/login", json=json.loads(_json(login)), headers=headers)
         sessions = (await client.list_my_sessions()).data.items
@@ -238,7 +238,7 @@ class TestRateLimits:
         assert await order(other) == 422
 
     async def test_sensitive_operations_are_counted_over_all_edges(self, stack: Platform) -> None:
-        with mesh.edge(stack) as url:
+        with inside.edge(stack) as url:
             address = client_address()
             limits = {"limits": httpx.Limits(max_connections=4)}
             async with _from(address, stack.url, **limits) as here, _from(address, url, **limits) as there:
@@ -247,7 +247,7 @@ class TestRateLimits:
         assert [a.status_code for a in first + second] == [401] * 20 + [429] * 4
 
     async def test_without_the_limiter_each_edge_counts_for_itself(self, stack: Platform) -> None:
-        with mesh.edge(stack, None, "global_rate_limits") as url:
+        with inside.edge(stack, None, "global_rate_limits") as url:
             address = client_address()
             async with _from(address, stack.url) as here, _from(address, url) as there:
                 await failed_logins(here, 15)
@@ -268,15 +268,15 @@ class TestRateLimits:
             # What a client is told holds.
             await asyncio.sleep(int(limited[-1].headers["retry-after"]))
             assert (await http.get("/v1/products?limit=1")).status_code == 200
-        with mesh.edge(stack, None, "local_rate_limits") as url:
+        with inside.edge(stack, None, "local_rate_limits") as url:
             async with http_client(url) as http:
                 assert all(answer.status_code == 200 for answer in await _reads_until_refused(http, 1200))
 
     async def test_without_the_limiter_the_floor_holds_and_a_metric_says_so(self, stack: Platform) -> None:
         ops = stack.status["endpoints"]["edge_ops"]
         name = 'envoy_cluster_ratelimit_failure_mode_allowed{envoy_cluster_name="bff"}'
-        before = (await mesh.metrics(ops)).get(name, 0)
-        with mesh.paused(stack.pid("limiter")):
+        before = (await inside.metrics(ops)).get(name, 0)
+        with inside.paused(stack.pid("limiter")):
             async with http_client(stack.url) as http:
                 answers = await failed_logins(http, 26)
                 statuses = [answer.status_code for answer in answers]
@@ -284,7 +284,7 @@ class TestRateLimits:
                 assert statuses[:20] == [401] * 20
                 assert statuses.count(429) >= 1
                 assert (await http.get("/v1/products?limit=1")).status_code == 200
-        assert (await mesh.metrics(ops))[name] >= before + 20
+        assert (await inside.metrics(ops))[name] >= before + 20
         async with asyncio.timeout(20), http_client(stack.url) as http:
             while "ratelimit" not in (await failed_logins(http, 1))[0].headers:
                 await asyncio.sleep(0.5)
@@ -319,7 +319,7 @@ class TestAnswers:
                 assert (answer.status_code, answer.headers.get("allow")) == (405, allowed), path
                 assert answer.json()["type"] == "urn:backend:problem:method-not-allowed"
                 answers.append(answer)
-        assert await mesh.reached_python(stack, answers) == 0
+        assert await inside.reached_python(stack, answers) == 0
 
     async def test_every_answer_has_the_security_headers(self, people: People, stack: Platform) -> None:
         for path in ("/v1/products?limit=1", "/v1/nope", "/v1/me"):
@@ -331,27 +331,27 @@ class TestAnswers:
             assert not any(name.startswith("x-envoy") for name in headers)
         docs = (await people.http.get("/docs")).headers["content-security-policy"]
         assert "script-src 'sha256-" in docs
-        with mesh.edge(stack, None, "security_headers") as url:
+        with inside.edge(stack, None, "security_headers") as url:
             async with http_client(url) as http:
                 assert "x-content-type-options" not in (await http.get("/v1/products?limit=1")).headers
 
     async def test_https_has_hsts_and_offers_http3_which_works(self, stack: Platform) -> None:
         port = stack.layout.port("public_tls")
-        async with httpx.AsyncClient(http2=True, verify=mesh.trusting(stack)) as http:
+        async with httpx.AsyncClient(http2=True, verify=inside.trusting(stack)) as http:
             response = await http.get(f"https://localhost:{port}/v1/products?limit=1")
         assert response.http_version == "HTTP/2"
         assert response.headers["strict-transport-security"].startswith("max-age=63072000")
         assert response.headers["alt-svc"] == f'h3=":{port}"; ma=86400'
-        assert await mesh.over_http3(stack, port) == 200
-        with mesh.another(stack, "edge", Options(without=("http3",))) as own:
+        assert await inside.over_http3(stack, port) == 200
+        with inside.another(stack, "edge", Options(without=("http3",))) as own:
             port = own.port("public_tls")
-            async with httpx.AsyncClient(http2=True, verify=mesh.trusting(stack)) as http:
+            async with httpx.AsyncClient(http2=True, verify=inside.trusting(stack)) as http:
                 response = await http.get(f"https://localhost:{port}/v1/products?limit=1")
             assert "alt-svc" not in response.headers
-            assert await mesh.over_http3(stack, port) is None
+            assert await inside.over_http3(stack, port) is None
 
     async def test_plain_http_redirects_where_https_is_the_policy(self, stack: Platform) -> None:
-        with mesh.edge(stack, Options(https_only=True)) as url:
+        with inside.edge(stack, Options(https_only=True)) as url:
             async with http_client(url) as http:
                 response = await http.get("/v1/products?limit=1")
                 called = [
@@ -378,7 +378,7 @@ class TestAnswers:
         # Up to the next route.
         login = config[config.index("- name: login\n") :].partition("match:\n")[2].partition("match:\n")[0]
         assert "CompressorPerRoute" in login
-        with mesh.edge(stack, None, "compression") as url:
+        with inside.edge(stack, None, "compression") as url:
             async with http_client(url) as http:
                 assert "content-encoding" not in (await http.get("/v1/products?limit=50", headers=gzip)).headers
 
@@ -423,14 +423,14 @@ class TestAnswers:
                     if method != "HEAD":
                         assert answer.json()["status"] == status, seen
                         assert int(answer.headers["content-length"]) == len(answer.content), seen
-        with mesh.edge(stack, None, "client_headers") as url:
+        with inside.edge(stack, None, "client_headers") as url:
             async with httpx.AsyncClient(base_url=url) as http:
                 disguised = await http.get("/v1/me", headers={"content-type": "application/grpc"})
                 assert (disguised.status_code, disguised.content) == (200, b"")
 
     async def test_only_listed_origins_may_call_from_a_browser(self, stack: Platform) -> None:
         options = Options(cors_origins=("https://shop.example", "https://other.example", "http://[::1]:3000"))
-        with mesh.edge(stack, options) as url:
+        with inside.edge(stack, options) as url:
             async with http_client(url) as http:
                 ask = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
                 good = await http.options("/v1/orders", headers={"origin": "https://shop.example", **ask})
@@ -443,7 +443,7 @@ class TestAnswers:
                 for origin in ("https://evil.example", "https://shop.example.evil.example", "null"):
                     bad = await http.options("/v1/orders", headers={"origin": origin, **ask})
                     assert "access-control-allow-origin" not in bad.headers
-        with mesh.edge(stack, options, "cors") as url:
+        with inside.edge(stack, options, "cors") as url:
             async with http_client(url) as http:
                 response = await http.options("/v1/orders", headers={"origin": "https://shop.example", **ask})
                 assert "access-control-allow-origin" not in response.headers
@@ -451,7 +451,7 @@ class TestAnswers:
     async def test_a_page_can_read_every_answer_and_no_cache_gives_it_to_another(self, stack: Platform) -> None:
         """Errors of the edge's own, too; without such a header a browser tells its page only that something failed."""
         shop = "https://shop.example"
-        with mesh.edge(stack, Options(cors_origins=(shop,))) as url:
+        with inside.edge(stack, Options(cors_origins=(shop,))) as url:
             async with http_client(url) as http:
                 limited = await failed_logins(http, 21)
                 etag = (await http.get("/openapi.yaml")).headers["etag"]
@@ -486,7 +486,7 @@ class TestAnswers:
                         if status >= 400:
                             assert seen["content-type"] == "application/problem+json", what
                             assert seen.get_list("cache-control") == ["no-store"], what
-        with mesh.edge(stack) as url:
+        with inside.edge(stack) as url:
             async with http_client(url) as http:
                 for path, status in (("/v1/products?limit=1", 200), ("/v1/nope", 404)):
                     answer = await http.get(path, headers={"origin": shop})
@@ -497,7 +497,7 @@ class TestAnswers:
 class TestProxies:
     async def test_only_a_trusted_proxy_says_who_the_client_is_and_which_request_it_was(self, stack: Platform) -> None:
         said = {"x-forwarded-for": "203.0.113.7", "x-request-id": "01987b0e-5f3c-4c3e-9b1a-3f0d9e6a7b21"}
-        with mesh.edge(stack, Options(trusted_proxies=("127.0.0.1/32",))) as url:
+        with inside.edge(stack, Options(trusted_proxies=("127.0.0.1/32",))) as url:
             async with _from("127.0.0.1", url) as proxy, http_client(url) as other:
                 trusted = await proxy.get("/v1/products?limit=1", headers=said)
                 untrusted = await other.get("/v1/products?limit=1", headers=said)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
 
-import mesh
+import inside
 import pytest
 from contracts.http.operations import OPERATIONS
 from devstack.layout import Layout
@@ -55,7 +55,7 @@ async def nobody_else_notices(stack: Platform, own: Layout, people: People) -> A
 
 async def test_the_fuzzer_hurts_nobody_else(people: People, stack: Platform) -> None:
     # With the limits of one caller in place: a flood is theirs to hold (127.0.0.1 sends more than its share here).
-    with mesh.another(stack, "edge", Options(without=("global_rate_limits", "connections"))) as own:
+    with inside.another(stack, "edge", Options(without=("global_rate_limits", "connections"))) as own:
         async with nobody_else_notices(stack, own, people):
             answers = await fuzz(target(stack, own), 6, seed=8, workers=2)
     for protocol, seen in answers.items():
@@ -67,7 +67,7 @@ async def test_requests_given_up_hold_nothing(people: People, stack: Platform) -
     """Reads that are reset as soon as they are sent, or while somebody works on them, each address within its limits."""
     bff = stack.status["endpoints"]["bff_ops"]
     reset = 'envoy_http_downstream_rq_rx_reset{envoy_http_conn_manager_prefix="ingress"}'
-    with mesh.another(stack, "edge", Options(without=("connections",))) as own:
+    with inside.another(stack, "edge", Options(without=("connections",))) as own:
         before = await metrics(bff)
         for protocols, addresses in ((("resets", "h3 resets"), 1), (("resets",), 5)):
             async with nobody_else_notices(stack, own, people):
@@ -91,7 +91,7 @@ async def test_what_a_client_causes_counts_against_no_replica(people: People, st
             except TimeoutError:
                 return 0
 
-    with mesh.another(stack, "edge", Options(without=WITHOUT_LIMITS)) as own:
+    with inside.another(stack, "edge", Options(without=WITHOUT_LIMITS)) as own:
         async with nobody_else_notices(stack, own, people):
             # The provider does not answer: the Order service gives up by itself.
             paths = [f"/v1/orders/{order.id}/payment" for order in orders]
@@ -111,12 +111,12 @@ async def test_what_a_client_causes_counts_against_no_replica(people: People, st
 async def test_trailers_go_no_further(people: People, stack: Platform) -> None:
     """One named `host` is an offence to the codec behind."""
     shot = Shot(method=b"POST", path=b"/v1/auth/refresh", body=b"{}", trailers=((b"host", b"evil.example"),))
-    with mesh.another(stack, "edge", Options(without=WITHOUT_LIMITS)) as own:
+    with inside.another(stack, "edge", Options(without=WITHOUT_LIMITS)) as own:
         async with nobody_else_notices(stack, own, people):
             for protocol in ("http/1.1", "h2c", "h2", "h3"):
                 statuses = await SENDERS[protocol](target(stack, own), [shot], "127.0.0.1")
                 assert set(statuses) <= {400, 401, 415, 422, None}, (protocol, statuses)
-    with mesh.another(stack, "edge", Options(without=("client_headers", *WITHOUT_LIMITS))) as own:
+    with inside.another(stack, "edge", Options(without=("client_headers", *WITHOUT_LIMITS))) as own:
         assert await SENDERS["h2"](target(stack, own), [shot], "127.0.0.1") == [502]
 
 
@@ -142,7 +142,7 @@ ODD_HOSTS = (
 async def test_an_odd_authority_is_refused_at_the_door(people: People, stack: Platform, address: str) -> None:
     source = client_address() if address == "another" else address
     good = (b"api", b"api:8080", b"127.0.0.1", b"[::1]", b"[::1]:8080", b"API.example.")
-    with mesh.another(stack, "edge", Options(without=WITHOUT_LIMITS)) as own:
+    with inside.another(stack, "edge", Options(without=WITHOUT_LIMITS)) as own:
         where = target(stack, own)
         async with nobody_else_notices(stack, own, people):
             for protocol in ("http/1.1", "h2c", "h2"):
@@ -156,7 +156,7 @@ async def test_an_odd_authority_is_refused_at_the_door(people: People, stack: Pl
 
 
 async def test_without_the_rule_an_odd_authority_reaches_the_bff(stack: Platform) -> None:
-    with mesh.another(stack, "edge", Options(without=("authorities", *WITHOUT_LIMITS))) as own:
+    with inside.another(stack, "edge", Options(without=("authorities", *WITHOUT_LIMITS))) as own:
         ops = f"http://127.0.0.1:{own.port('edge_ops')}"
         sent = 'envoy_cluster_upstream_rq_total{envoy_cluster_name="bff"}'
         before = (await metrics(ops)).get(sent, 0)
@@ -172,7 +172,7 @@ async def test_head_is_answered_wherever_get_is_and_never_has_content(
     source = client_address() if address == "another" else address
     paths = [*{operation.path for operation in OPERATIONS}, "/v1/nope", "/v1/%41", "/healthz/ready"]
     client, _ = await people.newcomer()
-    with mesh.another(stack, "edge", Options(without=WITHOUT_LIMITS)) as own:
+    with inside.another(stack, "edge", Options(without=WITHOUT_LIMITS)) as own:
         async with nobody_else_notices(stack, own, people):
             reader, writer = await asyncio.open_connection("127.0.0.1", own.port("public"), local_addr=(source, 0))
             token = f"authorization: Bearer {client.access_token}"
@@ -187,7 +187,7 @@ async def test_head_is_answered_wherever_get_is_and_never_has_content(
                     lines = {line for line in head.splitlines() if not line.startswith(("ratelimit", "x-request-id"))}
                     heads.append(lines - {line for line in lines if line.startswith(("date", "content-length"))})
                 assert heads[0] == heads[1], path
-            await mesh.close(writer)
+            await inside.close(writer)
 
 
 STEERING = {
@@ -213,10 +213,10 @@ async def names_of_statistics(own: Layout) -> set[str]:
 async def test_no_client_steers_envoy(stack: Platform, proxies: tuple[str, ...]) -> None:
     """Whatever address it has, and through a trusted proxy as well: which passes on what its clients send."""
     options = Options(trusted_proxies=proxies, without=WITHOUT_LIMITS)
-    with mesh.another(stack, "edge", options) as own:
+    with inside.another(stack, "edge", options) as own:
         url, marker = f"http://127.0.0.1:{own.port('public')}", f"z{uuid.uuid4().hex}"
         for address in ("127.0.0.1", client_address()):
-            async with mesh.from_address(address, url) as http:
+            async with inside.from_address(address, url) as http:
                 for sent in ({}, {"x-forwarded-for": "10.0.0.1"}):
                     headers = {**STEERING, **sent}
                     before = await http.get("/v1/products?limit=1", headers=headers)
@@ -236,7 +236,7 @@ async def test_nothing_that_is_asked_is_a_statistics_name(stack: Platform) -> No
     async def names() -> dict[str, set[str]]:
         found = {name: set(await metrics(where)) for name, where in ops.items()}
         for name in found.keys() - {"edge"}:
-            found[name] |= set(await mesh.metrics(ops[name], "/metrics"))
+            found[name] |= set(await inside.metrics(ops[name], "/metrics"))
         # A status that has not been before is a new one, of a few hundred that there are.
         return {
             name: {re.sub(r'(code|class|status)="\d*[\dx]+"|_[1-5](xx|\d\d)\b', "", one) for one in all_of_it}
@@ -246,7 +246,7 @@ async def test_nothing_that_is_asked_is_a_statistics_name(stack: Platform) -> No
     def address(random: Random) -> str:
         return "127.0.0.1" if random.random() < 0.5 else f"127.{random.randrange(1, 255)}.0.{random.randrange(1, 255)}"
 
-    with mesh.another(stack, "edge", Options(without=WITHOUT_LIMITS)) as own:
+    with inside.another(stack, "edge", Options(without=WITHOUT_LIMITS)) as own:
         ops["edge"] = f"http://127.0.0.1:{own.port('edge_ops')}"
         # Being asked for statistics is one, too.
         await names()
@@ -262,9 +262,9 @@ async def test_nothing_that_is_asked_is_a_statistics_name(stack: Platform) -> No
 
 
 async def test_without_the_rule_127_0_0_1_steers_envoy(stack: Platform) -> None:
-    with mesh.another(stack, "edge", Options(without=("client_headers", *WITHOUT_LIMITS))) as own:
+    with inside.another(stack, "edge", Options(without=("client_headers", *WITHOUT_LIMITS))) as own:
         name = f"z{uuid.uuid4().hex}"
-        async with mesh.from_address("127.0.0.1", f"http://127.0.0.1:{own.port('public')}") as http:
+        async with inside.from_address("127.0.0.1", f"http://127.0.0.1:{own.port('public')}") as http:
             await http.get("/v1/products?limit=1", headers={"x-envoy-upstream-alt-stat-name": name})
         assert any(name in statistic for statistic in await names_of_statistics(own))
 
@@ -273,9 +273,9 @@ async def test_a_request_id_from_outside_is_ours(stack: Platform) -> None:
     well_formed = "01987b0e-5f3c-4c3e-9b1a-3f0d9e6a7b21"
     ids = (well_formed, "evil id", "x", "y" * 65, "a;b" * 5, "é" * 10)
     for proxies in ((), ("127.0.0.1/32",)):
-        with mesh.another(stack, "edge", Options(trusted_proxies=proxies, without=WITHOUT_LIMITS)) as own:
+        with inside.another(stack, "edge", Options(trusted_proxies=proxies, without=WITHOUT_LIMITS)) as own:
             for address in ("127.0.0.1", client_address()):
-                async with mesh.from_address(address, f"http://127.0.0.1:{own.port('public')}") as http:
+                async with inside.from_address(address, f"http://127.0.0.1:{own.port('public')}") as http:
                     for sent in ids:
                         answer = await http.get("/v1/nope", headers=[(b"x-request-id", sent.encode())])
                         trusted = bool(proxies) and address == "127.0.0.1"

@@ -14,7 +14,7 @@ from contracts.http import models
 from contracts.http.client import ApiError
 from contracts.http.operations import OPERATIONS
 from devstack.options import Options
-from mesh import paused
+from inside import paused
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 from user.settings import Settings

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import httpx
-import mesh
+import inside
 import psutil
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -61,16 +61,16 @@ def impostors(stack: Platform, tmp_path_factory: pytest.TempPathFactory) -> dict
         (directory / "tls.crt").write_bytes(chain)
         (directory / "tls.key").write_bytes(private_pem(key))
         (directory / "ca.crt").write_bytes(trust)
-        found[name] = mesh.identity(directory)
+        found[name] = inside.identity(directory)
     anonymous = base / "no certificate"
     anonymous.mkdir()
     (anonymous / "ca.crt").write_bytes(trust)
-    found["no certificate"] = mesh.identity(anonymous)
+    found["no certificate"] = inside.identity(anonymous)
     return found
 
 
 def as_(stack: Platform, name: str) -> ssl.SSLContext:
-    return mesh.identity(stack.layout.certificates / name)
+    return inside.identity(stack.layout.certificates / name)
 
 
 @pytest.mark.parametrize("target", ["bff", "user", "order", "order-2", "limiter"])
@@ -78,19 +78,19 @@ def as_(stack: Platform, name: str) -> ssl.SSLContext:
 async def test_only_a_certificate_of_ours_connects(
     stack: Platform, impostors: dict[str, ssl.SSLContext], who: str, target: str
 ) -> None:
-    assert (await mesh.call(stack.layout.port(target), GET_ORDER, impostors[who])).status is None
+    assert (await inside.call(stack.layout.port(target), GET_ORDER, impostors[who])).status is None
 
 
 async def test_only_tls_1_3_connects_and_plaintext_does_not(stack: Platform) -> None:
     older = as_(stack, "bff")
     older.maximum_version = ssl.TLSVersion.TLSv1_2
     for context in (older, None):
-        assert (await mesh.call(stack.layout.port("order"), GET_ORDER, context)).status is None
+        assert (await inside.call(stack.layout.port("order"), GET_ORDER, context)).status is None
 
 
 async def test_without_mtls_anyone_would_reach_python(stack: Platform) -> None:
-    with mesh.another(stack, "order", Options(without=("mtls",))) as own:
-        answer = await mesh.call(own.port("order"), GET_ORDER, None)
+    with inside.another(stack, "order", Options(without=("mtls",))) as own:
+        answer = await inside.call(own.port("order"), GET_ORDER, None)
     assert answer.grpc_status == UNLOG_IND
 
 
@@ -120,7 +120,7 @@ CALLS = [
 
 @pytest.mark.parametrize(("who", "where", "method", "may"), CALLS)
 async def test_who_may_call_what(stack: Platform, who: str, where: str, method: str, may: bool) -> None:
-    answer = await mesh.call(stack.layout.port(where), method, as_(stack, who))
+    answer = await inside.call(stack.layout.port(where), method, as_(stack, who))
     assert answer.status == 200
     refused = answer.grpc_status == PERMISSION_DENIED and "RBAC" in answer.headers.get("grpc-message", "")
     assert refused is not may, answer
@@ -128,17 +128,17 @@ async def test_who_may_call_what(stack: Platform, who: str, where: str, method: 
 
 @pytest.mark.parametrize("who", ["user", "order", "limiter", "ops"])
 async def test_nobody_but_the_edge_calls_the_bff(stack: Platform, who: str) -> None:
-    before = await mesh.requests_at(stack, "bff")
-    answer = await mesh.call(stack.layout.port("bff"), "/v1/products?limit=1", as_(stack, who), method="GET")
+    before = await inside.requests_at(stack, "bff")
+    answer = await inside.call(stack.layout.port("bff"), "/v1/products?limit=1", as_(stack, who), method="GET")
     assert answer.status == 403
-    own = await mesh.call(stack.layout.port("bff"), "/v1/products?limit=1", as_(stack, "edge"), method="GET")
+    own = await inside.call(stack.layout.port("bff"), "/v1/products?limit=1", as_(stack, "edge"), method="GET")
     assert own.status == 200
-    assert await mesh.requests_at(stack, "bff") > before
+    assert await inside.requests_at(stack, "bff") > before
 
 
 async def test_without_the_peer_rules_a_wrong_service_would_reach_python(stack: Platform) -> None:
-    with mesh.another(stack, "order", Options(without=("peers",))) as own:
-        answer = await mesh.call(own.port("order"), GET_ORDER, as_(stack, "user"))
+    with inside.another(stack, "order", Options(without=("peers",))) as own:
+        answer = await inside.call(own.port("order"), GET_ORDER, as_(stack, "user"))
     assert answer.grpc_status == UNLOG_IND
 
 
@@ -147,10 +147,10 @@ async def test_a_client_talks_to_no_other_service_than_it_meant(stack: Platform)
     options = Options()
     here = proxies.site(stack.layout, options)
     wrong = replace(here, endpoints={**here.endpoints, "bff": here.endpoints["user"]})
-    with mesh.another(stack, "edge", options, wrong) as own:
+    with inside.another(stack, "edge", options, wrong) as own:
         async with httpx.AsyncClient(timeout=10) as client:
             response = await client.get(f"http://127.0.0.1:{own.port('public')}/v1/products?limit=1")
-        upstream = await mesh.metrics(f"http://127.0.0.1:{own.port('edge_ops')}")
+        upstream = await inside.metrics(f"http://127.0.0.1:{own.port('edge_ops')}")
     assert response.status_code == 503
     assert "/v1/products" not in (stack.layout.logs / "user.log").read_text()
     assert upstream['envoy_cluster_ssl_fail_verify_san{envoy_cluster_name="bff"}'] > 0
@@ -159,7 +159,7 @@ async def test_a_client_talks_to_no_other_service_than_it_meant(stack: Platform)
 async def test_a_call_around_the_edge_gains_nothing(stack: Platform) -> None:
     """Even with the BFF's certificate, a call without a person's token is nobody's; with invented names, too."""
     invented = {"x-caller-id": "01987b0e-5f3c-7c3e-9b1a-3f0d9e6a7b21", "x-caller-roles": "admin"}
-    answer = await mesh.call(stack.layout.port("order"), GET_ORDER, as_(stack, "bff"), headers=invented)
+    answer = await inside.call(stack.layout.port("order"), GET_ORDER, as_(stack, "bff"), headers=invented)
     assert answer.grpc_status == UNLOG_IND
 
 
@@ -181,7 +181,7 @@ def test_what_listens_is_what_should(stack: Platform) -> None:
 
 async def test_what_should_be_encrypted_is(stack: Platform) -> None:
     for port in (8101, 8111, 8121, 8122, 8091):
-        answer = await mesh.call(port + stack.layout.port_offset, HEALTH, None)
+        answer = await inside.call(port + stack.layout.port_offset, HEALTH, None)
         assert answer.status is None
 
 
@@ -273,7 +273,7 @@ async def test_every_envoy_says_who_called_it(people: People, stack: Platform) -
         if name == "edge":
             assert found[0]["upstream_ms"] is not None
             assert found[0]["filter_ms"] is not None
-    with mesh.another(stack, "edge", Options(without=("access_log",))) as own:
+    with inside.another(stack, "edge", Options(without=("access_log",))) as own:
         async with httpx.AsyncClient() as client:
             response = await client.get(f"http://127.0.0.1:{own.port('public')}/v1/products?limit=1")
         assert response.status_code == 200

@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
+import inside
 import jwt
-import mesh
 import psutil
 import pytest
 from chassis.tokens import JwksFile
@@ -104,7 +104,7 @@ class Load:
 
 def serial(stack: Platform, port: int, name: str) -> int:
     """Of the certificate that a listener shows now."""
-    context = mesh.identity(stack.layout.certificates / name)
+    context = inside.identity(stack.layout.certificates / name)
     with (
         socket.create_connection(("127.0.0.1", port)) as raw,
         context.wrap_socket(raw) as tls,
@@ -165,7 +165,7 @@ async def test_a_day_of_certificate_life_leaks_nothing(people: People, stack: Pl
         for _ in range(times):
             await run(stack, "certs", "rotate")
             # New connections, so that the new certificate is used.
-            async with httpx.AsyncClient(verify=mesh.trusting(stack)) as client:
+            async with httpx.AsyncClient(verify=inside.trusting(stack)) as client:
                 assert (await client.get(f"{tls}/v1/products?limit=1")).status_code == 200
 
     tls = stack.status["endpoints"]["public_tls"]
@@ -184,7 +184,7 @@ async def test_a_killed_replica_costs_no_read_and_no_order_and_comes_back(people
     bff = stack.status["endpoints"]["bff_ops"]
     ejections = 'envoy_cluster_outlier_detection_ejections_enforced_total{envoy_cluster_name="order"}'
     healthy = 'envoy_cluster_membership_healthy{envoy_cluster_name="order"}'
-    before = await mesh.metrics(bff)
+    before = await inside.metrics(bff)
     assert before[healthy] == 2
     async with load.running():
         for name in ("order-2", "order"):
@@ -196,13 +196,13 @@ async def test_a_killed_replica_costs_no_read_and_no_order_and_comes_back(people
             async with asyncio.timeout(30):
                 while await asyncio.to_thread(stack.pid, name) == pid:
                     await asyncio.sleep(0.2)
-                while (await mesh.metrics(bff))[healthy] < 2:
+                while (await inside.metrics(bff))[healthy] < 2:
                     await asyncio.sleep(0.2)
         await asyncio.sleep(1)
     assert {what.rpartition(" ")[2] for what in load.seen} <= {"200", "201"}, load.seen
     assert load.seen["read 200"] > 100
     assert load.seen["order 201"] > 3
-    after = await mesh.metrics(bff)
+    after = await inside.metrics(bff)
     assert after[ejections] > before[ejections]
     # Both replicas are called again.
     async with http_client(stack.url) as http:
@@ -216,14 +216,14 @@ async def test_a_killed_replica_costs_no_read_and_no_order_and_comes_back(people
 async def test_a_hung_replica_is_left_out_by_its_health_check(people: People, stack: Platform) -> None:
     bff = stack.status["endpoints"]["bff_ops"]
     healthy = 'envoy_cluster_membership_healthy{envoy_cluster_name="order"}'
-    with mesh.paused(stack.pid("order-2")):
+    with inside.paused(stack.pid("order-2")):
         async with asyncio.timeout(15):
-            while (await mesh.metrics(bff))[healthy] != 1:
+            while (await inside.metrics(bff))[healthy] != 1:
                 await asyncio.sleep(0.2)
         statuses = [(await people.http.get("/v1/products?limit=1")).status_code for _ in range(20)]
         assert statuses == [200] * 20
     async with asyncio.timeout(15):
-        while (await mesh.metrics(bff))[healthy] != 2:
+        while (await inside.metrics(bff))[healthy] != 2:
             await asyncio.sleep(0.2)
 
 
@@ -242,7 +242,7 @@ def _id(named: object) -> str:
 async def test_the_timeouts_hold_in_that_order_when_everything_hangs(people: People, stack: Platform) -> None:
     client, _ = await people.newcomer()
     pids = [stack.pid(name) for name in ("order", "order-2")]
-    with mesh.paused(pids[0]), mesh.paused(pids[1]):
+    with inside.paused(pids[0]), inside.paused(pids[1]):
         started = time.monotonic()
         with pytest.raises(ApiError) as caught:
             await client.list_orders()
@@ -266,17 +266,17 @@ async def test_too_many_calls_at_once_are_refused_at_once(stack: Platform) -> No
     overflow = 'envoy_cluster_upstream_rq_pending_overflow{envoy_cluster_name="bff"}'
 
     async def while_it_hangs(*without: str) -> tuple[list[httpx.Response], float]:
-        with mesh.edge(stack, Options(rate_limit_scale=100), "connections", *without) as url:
+        with inside.edge(stack, Options(rate_limit_scale=100), "connections", *without) as url:
             port = int(url.rsplit(":", 1)[1]) - 8080 + 8140
             async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=900)) as http:
-                with mesh.paused(stack.pid("bff")):
+                with inside.paused(stack.pid("bff")):
                     reads = [asyncio.create_task(http.get(f"{url}/v1/products?limit=1")) for _ in range(700)]
                     # All have arrived: each waits for the BFF or has been refused.
                     ended = 'envoy_http_downstream_rq_total{envoy_http_conn_manager_prefix="ingress"}'
                     async with asyncio.timeout(60):
-                        while (await mesh.metrics(f"http://127.0.0.1:{port}"))[ended] < 700:
+                        while (await inside.metrics(f"http://127.0.0.1:{port}"))[ended] < 700:
                             await asyncio.sleep(0.1)
-                    overflowed = (await mesh.metrics(f"http://127.0.0.1:{port}"))[overflow]
+                    overflowed = (await inside.metrics(f"http://127.0.0.1:{port}"))[overflow]
                 return await asyncio.gather(*reads), overflowed
 
     answers, overflowed = await while_it_hangs()
@@ -294,11 +294,11 @@ async def test_too_many_calls_at_once_are_refused_at_once(stack: Platform) -> No
 
 async def calls(stack: Platform, bff: Layout, times: int) -> list[tuple[int | None, float]]:
     """Product lists asked of a BFF at once, each on a connection of its own: statuses, and the seconds they took."""
-    edge = mesh.identity(stack.layout.certificates / "edge")
+    edge = inside.identity(stack.layout.certificates / "edge")
 
     async def one() -> tuple[int | None, float]:
         started = time.monotonic()
-        answer = await mesh.call(bff.port("bff"), "/v1/products?limit=1", edge, method="GET")
+        answer = await inside.call(bff.port("bff"), "/v1/products?limit=1", edge, method="GET")
         return answer.status, time.monotonic() - started
 
     return await asyncio.gather(*(one() for _ in range(times)))
@@ -308,13 +308,13 @@ async def test_no_queue_grows_in_front_of_python(stack: Platform) -> None:
     """With Order hung, a BFF works on no more reads than have a slot; the others need not wait for what hangs."""
     refused, admitted = (f'backend_admission_{what}_total{{class="read"}}' for what in ("refused", "admitted"))
     for without, sheds in ((("circuit_breakers",), True), (("circuit_breakers", "admission"), False)):
-        with mesh.another(stack, "bff", Options(replicas={"order": 2}, without=without)) as bff:
+        with inside.another(stack, "bff", Options(replicas={"order": 2}, without=without)) as bff:
             ops = f"http://127.0.0.1:{bff.port('bff_ops')}"
             # So that there are connections, on which nothing will come back.
             await calls(stack, bff, 8)
-            with mesh.paused(stack.pid("order")), mesh.paused(stack.pid("order-2")):
+            with inside.paused(stack.pid("order")), inside.paused(stack.pid("order-2")):
                 answers = await calls(stack, bff, 200)
-            found = await mesh.metrics(ops, "/metrics")
+            found = await inside.metrics(ops, "/metrics")
         assert {status for status, _ in answers} == {503}
         if sheds:
             # Never more at once than there are slots: of those that got one, some did after others had given up.
@@ -330,10 +330,10 @@ async def test_a_dead_replica_is_called_once_and_no_more(stack: Platform) -> Non
     failures = 'envoy_cluster_upstream_cx_connect_fail{envoy_cluster_name="order"}'
     seen = {}
     for without in (("health_checks",), ("health_checks", "outliers")):
-        with mesh.another(stack, "bff", Options(replicas={"order": 3}, without=without)) as bff:
+        with inside.another(stack, "bff", Options(replicas={"order": 3}, without=without)) as bff:
             for _ in range(20):
                 await calls(stack, bff, 4)
-            seen[without] = (await mesh.metrics(f"http://127.0.0.1:{bff.port('bff_ops')}"))[failures]
+            seen[without] = (await inside.metrics(f"http://127.0.0.1:{bff.port('bff_ops')}"))[failures]
     assert seen["health_checks",] <= 4
     assert seen["health_checks", "outliers"] >= 10
 
@@ -342,9 +342,9 @@ async def test_a_hung_replica_is_seen_by_asking_it(stack: Platform) -> None:
     """It still takes connections: only who asks it something sees that it answers nothing."""
     waited = {}
     for without in (("outliers",), ("outliers", "health_checks")):
-        with mesh.another(stack, "bff", Options(replicas={"order": 2}, without=without)) as bff:
+        with inside.another(stack, "bff", Options(replicas={"order": 2}, without=without)) as bff:
             await calls(stack, bff, 8)
-            with mesh.paused(stack.pid("order-2")):
+            with inside.paused(stack.pid("order-2")):
                 # Two checks of a second each, a second apart.
                 await asyncio.sleep(5)
                 answers = [answer for _ in range(3) for answer in await calls(stack, bff, 8)]
@@ -362,7 +362,7 @@ async def served_again(stack: Platform) -> None:
             started = time.monotonic()
             answers = await asyncio.gather(*(http.get("/v1/products?limit=1") for _ in range(16)))
             quick = time.monotonic() - started < 0.5 and all(answer.status_code == 200 for answer in answers)
-            if quick and (await mesh.metrics(stack.status["endpoints"]["bff_ops"]))[healthy] == 2:
+            if quick and (await inside.metrics(stack.status["endpoints"]["bff_ops"]))[healthy] == 2:
                 return
             await asyncio.sleep(0.3)
 

@@ -12,7 +12,7 @@ import h2.config
 import h2.connection
 import h2.events
 import hpack
-import mesh
+import inside
 import pytest
 from devstack.options import Options
 
@@ -59,7 +59,7 @@ async def exchange(platform: Platform, message: bytes) -> bytes:
             while data := await asyncio.wait_for(reader.read(65536), 1.5):
                 received += data
     finally:
-        await mesh.close(writer)
+        await inside.close(writer)
     return received
 
 
@@ -161,7 +161,7 @@ async def h2_request(stack: Platform, extra: list[tuple[str, str]]) -> tuple[int
             for event in connection.receive_data(data):
                 if isinstance(event, h2.events.ResponseReceived):
                     statuses[event.stream_id] = int(dict(event.headers)[":status"])  # type: ignore[index]
-    await mesh.close(writer)
+    await inside.close(writer)
     return statuses.get(1), statuses.get(3) == 200
 
 
@@ -187,7 +187,7 @@ async def ends_a_flood(stack: Platform, frames: bytes, times: int, port: int | N
     port = port or stack.layout.port("public_tls")
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
     try:
-        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + mesh.frame(4, 0, 0, b""))
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + inside.frame(4, 0, 0, b""))
         for number in range(times):
             writer.write(frames.replace(b"STRM", (2 * number + 1).to_bytes(4, "big")))
             await asyncio.wait_for(writer.drain(), 2)
@@ -198,7 +198,7 @@ async def ends_a_flood(stack: Platform, frames: bytes, times: int, port: int | N
     except (ConnectionError, ssl.SSLError):
         return True
     finally:
-        await mesh.close(writer)
+        await inside.close(writer)
     return True
 
 
@@ -207,18 +207,18 @@ async def test_rapid_resets_end_the_connection(stack: Platform) -> None:
         [(":method", "GET"), (":path", "/v1/products"), (":scheme", "https"), (":authority", "a")]
     )
     # HEADERS (END_STREAM, END_HEADERS), then RST_STREAM (CANCEL), each on a new stream.
-    once = mesh.frame(1, 0x5, b"STRM", headers) + mesh.frame(3, 0, b"STRM", (8).to_bytes(4, "big"))
+    once = inside.frame(1, 0x5, b"STRM", headers) + inside.frame(3, 0, b"STRM", (8).to_bytes(4, "big"))
     # Envoy's own limit, half of 500 resets on a connection, is what is left without ours, half of 200.
     assert await ends_a_flood(stack, once, 200)
     assert await h2_request(stack, []) == (200, True)
-    with mesh.another(stack, "edge", Options(without=("http2_floods",))) as own:
+    with inside.another(stack, "edge", Options(without=("http2_floods",))) as own:
         assert not await ends_a_flood(stack, once, 200, own.port("public_tls"))
 
 
 async def test_endless_continuations_end_the_connection(stack: Platform) -> None:
     # A HEADERS frame without END_HEADERS on stream 1, then CONTINUATION frames for ever.
-    first = mesh.frame(1, 0, 1, b"\x00\x01a\x01b" * 100)
-    more = mesh.frame(9, 0, 1, b"\x00\x01a\x01b" * 100)
+    first = inside.frame(1, 0, 1, b"\x00\x01a\x01b" * 100)
+    more = inside.frame(9, 0, 1, b"\x00\x01a\x01b" * 100)
     assert await ends_a_flood(stack, first + more * 1000, 1)
     assert await h2_request(stack, []) == (200, True)
 
@@ -226,10 +226,10 @@ async def test_endless_continuations_end_the_connection(stack: Platform) -> None
 @pytest.mark.parametrize(
     "frames",
     [
-        mesh.frame(6, 0, 0, b"12345678"),
-        mesh.frame(4, 0, 0, b""),
-        mesh.frame(2, 0, 1, b"\0\0\0\0\1"),
-        mesh.frame(0, 0, 1, b""),
+        inside.frame(6, 0, 0, b"12345678"),
+        inside.frame(4, 0, 0, b""),
+        inside.frame(2, 0, 1, b"\0\0\0\0\1"),
+        inside.frame(0, 0, 1, b""),
     ],
     ids=["pings", "settings", "priorities", "empty data"],
 )

@@ -6,7 +6,7 @@ import asyncio
 
 import hpack
 import httpx
-import mesh
+import inside
 import psutil
 from contracts.http.operations import OPERATIONS
 from devstack.envoy import ADDRESS_PARTS, FLUSH_SECONDS, MAX_HEADER_KIB, MAX_HEADERS, client_streams
@@ -19,13 +19,13 @@ _READERS = 40
 _UNREAD = 100
 
 
-async def asked_and_unread(port: int, address: str, path: str, streams: int) -> mesh.Held:
+async def asked_and_unread(port: int, address: str, path: str, streams: int) -> inside.Held:
     """A connection that asks so often at once, and gives no answer a window (RFC 9113, 6.9.2)."""
-    no_window = mesh.frame(4, 0, 0, (4).to_bytes(2, "big") + (0).to_bytes(4, "big"))
+    no_window = inside.frame(4, 0, 0, (4).to_bytes(2, "big") + (0).to_bytes(4, "big"))
     encoder = hpack.Encoder()
     names = [(":method", "GET"), (":path", path), (":scheme", "https"), (":authority", "api")]
-    asked = (mesh.frame(1, 0x5, 2 * number + 1, encoder.encode(names)) for number in range(streams))
-    return await mesh.hold(port, address, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + no_window + b"".join(asked))
+    asked = (inside.frame(1, 0x5, 2 * number + 1, encoder.encode(names)) for number in range(streams))
+    return await inside.hold(port, address, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + no_window + b"".join(asked))
 
 
 async def whole_answers(url: str, count: int) -> int:
@@ -38,7 +38,7 @@ async def whole_answers(url: str, count: int) -> int:
         except (httpx.HTTPError, TimeoutError):
             return False
 
-    async with mesh.from_address(client_address(), url) as http:
+    async with inside.from_address(client_address(), url) as http:
         paths = ["/v1/products?limit=50", "/docs"]
         return sum(await asyncio.gather(*(read(http, paths[number % 2]) for number in range(count))))
 
@@ -46,7 +46,7 @@ async def whole_answers(url: str, count: int) -> int:
 async def test_answers_that_nobody_reads_hold_up_nobody(stack: Platform) -> None:
     """All clients' answers come over one connection from the BFF."""
     for without, whole in (((), 6), (("flow_control",), 0)):
-        with mesh.edge(stack, Options(rate_limit_scale=100), *without) as url:
+        with inside.edge(stack, Options(rate_limit_scale=100), *without) as url:
             port = int(url.rsplit(":", 1)[1])
             held = [await asked_and_unread(port, client_address(), "/docs", 10) for _ in range(_READERS // 10)]
             await asyncio.sleep(1)
@@ -79,13 +79,13 @@ async def test_one_address_holds_less_than_half_of_the_heap(stack: Platform) -> 
     # The newest entry of the table, again and again.
     again = b"\xbe"
     blocks = [asked + named + again * (fields - 1)] + [asked + again * fields] * (client_streams(options) - 1)
-    streams = b"".join(mesh.frame(1, 0x4, 2 * number + 1, block) for number, block in enumerate(blocks))
-    message = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + mesh.frame(4, 0, 0, b"") + streams
-    context, address = mesh.trusting(stack), client_address()
+    streams = b"".join(inside.frame(1, 0x4, 2 * number + 1, block) for number, block in enumerate(blocks))
+    message = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + inside.frame(4, 0, 0, b"") + streams
+    context, address = inside.trusting(stack), client_address()
     context.set_alpn_protocols(["h2"])
     before = await allocated(stack)
     port = stack.layout.port("public_tls")
-    held = [await mesh.hold(port, address, message, context) for _ in range(connections)]
+    held = [await inside.hold(port, address, message, context) for _ in range(connections)]
     await asyncio.sleep(1)
     each = (await allocated(stack) - before) / connections
     assert all(one.is_open for one in held)
@@ -106,7 +106,7 @@ async def test_answers_that_nobody_reads_cost_the_bff_a_part_each(stack: Platfor
     def resident() -> int:
         return sum(process.memory_info().rss for process in processes)
 
-    with mesh.edge(stack, Options(rate_limit_scale=100)) as url:
+    with inside.edge(stack, Options(rate_limit_scale=100)) as url:
         port = int(url.rsplit(":", 1)[1])
         # What it takes to begin with.
         assert await whole_answers(url, 6) == 6

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, suppress
 from itertools import product
 
 import httpx
-import mesh
+import inside
 import pytest
 import uploads
 from devstack.envoy import MAX_DISCARDED_BYTES
@@ -63,14 +63,14 @@ async def test_an_early_answer_arrives(
 
 
 async def test_so_does_that_it_was_one_too_many(stack: Platform) -> None:
-    with mesh.another(stack, "edge", Options(rate_limit_scale=0.01, without=("connections",))) as own:
+    with inside.another(stack, "edge", Options(rate_limit_scale=0.01, without=("connections",))) as own:
         sent = (target(stack, own), "POST", "/v1/auth/refresh", JSON)
         seen = [await asyncio.to_thread(upload, *sent, size=WITHIN, chunked=chunked) for chunked in (False, True) * 3]
     assert seen[-4:] == [429] * 4
 
 
 async def test_without_the_rule_the_answer_is_lost(stack: Platform) -> None:
-    with mesh.another(stack, "edge", Options(without=("body_limit", "connections"))) as own:
+    with inside.another(stack, "edge", Options(without=("body_limit", "connections"))) as own:
         sent = (target(stack, own), "POST", "/v1/auth/login", JSON)
         assert isinstance(await asyncio.to_thread(upload, *sent, size=MORE), str)
 
@@ -87,7 +87,7 @@ async def test_over_http2_and_http3_as_well(stack: Platform) -> None:
 
 
 async def test_who_sends_without_end_is_cut_and_nobodys_bytes_are_held(stack: Platform) -> None:
-    with mesh.another(stack, "edge", Options(without=("connections",))) as own, ExitStack() as opened:
+    with inside.another(stack, "edge", Options(without=("connections",))) as own, ExitStack() as opened:
         where, ops = target(stack, own), f"http://127.0.0.1:{own.port('edge_ops')}"
         head = uploads.head("POST", "/v1/auth/login", JSON, size=0, chunked=True)
 

@@ -1,0 +1,1 @@
+"""The table of services, and what follows from it wherever the backend runs."""

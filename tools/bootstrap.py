@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "bootstrap.json"
 LOCKS = [ROOT / "bootstrap.lock", ROOT / "requirements.lock"]
+# Of all distributions.
+VERSION = ROOT / "libs/chassis/src/chassis/version.py"
 DISTRIBUTIONS = [
     "libs/contracts",
     "libs/chassis",
@@ -178,7 +180,7 @@ def managed_interpreter() -> Interpreter | None:
 def wanted() -> str:
     """What the environment is made from, as a digest."""
     digest = hashlib.sha256()
-    for path in [*LOCKS, *(ROOT / d / "pyproject.toml" for d in DISTRIBUTIONS)]:
+    for path in [*LOCKS, VERSION, *(ROOT / d / "pyproject.toml" for d in DISTRIBUTIONS)]:
         digest.update(path.read_bytes())
     # An environment records its own path in scripts and .pth files: a moved clone needs a new one.
     digest.update(str(ROOT).encode())

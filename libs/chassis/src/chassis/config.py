@@ -13,6 +13,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
+from chassis.version import __version__
+
 S = TypeVar("S", bound="Settings")
 
 
@@ -76,7 +78,7 @@ class Settings(BaseModel):
             pattern="^(development|test|staging|production)$",
         ),
     ] = "development"
-    version: Annotated[str, Field(description="Version of the deployment; appears in every log line")] = "0.1.0"
+    version: Annotated[str, Field(description="Version of the deployment; appears in every log line")] = __version__
     log_level: Annotated[
         str, Field(description="Lowest level that is logged", pattern="^(debug|info|warning|error)$")
     ] = "info"

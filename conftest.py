@@ -18,8 +18,8 @@ import answers
 import asyncpg
 import httpx
 import pytest
-from contracts.http import models
-from contracts.http.client import BackendClient
+from contracts.bff.v1 import models
+from contracts.bff.v1.client import BackendClient
 from devstack.layout import PORTS, PORTS_EACH, Layout
 from devstack.options import MAX_REPLICAS, REPLICATED, Options
 from devstack.secrets import Secrets, load_or_create

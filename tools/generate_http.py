@@ -231,15 +231,20 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, UNSET, UnsetType, field
 
-from contracts.http import models
-from contracts.http.operation import Operation as Operation, RateLimit as RateLimit
+from contract_runtime.operation import Operation, RateLimit
+from {package} import models
 
 
 """
 
 
-def operations(spec: Spec) -> str:
-    """A module with a Struct for each operation's query and headers, and the table of operations."""
+def operations(spec: Spec, package: str) -> str:
+    """A module with a Struct for each operation's query and headers, and the table of operations.
+
+    Args:
+        spec: the OpenAPI document.
+        package: where the module and its `models` are.
+    """
     classes, rows = [], []
     for operation in parse(spec):
         row = [
@@ -263,7 +268,7 @@ def operations(spec: Spec) -> str:
                 row.append(f"{argument}={name}")
         rows.append(f"    Operation({', '.join(row)}),\n")
     return (
-        _OPERATIONS_HEADER
+        _OPERATIONS_HEADER.format(package=package)
         + "\n\n".join(classes)
         + "\n\nOPERATIONS: tuple[Operation, ...] = (\n"
         + "".join(rows)
@@ -292,8 +297,8 @@ _CLIENT_HEADER = '''from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from contracts.http import models
-from contracts.http.http_client import Answer as Answer, ApiError as ApiError, HttpClient
+from contract_runtime.http_client import Answer, HttpClient
+from {package} import models
 
 
 class BackendClient(HttpClient):
@@ -301,9 +306,9 @@ class BackendClient(HttpClient):
 '''
 
 
-def client(spec: Spec) -> str:
-    """A class with an async method for each operation."""
-    return _CLIENT_HEADER + "".join(_client_method(operation) for operation in parse(spec))
+def client(spec: Spec, package: str) -> str:
+    """A class with an async method for each operation; for the arguments see `operations`."""
+    return _CLIENT_HEADER.format(package=package) + "".join(_client_method(operation) for operation in parse(spec))
 
 
 def _client_method(operation: Operation) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # Our own are installed in place, where deptry finds no modules by itself.
 _OURS = {
-    "backend-contracts": "contracts",
+    "backend-contracts": "contracts|contract_runtime",
     "backend-chassis": "chassis",
     "backend-mesh": "mesh",
     "backend-bff": "bff",

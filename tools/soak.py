@@ -30,8 +30,8 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 import httpx
-from contracts.http import models
-from contracts.http.client import BackendClient
+from contracts.bff.v1 import models
+from contracts.bff.v1.client import BackendClient
 from devstack.layout import DEFAULT_DATA_DIR, Layout
 from devstack.state import StackState
 from fuzz.crowd import crowd

@@ -16,8 +16,9 @@ import asyncpg
 import httpx
 import psutil
 import pytest
-from contracts.http import models
-from contracts.http.client import ApiError, BackendClient
+from contract_runtime.http_client import ApiError
+from contracts.bff.v1 import models
+from contracts.bff.v1.client import BackendClient
 from inside import paused
 
 from conftest import (

@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-from contracts.http.operations import OPERATIONS, Operation
+from contract_runtime.operation import Operation
+from contracts.bff.v1.operations import OPERATIONS
 from contracts.permissions import ROLE_PERMISSIONS
 from devstack.layout import ROOT
 from hypothesis import HealthCheck, given, settings, strategies

@@ -22,7 +22,7 @@ from chassis.config import load
 from chassis.database import Database
 from chassis.grpc.peer import Peer
 from chassis.valkey import PipelinedClient
-from contracts.http import models
+from contracts.bff.v1 import models
 from devstack.options import Options
 from user.service.passwords import Passwords
 

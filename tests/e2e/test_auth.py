@@ -9,8 +9,9 @@ from dataclasses import replace
 import httpx
 import jwt
 import pytest
-from contracts.http import models
-from contracts.http.client import ApiError, BackendClient
+from contract_runtime.http_client import ApiError
+from contracts.bff.v1 import models
+from contracts.bff.v1.client import BackendClient
 from contracts.user.v1 import session_pb2
 from user.repository.signing_keys import load_keys
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
-from contracts.http.client import BackendClient
-from contracts.http.operations import OPERATIONS, Operation
+from contract_runtime.operation import Operation
+from contracts.bff.v1.client import BackendClient
+from contracts.bff.v1.operations import OPERATIONS
 from contracts.permissions import ROLE_PERMISSIONS
 
 from conftest import People

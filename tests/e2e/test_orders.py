@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from contracts.http import models
-from contracts.http.client import Answer, ApiError, BackendClient
+from contract_runtime.http_client import Answer, ApiError
+from contracts.bff.v1 import models
+from contracts.bff.v1.client import BackendClient
 
 from conftest import People, new_key, order_of
 

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 
-from contracts.http.operations import OPERATIONS
+from contracts.bff.v1.operations import OPERATIONS
 from devstack.layout import ROOT
 
 from conftest import Platform

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 from browsers import CHROMIUM
-from contracts.http import models
-from contracts.http.operations import OPERATIONS
+from contracts.bff.v1 import models
+from contracts.bff.v1.operations import OPERATIONS
 from contracts.permissions import ROLE_PERMISSIONS
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page, async_playwright, expect
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from contracts.http import models
-from contracts.http.client import ApiError, BackendClient
+from contract_runtime.http_client import ApiError
+from contracts.bff.v1 import models
+from contracts.bff.v1.client import BackendClient
 
 from conftest import People, new_key, order_of
 

@@ -8,8 +8,8 @@ from collections import Counter
 import inside
 import pytest
 import soak
-from contracts.http import models
-from contracts.http.client import ApiError
+from contract_runtime.http_client import ApiError
+from contracts.bff.v1 import models
 from devstack.options import Options
 
 from conftest import People, Platform, http_client, new_key

@@ -16,9 +16,10 @@ import httpx
 import inside
 import jwt
 import pytest
-from contracts.http import models
-from contracts.http.client import ApiError, BackendClient
-from contracts.http.operations import OPERATIONS
+from contract_runtime.http_client import ApiError
+from contracts.bff.v1 import models
+from contracts.bff.v1.client import BackendClient
+from contracts.bff.v1.operations import OPERATIONS
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from devstack.layout import PORTS
@@ -134,7 +135,7 @@ class TestAuthentication:
                 await asyncio.sleep(0.3)
 
     async def test_exactly_what_the_contract_says_needs_a_token(self, people: People, stack: Platform) -> None:
-        from contracts.http.operations import OPERATIONS
+        from contracts.bff.v1.operations import OPERATIONS
 
         for operation in OPERATIONS:
             path = operation.path.replace("{", "").replace("}", "")

@@ -11,7 +11,7 @@ from random import Random
 
 import inside
 import pytest
-from contracts.http.operations import OPERATIONS
+from contracts.bff.v1.operations import OPERATIONS
 from devstack.layout import Layout
 from devstack.options import Options
 from fuzz.crowd import crowd

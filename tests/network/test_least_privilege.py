@@ -7,7 +7,7 @@ import stat
 import asyncpg
 import pytest
 from chassis.valkey import PipelinedClient, Script
-from contracts.http import models
+from contracts.bff.v1 import models
 from redis.asyncio import Redis
 
 from conftest import People, Platform

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 import pytest
 from chassis.cache import VersionedCache
 from chassis.valkey import PipelinedClient
-from contracts.http import models
-from contracts.http.client import ApiError
-from contracts.http.operations import OPERATIONS
+from contract_runtime.http_client import ApiError
+from contracts.bff.v1 import models
+from contracts.bff.v1.operations import OPERATIONS
 from devstack.options import Options
 from inside import paused
 from redis.asyncio import Redis

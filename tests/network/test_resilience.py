@@ -19,9 +19,10 @@ import jwt
 import psutil
 import pytest
 from chassis.tokens import JwksFile
-from contracts.http import models
-from contracts.http.client import ApiError, BackendClient
-from contracts.http.operations import OPERATIONS
+from contract_runtime.http_client import ApiError
+from contracts.bff.v1 import models
+from contracts.bff.v1.client import BackendClient
+from contracts.bff.v1.operations import OPERATIONS
 from cryptography import x509
 from devstack.certificates import SETTLE_SECONDS
 from devstack.layout import Layout

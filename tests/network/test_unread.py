@@ -8,7 +8,7 @@ import hpack
 import httpx
 import inside
 import psutil
-from contracts.http.operations import OPERATIONS
+from contracts.bff.v1.operations import OPERATIONS
 from devstack.envoy import ADDRESS_PARTS, FLUSH_SECONDS, MAX_HEADER_KIB, MAX_HEADERS, client_streams
 from devstack.options import Options
 

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
-from contracts.http import models
-from contracts.http.client import ApiError
+from contract_runtime.http_client import ApiError
+from contracts.bff.v1 import models
 from devstack.backups import BackupError
 
 from conftest import People, Platform, backend, new_key, order_of

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 
 import asyncpg
 import pytest
-from contracts.http.client import ApiError
+from contract_runtime.http_client import ApiError
 from devstack.rotation import refuses_password
 from devstack.secrets import OF_SERVERS, Secrets, made_anew, write_password, write_private
 from redis.asyncio import Redis

@@ -13,8 +13,8 @@ import uuid
 from pathlib import Path
 
 import httpx
-from contracts.http import models
-from contracts.http.client import BackendClient
+from contracts.bff.v1 import models
+from contracts.bff.v1.client import BackendClient
 from cpu import CpuWatch
 from devstack.layout import Layout
 from devstack.secrets import load_or_create

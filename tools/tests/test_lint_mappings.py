@@ -10,7 +10,7 @@ from lint_mappings import ROOT, problems
 IMPORTS = """
 from contracts.common.v1 import money_pb2
 from contracts.common.v1.money_pb2 import Money
-from contracts.http import models
+from contracts.bff.v1 import models
 """
 
 

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import asyncpg
 import httpx
-from contracts.http import models
-from contracts.http.client import ApiError, BackendClient
+from contract_runtime.http_client import ApiError
+from contracts.bff.v1 import models
+from contracts.bff.v1.client import BackendClient
 from user import create_user
 
 from devstack import postgres, services

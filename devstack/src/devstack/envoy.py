@@ -15,10 +15,11 @@ from typing import Any
 
 import yaml
 from chassis.config import ACCESS_TOKEN_SECONDS
+from contract_runtime.operation import RateLimit
+from contracts.bff.v1.operations import OPERATIONS
 from contracts.common.v1 import options_pb2
 from contracts.envoy.service.ratelimit.v3 import rls_pb2
 from contracts.errors import ERRORS
-from contracts.http.operations import OPERATIONS, RateLimit
 from contracts.opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from contracts.order.v1 import catalog_pb2, order_pb2
 from contracts.user.v1 import session_pb2, user_pb2

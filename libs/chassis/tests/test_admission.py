@@ -11,8 +11,8 @@ import pytest
 from chassis.admission import BOUNDS, Admission, Bounds, Lane
 from chassis.context import RequestContext, serving
 from chassis.errors import ServiceError
+from contracts.bff.v1.operations import OPERATIONS
 from contracts.common.v1.options_pb2 import OperationClass
-from contracts.http.operations import OPERATIONS
 
 
 def lane(slots: int = 2, queue: int = 3, wait: float = 0.2) -> Lane:

@@ -20,8 +20,8 @@ from chassis.http import parsing
 from chassis.http.answers import expected_versions, is_current
 from chassis.http.application import HttpApplication, Limits
 from chassis.ids import uuid7
+from contract_runtime.operation import Operation, RateLimit
 from contracts.errors import ERRORS
-from contracts.http.operations import Operation, RateLimit
 from google.rpc.status_pb2 import Status
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,8 +50,8 @@ class TestErrors:
 
     def test_every_reason_has_a_problem_of_its_own(self) -> None:
         problems = [ServiceError(reason).to_problem("id") for reason in ERRORS]
-        assert len({problem["type"] for problem in problems}) == len(ERRORS)
-        assert all(400 <= problem["status"] < 600 and problem["title"] for problem in problems)
+        assert len({problem.type for problem in problems}) == len(ERRORS)
+        assert all(400 <= problem.status < 600 and problem.title for problem in problems)
 
     def test_a_status_that_is_not_ours_is_read_by_its_code(self) -> None:
         assert ServiceError.from_status(Status(code=14)).reason == "UNAVAILABLE"

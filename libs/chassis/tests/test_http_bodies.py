@@ -18,8 +18,8 @@ from chassis.errors import ServiceError
 from chassis.http import parsing
 from chassis.http.bodies import BodyReader
 from chassis.http.conformance import Conformance, is_date_time
-from contracts.http import models
-from contracts.http.operations import OPERATIONS, ListOrdersQuery
+from contracts.bff.v1 import models
+from contracts.bff.v1.operations import OPERATIONS, ListOrdersQuery
 from devstack.layout import ROOT
 from msgspec import Meta, Struct
 from starlette.requests import Request

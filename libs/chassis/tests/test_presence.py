@@ -15,7 +15,7 @@ from chassis.grpc.channel import Channel, TransportResponse
 from chassis.grpc.peer import RetryBudget, UnaryMethod
 from chassis.http.application import HttpApplication, Limits
 from chassis.presence import CallerGoneError
-from contracts.http.operations import Operation, RateLimit
+from contract_runtime.operation import Operation, RateLimit
 from starlette.responses import Response
 
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import grpc
+from contract_runtime.problem import FieldError, Problem
 from contracts.errors import ERRORS, ErrorKind
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
+from msgspec import UNSET
 
 DOMAIN = "backend.local"
 PROBLEM_TYPE_PREFIX = "urn:backend:problem:"
@@ -54,22 +56,18 @@ class ServiceError(Exception):
         """This reason's row of the error table."""
         return ERRORS[self.reason]
 
-    def to_problem(self, request_id: str) -> dict[str, Any]:
+    def to_problem(self, request_id: str) -> Problem:
         """RFC 9457 members; `errors` lists the violations, each by where it is, and `facts` are for machines."""
         kind = self.kind
-        problem: dict[str, Any] = {
-            "type": PROBLEM_TYPE_PREFIX + kind.slug,
-            "title": kind.title,
-            "status": kind.http_status,
-            "request_id": request_id,
-        }
-        if self.detail:
-            problem["detail"] = self.detail
-        if self.violations:
-            problem["errors"] = [{v.place: v.where, "detail": v.detail} for v in self.violations]
-        if self.facts:
-            problem["facts"] = self.facts
-        return problem
+        return Problem(
+            type=PROBLEM_TYPE_PREFIX + kind.slug,
+            title=kind.title,
+            status=kind.http_status,
+            request_id=request_id,
+            detail=self.detail or UNSET,
+            errors=[FieldError(**{v.place: v.where}, detail=v.detail) for v in self.violations] or UNSET,
+            facts=self.facts or UNSET,
+        )
 
     def to_status(self) -> Status:
         """A google.rpc.Status with ErrorInfo and, where they apply, BadRequest and RetryInfo."""

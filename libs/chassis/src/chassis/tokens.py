@@ -17,12 +17,12 @@ from uuid import UUID
 
 import jwt
 import msgspec
-from contracts.http.models import JsonWebKeySet
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from chassis import opaque
 from chassis.config import TokenSettings
 from chassis.errors import ServiceError
+from chassis.json_web_keys import JsonWebKeySet
 
 ALGORITHM = "ES256"
 _REQUIRED = ["iss", "aud", "sub", "sid", "roles", "iat", "exp", "jti"]

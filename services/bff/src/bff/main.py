@@ -14,7 +14,7 @@ from chassis.logging import configure
 from chassis.password_files import following
 from chassis.tokens import JwksFile, TokenVerifier
 from chassis.valkey import PipelinedClient
-from contracts.http.operations import OPERATIONS
+from contracts.bff.v1.operations import OPERATIONS
 from contracts.order.v1.catalog_pb2_grpc import CatalogServiceStub
 from contracts.order.v1.order_pb2_grpc import OrderServiceStub
 from contracts.user.v1.session_pb2_grpc import SessionServiceStub

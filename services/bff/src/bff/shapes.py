@@ -1,12 +1,13 @@
-"""Protobuf messages to the shapes of the public API."""
+"""Protobuf messages, and objects of the chassis, to the shapes of the public API."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from chassis.json_web_keys import JsonWebKeySet
+from contracts.bff.v1 import models
 from contracts.common.v1 import money_pb2
-from contracts.http import models
 from contracts.order.v1 import catalog_pb2, order_pb2
 from contracts.user.v1 import session_pb2, user_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -148,4 +149,14 @@ def transition(value: order_pb2.OrderTransition) -> models.OrderTransition:
         actor_id=value.actor_id or None,
         reason=value.reason,
         occurred_at=moment(value.occurred_at),
+    )
+
+
+def key_set(value: JsonWebKeySet) -> models.JsonWebKeySet:
+    """The public keys."""
+    return models.JsonWebKeySet(
+        keys=[
+            models.JsonWebKey(kty=key.kty, crv=key.crv, x=key.x, y=key.y, kid=key.kid, use=key.use, alg=key.alg)
+            for key in value.keys
+        ]
     )

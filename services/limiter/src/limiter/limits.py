@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from chassis.errors import ServiceError
-from contracts.http.operations import Operation
+from contract_runtime.operation import Operation
 
 # What one customer of a provider usually gets: counting single addresses would give everyone 2**64 of them.
 _IPV6_PREFIX = 64

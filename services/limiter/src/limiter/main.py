@@ -13,9 +13,9 @@ from chassis.lifecycle import Composition, ServiceProcess, patiently
 from chassis.logging import configure
 from chassis.password_files import following
 from chassis.valkey import PipelinedClient
+from contracts.bff.v1.operations import OPERATIONS
 from contracts.envoy.service.ratelimit.v3 import rls_pb2
 from contracts.envoy.service.ratelimit.v3.rls_pb2_grpc import add_RateLimitServiceServicer_to_server
-from contracts.http.operations import OPERATIONS
 from contracts.opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from contracts.opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import add_LogsServiceServicer_to_server
 

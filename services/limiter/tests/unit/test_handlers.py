@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from chassis.errors import ServiceError
 from chassis.valkey import ValkeyConnectionError
+from contracts.bff.v1.operations import OPERATIONS
 from contracts.envoy.service.ratelimit.v3 import rls_pb2
-from contracts.http.operations import OPERATIONS
 from limiter import handlers
 from limiter.handlers import RateLimitHandlers
 from limiter.leases import Leases

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from chassis.errors import ServiceError
-from contracts.http.operations import OPERATIONS
+from contracts.bff.v1.operations import OPERATIONS
 from limiter.limits import Limit, Limits, Opening, network_of
 
 CONNECTIONS = Limit(600, 300)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import structlog
-from contracts.http.operations import Operation
+from contract_runtime.operation import Operation
 from contracts.permissions import PERMISSIONS
 from starlette.requests import Request
 from starlette.responses import Response

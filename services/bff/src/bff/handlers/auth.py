@@ -10,7 +10,7 @@ from chassis.http.answers import empty_answer, json_answer
 from chassis.http.application import Call
 from chassis.http.parsing import read_cookies
 from chassis.tokens import TokenVerifier
-from contracts.http import models, operations
+from contracts.bff.v1 import models, operations
 from contracts.user.v1 import session_pb2, user_pb2
 from msgspec import UNSET
 from starlette.requests import Request

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from chassis.errors import FieldViolation, ServiceError
 from chassis.http.answers import is_current, json_answer, matching, not_modified
+from contracts.bff.v1 import models, operations
 from contracts.common.v1 import money_pb2, paging_pb2
-from contracts.http import models, operations
 from contracts.order.v1 import catalog_pb2
 from msgspec import UNSET, UnsetType
 from starlette.responses import Response

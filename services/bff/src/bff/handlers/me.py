@@ -10,7 +10,7 @@ from chassis import context
 from chassis.errors import ServiceError
 from chassis.http.answers import empty_answer, is_current, json_answer, matching, not_modified
 from chassis.http.application import Call
-from contracts.http import models, operations
+from contracts.bff.v1 import models, operations
 from contracts.order.v1 import order_pb2
 from contracts.user.v1 import session_pb2, user_pb2
 from starlette.responses import Response

@@ -9,9 +9,10 @@ from chassis.http.answers import json_answer
 from chassis.http.application import Call
 from chassis.http.documents import Document
 from chassis.tokens import JwksFile
-from contracts.http import operations
+from contracts.bff.v1 import operations
 from starlette.responses import Response
 
+from bff import shapes
 from bff.reference.page import page
 
 
@@ -20,13 +21,13 @@ class MetaHandlers:
 
     def __init__(self, keys: JwksFile) -> None:
         self._keys = keys
-        self._contract = Document((files("contracts.http") / "bff.v1.yaml").read_bytes(), "application/yaml")
+        self._contract = Document((files("contracts.bff.v1") / "openapi.yaml").read_bytes(), "application/yaml")
         html, policy = page()
         self._page = Document(html, "text/html; charset=utf-8", {"content-security-policy": policy})
 
     async def get_jwks(self) -> Response:
         """GET /.well-known/jwks.json."""
-        return json_answer(self._keys.published(), headers={"cache-control": "public, max-age=15"})
+        return json_answer(shapes.key_set(self._keys.published()), headers={"cache-control": "public, max-age=15"})
 
     async def get_openapi(self, call: Call[Any], headers: operations.GetOpenapiHeaders) -> Response:
         """GET /openapi.yaml."""

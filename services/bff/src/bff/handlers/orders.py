@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from chassis.errors import FieldViolation, ServiceError
 from chassis.http.answers import is_current, json_answer, matching, not_modified
+from contracts.bff.v1 import models, operations
 from contracts.common.v1 import paging_pb2
-from contracts.http import models, operations
 from contracts.order.v1 import order_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 from msgspec import UNSET, UnsetType

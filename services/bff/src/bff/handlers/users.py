@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from chassis.errors import FieldViolation, ServiceError
 from chassis.http.answers import empty_answer, json_answer, matching
+from contracts.bff.v1 import models, operations
 from contracts.common.v1 import paging_pb2
-from contracts.http import models, operations
 from contracts.user.v1 import session_pb2, user_pb2
 from msgspec import UNSET
 from starlette.responses import Response

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 from chassis import opaque
-from contracts.http import models
+from chassis.json_web_keys import JsonWebKey
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -33,7 +33,7 @@ class SigningKey:
     # Unix seconds.
     created: float
     private: ec.EllipticCurvePrivateKey
-    jwk: models.JsonWebKey
+    jwk: JsonWebKey
 
 
 def load_keys(directory: Path) -> tuple[SigningKey, ...]:
@@ -61,7 +61,7 @@ def _load_key(path: Path) -> SigningKey:
     # RFC 7638, section 3: the required members in lexicographic order, no white space.
     canonical = json.dumps({"crv": "P-256", "kty": "EC", "x": x, "y": y}, separators=(",", ":"))
     kid = opaque.encode(hashlib.sha256(canonical.encode()).digest())
-    jwk = models.JsonWebKey(kty="EC", crv="P-256", x=x, y=y, kid=kid, use="sig", alg="ES256")
+    jwk = JsonWebKey(kty="EC", crv="P-256", x=x, y=y, kid=kid, use="sig", alg="ES256")
     return SigningKey(kid, created, private, jwk)
 
 

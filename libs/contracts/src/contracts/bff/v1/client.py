@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from contracts.http import models
-from contracts.http.http_client import Answer as Answer, ApiError as ApiError, HttpClient
+from contract_runtime.http_client import Answer, HttpClient
+from contracts.bff.v1 import models
 
 
 class BackendClient(HttpClient):

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, UNSET, UnsetType, field
 
-from contracts.http import models
-from contracts.http.operation import Operation as Operation, RateLimit as RateLimit
+from contract_runtime.operation import Operation, RateLimit
+from contracts.bff.v1 import models
 
 
 class LoginHeaders(Struct, frozen=True, kw_only=True):

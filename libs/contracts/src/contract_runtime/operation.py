@@ -1,4 +1,4 @@
-"""What the contract says about one operation. The generator copies this module to contracts.http as it stands."""
+"""What a contract says about one operation of an HTTP API."""
 
 from __future__ import annotations
 

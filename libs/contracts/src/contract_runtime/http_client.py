@@ -1,4 +1,4 @@
-"""What a generated client is made of. The generator copies this module to contracts.http as it stands."""
+"""What a generated client of an HTTP API is made of."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 
 import httpx
 import msgspec
-from contracts.http import models
+
+from contract_runtime.problem import Problem
 
 T = TypeVar("T")
 
@@ -26,7 +27,7 @@ class Answer(Generic[T]):
 class ApiError(Exception):
     """Any answer that is not a success; `problem` is its RFC 9457 body where it has one."""
 
-    def __init__(self, status: int, headers: httpx.Headers, problem: models.Problem | None) -> None:
+    def __init__(self, status: int, headers: httpx.Headers, problem: Problem | None) -> None:
         super().__init__(f"{status} {problem.type if problem else ''}")
         self.status = status
         self.headers = headers
@@ -73,7 +74,7 @@ class HttpClient:
         if not response.is_success:
             problem = None
             if response.headers.get("content-type", "").startswith("application/problem+json"):
-                problem = msgspec.json.decode(response.content, type=models.Problem)
+                problem = msgspec.json.decode(response.content, type=Problem)
             raise ApiError(response.status_code, response.headers, problem)
         data: Any = None
         if answer is str:

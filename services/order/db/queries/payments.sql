@@ -24,7 +24,7 @@ WHERE id IN (
     SELECT stuck.id FROM payments AS stuck
     WHERE stuck.status = 'processing' AND stuck.created_at <= sqlc.arg(created_before)
       AND (stuck.next_check_at IS NULL OR stuck.next_check_at <= sqlc.arg(now)::timestamptz)
-    ORDER BY stuck.created_at
+    ORDER BY coalesce(stuck.next_check_at, stuck.created_at)
     LIMIT sqlc.arg(row_limit)
     FOR UPDATE SKIP LOCKED
 )

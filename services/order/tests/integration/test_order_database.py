@@ -38,7 +38,7 @@ from order.domain.unpaid import UnpaidLimits
 from order.gateways.bounded import BoundedGateway
 from order.gateways.payment import ChargeOutcome, PaymentGateway, RefundOutcome
 from order.gateways.payment_sandbox import PaymentSandbox
-from order.repository import idempotency, orders, payments, products
+from order.repository import idempotency, orders, payments, products, queries
 from order.repository.queries import PaymentStatus
 from order.service.catalog import CatalogUseCases
 from order.service.orders import EXPIRY_BATCH, Actor, OrderUseCases
@@ -143,25 +143,23 @@ async def test_several_replicas_expire_each_order_once_and_give_its_stock_back_o
 async def test_a_key_in_use_is_said_so_at_once_and_not_waited_for(database: Database) -> None:
     user, key, digest = uuid7(), "key-in-use", b"h" * 32
     async with database.transaction() as first, database.transaction() as second:
-        assert await idempotency.claim(first, user, key, digest) is None
+        assert await idempotency.claim(first, user, key, digest, NOW, b"answer") is None
         with pytest.raises(RequestInProgressError):
-            await idempotency.claim(second, user, key, digest)
-        await idempotency.record(first, user, key, digest, b"answer", NOW)
+            await idempotency.claim(second, user, key, digest, NOW)
     async with database.transaction() as later:
-        assert await idempotency.claim(later, user, key, digest) == b"answer"
+        assert await idempotency.claim(later, user, key, digest, NOW) == b"answer"
         with pytest.raises(IdempotencyKeyReusedError):
-            await idempotency.claim(later, user, key, b"x" * 32)
+            await idempotency.claim(later, user, key, b"x" * 32, NOW)
 
 
 async def test_a_rolled_back_first_try_leaves_the_key_free(database: Database) -> None:
     user, key, digest = uuid7(), "key-rolled-back", b"h" * 32
     with pytest.raises(ZeroDivisionError):
         async with database.transaction() as connection:
-            await idempotency.claim(connection, user, key, digest)
-            await idempotency.record(connection, user, key, digest, b"answer", NOW)
+            await idempotency.claim(connection, user, key, digest, NOW, b"answer")
             raise ZeroDivisionError
     async with database.transaction() as connection:
-        assert await idempotency.claim(connection, user, key, digest) is None
+        assert await idempotency.claim(connection, user, key, digest, NOW) is None
 
 
 async def test_a_search_takes_wildcards_literally(database: Database) -> None:
@@ -208,8 +206,9 @@ async def test_the_sandbox_charges_a_reference_once_whatever_is_asked_again(data
 
 async def test_a_charge_that_was_resolved_before_it_arrived_takes_no_money(database: Database) -> None:
     sandbox, reference = PaymentSandbox(database), uuid7()
-    assert await sandbox.resolve(reference) is None
-    assert await sandbox.charge(reference, Money(1, "EUR"), "tok_approved") is ChargeOutcome.DECLINED
+    assert await sandbox.resolve(reference) is ChargeOutcome.CLOSED
+    assert await sandbox.charge(reference, Money(1, "EUR"), "tok_approved") is ChargeOutcome.CLOSED
+    assert await sandbox.resolve(reference) is ChargeOutcome.CLOSED
 
 
 async def test_the_service_role_has_rows_and_no_schema(database: Database) -> None:
@@ -346,9 +345,9 @@ async def test_nobody_sees_a_strangers_order(database: Database, replicas: tuple
 
 
 class SlowWay:
-    """The sandbox, on whose way back somebody else settles the attempt first."""
+    """A provider on whose way back somebody else settles the attempt first."""
 
-    def __init__(self, sandbox: PaymentSandbox) -> None:
+    def __init__(self, sandbox: PaymentGateway) -> None:
         self._sandbox = sandbox
         self.meanwhile: Callable[[], Awaitable[object]] | None = None
 
@@ -358,7 +357,7 @@ class SlowWay:
             await self.meanwhile()
         return outcome
 
-    async def resolve(self, reference: uuid.UUID) -> ChargeOutcome | None:
+    async def resolve(self, reference: uuid.UUID) -> ChargeOutcome:
         return await self._sandbox.resolve(reference)
 
     async def refund(self, reference: uuid.UUID) -> RefundOutcome:
@@ -436,6 +435,49 @@ async def test_a_payment_that_waited_for_the_same_payment_answers_as_it_did(
     assert await waiting[0] == (paid, True)
 
 
+@pytest.mark.parametrize("operation", ["order", "payment", "refund", "stock"])
+async def test_a_repetition_in_the_instant_of_the_firsts_commit_is_not_told_what_that_one_left(
+    database: Database,
+    replicas: tuple[Clock, list[OrderUseCases]],
+    monkeypatch: pytest.MonkeyPatch,
+    operation: str,
+) -> None:
+    """It has the lock, and its snapshot is of before the commit: the order is refunding, the stock is gone."""
+    clock, (one, _) = replicas
+    sandbox, caches = PaymentSandbox(database), one._transitions._caches
+    catalog = CatalogUseCases(database=database, cache=caches.products, now=clock, new_id=uuid7)
+    paying, refunding = payments_of(database, one, clock, sandbox), refunds_of(database, one, clock, sandbox)
+    user, product = uuid7(), await new_product(database, stock=2)
+    order, _ = await one.create(IdempotentRequest(user, "key-order", b"o" * 32), [(product.id, 1)])
+    if operation == "refund":
+        await paying.pay(IdempotentRequest(user, "key-payment", b"p" * 32), order.id, "tok_approved", None)
+    request = IdempotentRequest(user, f"key-of-{operation}", b"r" * 32)
+
+    async def operate() -> object:
+        match operation:
+            case "order":
+                return await one.create(request, [(product.id, 1)])
+            case "payment":
+                return await paying.pay(request, order.id, "tok_approved", None)
+            case "refund":
+                return await refunding.refund(request, order.id, "no", None, None)
+            case _:
+                return await catalog.adjust_stock(request, product.id, -1, "no")
+
+    async def before_the_commit(*_: object, **__: object) -> queries.ClaimKeyRow:
+        return queries.ClaimKeyRow(locked=True, request_hash=None, response=None)
+
+    async def unknown(_: object) -> None:
+        return None
+
+    await operate()
+    monkeypatch.setattr(queries, "claim_key", before_the_commit)
+    monkeypatch.setattr(queries, "claim_key_in_turn", before_the_commit)
+    monkeypatch.setattr(one._replays, "get", unknown)
+    with pytest.raises(RequestInProgressError):
+        await operate()
+
+
 def refunds_of(database: Database, one: OrderUseCases, clock: Clock, gateway: PaymentGateway) -> RefundUseCases:
     return RefundUseCases(database=database, transitions=one._transitions, gateway=gateway, now=clock)
 
@@ -462,7 +504,7 @@ class Broken:
     async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> ChargeOutcome:
         return await self._sandbox.charge(reference, amount, payment_token)
 
-    async def resolve(self, reference: uuid.UUID) -> ChargeOutcome | None:
+    async def resolve(self, reference: uuid.UUID) -> ChargeOutcome:
         if reference in self.poison:
             raise ZeroDivisionError
         return await self._sandbox.resolve(reference)
@@ -479,7 +521,7 @@ class Hanging:
     async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> ChargeOutcome:
         await self._for_ever()
 
-    async def resolve(self, reference: uuid.UUID) -> ChargeOutcome | None:
+    async def resolve(self, reference: uuid.UUID) -> ChargeOutcome:
         await self._for_ever()
 
     async def refund(self, reference: uuid.UUID) -> RefundOutcome:
@@ -507,7 +549,7 @@ class Late:
             raise PaymentProviderError
         return await self._sandbox.charge(reference, amount, payment_token)
 
-    async def resolve(self, reference: uuid.UUID) -> ChargeOutcome | None:
+    async def resolve(self, reference: uuid.UUID) -> ChargeOutcome:
         return await self._sandbox.resolve(reference)
 
     async def refund(self, reference: uuid.UUID) -> RefundOutcome:
@@ -541,6 +583,149 @@ async def test_a_charge_that_arrives_late_is_not_forgotten_when_the_provider_fai
         recorded = await connection.fetch("SELECT id FROM payments WHERE status = 'approved'")
     assert [row["reference"] for row in taken] == [row["id"] for row in recorded]
     assert len(taken) == 1
+
+
+class Scripted:
+    """A provider that answers from a list, whatever it is asked; an exception is raised."""
+
+    def __init__(self, *answers: ChargeOutcome | BaseException) -> None:
+        self._answers = list(answers)
+
+    async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> ChargeOutcome:
+        return self._next()
+
+    async def resolve(self, reference: uuid.UUID) -> ChargeOutcome:
+        return self._next()
+
+    async def refund(self, reference: uuid.UUID) -> RefundOutcome:
+        raise AssertionError
+
+    def _next(self) -> ChargeOutcome:
+        answer = self._answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+async def test_nobody_is_told_that_nothing_was_charged_unless_the_provider_says_so(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    """The first call has charged and its answer was lost; then the provider fails at everything, then it is back."""
+    clock, (one, _) = replicas
+    gateway = Scripted(PaymentTimeoutError(), PaymentProviderError(), PaymentProviderError(), ChargeOutcome.APPROVED)
+    paying = payments_of(database, one, clock, gateway)
+    user, product = uuid7(), await new_product(database, stock=1)
+    order, _ = await one.create(IdempotentRequest(user, "key-order", b"o" * 32), [(product.id, 1)])
+    request = IdempotentRequest(user, "key-payment", b"p" * 32)
+    for _ in range(2):
+        with pytest.raises(PaymentTimeoutError):
+            await paying.pay(request, order.id, "tok_approved", None)
+        clock.now += timedelta(seconds=2)
+    assert (await paying.pay(request, order.id, "tok_approved", None))[0].status is OrderStatus.PAID
+
+
+async def test_a_charge_that_was_closed_by_a_process_that_died_is_not_a_declined_one(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    """The provider failed and has closed the attempt, which nobody lived to record: the key may try again."""
+    clock, (one, _) = replicas
+    sandbox = PaymentSandbox(database)
+    user, product = uuid7(), await new_product(database, stock=1)
+    order, _ = await one.create(IdempotentRequest(user, "key-order", b"o" * 32), [(product.id, 1)])
+    request = IdempotentRequest(user, "key-payment", b"p" * 32)
+    with pytest.raises(PaymentTimeoutError):
+        await payments_of(database, one, clock, Scripted(PaymentTimeoutError())).pay(
+            request, order.id, "tok_approved", None
+        )
+    async with database.connection() as connection:
+        attempt = await payments.processing(connection, order.id)
+    assert attempt is not None
+    await sandbox.resolve(attempt.id)
+    clock.now += timedelta(seconds=2)
+    paying = payments_of(database, one, clock, sandbox)
+    with pytest.raises(RequestInProgressError):
+        await paying.pay(request, order.id, "tok_approved", None)
+    paid, replayed = await paying.pay(request, order.id, "tok_approved", None)
+    assert (paid.status, replayed) == (OrderStatus.PAID, False)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "contradicts"),
+    [
+        (ChargeOutcome.CLOSED, ChargeOutcome.APPROVED, True),
+        (ChargeOutcome.DECLINED, ChargeOutcome.APPROVED, True),
+        (ChargeOutcome.APPROVED, ChargeOutcome.DECLINED, True),
+        (ChargeOutcome.APPROVED, ChargeOutcome.CLOSED, True),
+        (ChargeOutcome.APPROVED, ChargeOutcome.APPROVED, False),
+        (ChargeOutcome.CLOSED, ChargeOutcome.DECLINED, False),
+    ],
+)
+async def test_a_provider_that_contradicts_itself_about_money_is_reported(
+    database: Database,
+    replicas: tuple[Clock, list[OrderUseCases]],
+    logged: list[Any],
+    first: ChargeOutcome,
+    then: ChargeOutcome,
+    *,
+    contradicts: bool,
+) -> None:
+    """The sweep has an answer while the payment waits for its own, which is another one. The first stays."""
+    clock, (one, _) = replicas
+    sweep = payments_of(database, one, clock, Scripted(first))
+    gateway = SlowWay(Scripted(then))
+    gateway.meanwhile = lambda: sweep.settle_stuck(timedelta(seconds=-60))
+    user, product = uuid7(), await new_product(database, stock=1)
+    order, _ = await one.create(IdempotentRequest(user, "key-order", b"o" * 32), [(product.id, 1)])
+    request = IdempotentRequest(user, "key-payment", b"p" * 32)
+    paying = payments_of(database, one, clock, gateway).pay(request, order.id, "tok_approved", None)
+    match first:
+        case ChargeOutcome.APPROVED:
+            assert (await paying)[0].status is OrderStatus.PAID
+        case ChargeOutcome.DECLINED:
+            with pytest.raises(PaymentDeclinedError):
+                await paying
+        case ChargeOutcome.CLOSED:
+            with pytest.raises(RequestInProgressError):
+                await paying
+    errors = [entry for entry in logged if entry["log_level"] == "error"]
+    assert [entry["event"] for entry in errors] == ["payment provider contradicts itself"] * contradicts
+    found = await one.get(order.id, Actor(user))
+    assert found.status is (OrderStatus.PAID if first is ChargeOutcome.APPROVED else OrderStatus.PENDING_PAYMENT)
+
+
+async def test_payments_that_are_never_answered_take_their_turns_with_others(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    """A batch of them takes longer than they are put off for: who has never been asked about comes first."""
+    clock, (one, _) = replicas
+    asked: list[uuid.UUID] = []
+
+    class Silent(Hanging):
+        async def resolve(self, reference: uuid.UUID) -> NoReturn:
+            asked.append(reference)
+            clock.now += timedelta(seconds=1)
+            raise PaymentTimeoutError
+
+    product, begun = await new_product(database, stock=100), []
+    for number in range(STUCK_BATCH + 5):
+        order, _ = await one.create(IdempotentRequest(uuid7(), f"key-{number:08}", b"h" * 32), [(product.id, 1)])
+        attempt = payments.Attempt(uuid7(), order.id, order.user_id, f"pay-{number:08}", "tok_approved")
+        async with database.transaction() as connection:
+            await payments.begin(connection, attempt, clock.now)
+        clock.now += timedelta(milliseconds=1)
+        begun.append(attempt.id)
+    clock.now += timedelta(minutes=1)
+    claim, batches = payments.claim_stuck, 0
+
+    async def twice(*args: Any) -> list[payments.Attempt]:
+        nonlocal batches
+        batches += 1
+        return await claim(*args) if batches <= 2 else []
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(payments, "claim_stuck", twice)
+        await payments_of(database, one, clock, Silent()).settle_stuck(timedelta(seconds=30))
+    assert set(asked) == set(begun)
 
 
 async def test_a_provider_that_never_answers_keeps_nobody_waiting(
@@ -701,7 +886,7 @@ async def test_the_database_keeps_a_second_approved_payment_of_an_order_out(
             await payments.begin(connection, attempt, clock.now)
         if not await _approved(database, order.id):
             async with database.transaction() as connection:
-                assert await payments.finish(connection, attempt.id, PaymentStatus.APPROVED, clock.now)
+                assert await payments.finish(connection, attempt.id, PaymentStatus.APPROVED, clock.now) is None
     with pytest.raises(asyncpg.UniqueViolationError):
         async with database.transaction() as connection:
             await payments.finish(connection, attempt.id, PaymentStatus.APPROVED, clock.now)
@@ -882,8 +1067,8 @@ async def test_answers_stored_before_this_version_are_read(
     # As they were written: a list of one, the order with its members by name, or nil for a declined payment.
     then, declined = msgspec.msgpack.encode([order]), msgspec.msgpack.encode([None])
     async with database.transaction() as connection:
-        await idempotency.record(connection, user, "key-older", b"o" * 32, then, NOW)
-        await idempotency.record(connection, user, "key-declined", b"o" * 32, declined, NOW)
+        await idempotency.claim(connection, user, "key-older", b"o" * 32, NOW, then)
+        await idempotency.claim(connection, user, "key-declined", b"o" * 32, NOW, declined)
     assert await one.create(IdempotentRequest(user, "key-older", b"o" * 32), []) == (order, True)
     with pytest.raises(PaymentDeclinedError):
         await one.create(IdempotentRequest(user, "key-declined", b"o" * 32), [])

@@ -30,7 +30,7 @@ class BoundedGateway:
         """See `PaymentGateway.charge`."""
         return await self._in_time(self._gateway.charge(reference, amount, payment_token))
 
-    async def resolve(self, reference: UUID) -> ChargeOutcome | None:
+    async def resolve(self, reference: UUID) -> ChargeOutcome:
         """See `PaymentGateway.resolve`."""
         return await self._in_time(self._gateway.resolve(reference))
 

@@ -14,6 +14,8 @@ class ChargeOutcome(StrEnum):
 
     APPROVED = "approved"
     DECLINED = "declined"
+    # Nobody was charged, and nobody will be: `resolve` was faster than the charge.
+    CLOSED = "closed"
 
 
 class RefundOutcome(StrEnum):
@@ -39,13 +41,11 @@ class PaymentGateway(Protocol):
         """
         ...
 
-    async def resolve(self, reference: UUID) -> ChargeOutcome | None:
-        """What the charge with this reference came to.
-
-        None when nothing was charged; then nothing will be: a charge that is still under way is declined.
+    async def resolve(self, reference: UUID) -> ChargeOutcome:
+        """What the charge with this reference came to; one that has not arrived yet is closed.
 
         Raises:
-            PaymentTimeoutError, PaymentProviderError: the provider does not, or cannot say.
+            PaymentTimeoutError, PaymentProviderError: the provider does not, or cannot say; it may be charged, or closed.
         """
         ...
 

@@ -25,6 +25,8 @@ from order.gateways.payment import ChargeOutcome, RefundOutcome
 from order.repository import queries
 
 _APPROVED = frozenset({"tok_approved", "tok_timeout", "tok_refund_timeout", "tok_refund_error", "tok_refund_refused"})
+# Of a reference that was closed before a charge arrived.
+_NO_CURRENCY = ""
 
 
 class PaymentSandbox:
@@ -49,14 +51,10 @@ class PaymentSandbox:
             await asyncio.Event().wait()
         return outcome
 
-    async def resolve(self, reference: UUID) -> ChargeOutcome | None:
+    async def resolve(self, reference: UUID) -> ChargeOutcome:
         """See `PaymentGateway.resolve`."""
-        known = await self._find(reference)
-        if known is not None:
-            return known
-        # A charge that nobody has seen yet is declined from here on; one that was a moment faster counts.
-        outcome = await self._keep(reference, Money(0, ""), "", approved=False)
-        return outcome if outcome is ChargeOutcome.APPROVED else None
+        # A charge of nothing, which is in the way of the real one; one that was a moment faster counts.
+        return await self._keep(reference, Money(0, _NO_CURRENCY), "", approved=False)
 
     async def refund(self, reference: UUID) -> RefundOutcome:
         """See `PaymentGateway.refund`."""
@@ -94,4 +92,6 @@ class PaymentSandbox:
 
 
 def _outcome(charge: queries.PaymentSandboxCharge) -> ChargeOutcome:
+    if charge.currency == _NO_CURRENCY:
+        return ChargeOutcome.CLOSED
     return ChargeOutcome.APPROVED if charge.approved else ChargeOutcome.DECLINED

@@ -11,22 +11,39 @@ from order.repository import queries
 from order.repository.queries import Connection
 
 
-async def claim(connection: Connection, user_id: UUID, key: str, request_hash: bytes) -> bytes | None:
+async def claim(
+    connection: Connection, user_id: UUID, key: str, request_hash: bytes, now: datetime, response: bytes = b""
+) -> bytes | None:
     """Take the key for this request until the current transaction ends.
 
+    Call it before anything is looked at that the first request changes: a repetition that comes in the instant in which
+    that one commits is told that it is in progress, and not what it finds afterwards.
+
+    Args:
+        connection: of the transaction of what the key guards.
+        user_id: whose key it is; keys of different users do not meet.
+        key: as the client made it.
+        request_hash: of everything in the request that decides what it does.
+        now: when it is used.
+        response: what every later use of it answers; empty while that is not known, then `finish` says it.
+
     Returns:
-        None when the request is the first: it must `record` the key before it commits. The stored response when it
-        ran before; empty bytes when an earlier try has begun it and not recorded an outcome.
+        None when the request is the first; the key is recorded. The stored response when it ran before; empty bytes
+        when an earlier try has begun it and not recorded an outcome.
 
     Raises:
-        RequestInProgressError: another transaction holds the key right now.
+        RequestInProgressError: another transaction holds the key right now, or did a moment ago.
         IdempotencyKeyReusedError: the key belongs to a different request.
     """
-    lock_id = _lock_id(user_id.bytes + key.encode())
-    return _claimed(await queries.claim_key(connection, lock_id=lock_id, user_id=user_id, key=key), request_hash)
+    found = await queries.claim_key(
+        connection, lock_id=_lock_id(user_id.bytes + key.encode()), user_id=user_id, key=key
+    )
+    return await _claimed(connection, found, user_id, key, request_hash, now, response)
 
 
-async def claim_in_turn(connection: Connection, user_id: UUID, key: str, request_hash: bytes) -> bytes | None:
+async def claim_in_turn(
+    connection: Connection, user_id: UUID, key: str, request_hash: bytes, now: datetime, response: bytes = b""
+) -> bytes | None:
     """`claim`, for what one user does one after the other: the next one waits until this transaction ends."""
     found = await queries.claim_key_in_turn(
         connection,
@@ -35,36 +52,35 @@ async def claim_in_turn(connection: Connection, user_id: UUID, key: str, request
         user_id=user_id,
         key=key,
     )
-    return _claimed(found, request_hash)
+    return await _claimed(connection, found, user_id, key, request_hash, now, response)
 
 
 def _lock_id(of: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(of, digest_size=8).digest(), "big", signed=True)
 
 
-def _claimed(claimed: queries.ClaimKeyRow | None, request_hash: bytes) -> bytes | None:
-    if claimed is None or not claimed.locked:
+async def _claimed(
+    connection: Connection,
+    found: queries.ClaimKeyRow | None,
+    user_id: UUID,
+    key: str,
+    request_hash: bytes,
+    now: datetime,
+    response: bytes,
+) -> bytes | None:
+    if found is None or not found.locked:
         raise RequestInProgressError
-    if claimed.request_hash is None:
+    if found.request_hash is None:
+        inserted = await queries.insert_idempotency_key(
+            connection, user_id=user_id, key=key, request_hash=request_hash, response=response, created_at=now
+        )
+        if not inserted:
+            # Committed between the look and the lock.
+            raise RequestInProgressError
         return None
-    if claimed.request_hash != request_hash:
+    if found.request_hash != request_hash:
         raise IdempotencyKeyReusedError
-    return claimed.response
-
-
-async def record(
-    connection: Connection, user_id: UUID, key: str, request_hash: bytes, response: bytes, now: datetime
-) -> None:
-    """Write the claimed key with its response, or with empty bytes when the outcome is still to come.
-
-    Raises:
-        RequestInProgressError: the same key was committed in the instant before it was claimed.
-    """
-    inserted = await queries.insert_idempotency_key(
-        connection, user_id=user_id, key=key, request_hash=request_hash, response=response, created_at=now
-    )
-    if not inserted:
-        raise RequestInProgressError
+    return found.response
 
 
 async def response(connection: Connection, user_id: UUID, key: str) -> bytes:

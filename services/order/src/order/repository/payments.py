@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from order.domain.errors import NotFoundError
 from order.repository import queries
 from order.repository.queries import Connection, PaymentStatus
 
@@ -46,13 +47,21 @@ async def approved_id(connection: Connection, order_id: UUID) -> UUID | None:
     return None if row is None else row.id
 
 
-async def finish(connection: Connection, payment_id: UUID, status: PaymentStatus, now: datetime) -> bool:
-    """Record the outcome; False when somebody else already has."""
+async def finish(
+    connection: Connection, payment_id: UUID, status: PaymentStatus, now: datetime
+) -> PaymentStatus | None:
+    """Record the outcome. None, or the outcome that somebody else has recorded before, which stays.
+
+    Raises:
+        NotFoundError: there is no such attempt.
+    """
     row = await queries.lock_payment(connection, id=payment_id)
-    if row is None or row.status is not PaymentStatus.PROCESSING:
-        return False
+    if row is None:
+        raise NotFoundError
+    if row.status is not PaymentStatus.PROCESSING:
+        return row.status
     await queries.finish_payment(connection, id=payment_id, status=status, updated_at=now)
-    return True
+    return None
 
 
 async def claim_stuck(connection: Connection, now: datetime, created_before: datetime, limit: int) -> list[Attempt]:

@@ -563,7 +563,7 @@ WHERE id IN (
     SELECT stuck.id FROM payments AS stuck
     WHERE stuck.status = 'processing' AND stuck.created_at <= $2
       AND (stuck.next_check_at IS NULL OR stuck.next_check_at <= $1::timestamptz)
-    ORDER BY stuck.created_at
+    ORDER BY coalesce(stuck.next_check_at, stuck.created_at)
     LIMIT $3
     FOR UPDATE SKIP LOCKED
 )

@@ -98,7 +98,7 @@ class CatalogUseCases:
         """
         now = self._now()
         async with self._database.transaction() as connection:
-            stored = await idempotency.claim(connection, request.user_id, request.key, request.request_hash)
+            stored = await idempotency.claim(connection, request.user_id, request.key, request.request_hash, now)
             if stored:
                 return decode_product(stored), True
             product = await products.lock(connection, product_id)
@@ -108,8 +108,7 @@ class CatalogUseCases:
                 connection, self._new_id(), product_id, delta, reason, request.user_id, now
             )
             # A product has no history to find its answer in again; this copy is in the database only.
-            response = encode_product(changed)
-            await idempotency.record(connection, request.user_id, request.key, request.request_hash, response, now)
+            await idempotency.finish(connection, request.user_id, request.key, encode_product(changed))
             await self._cache.raise_floor({str(changed.id): changed.revision})
         return changed, False
 

@@ -17,8 +17,8 @@ from order.domain.product import demand, reserve
 from order.domain.unpaid import UnpaidLimits
 from order.repository import idempotency, orders, payments, products
 from order.repository.orders import OrderFilter
-from order.service.replay import IdempotentRequest, ReplayCache, ended_with, first_answer
-from order.service.stored import decode, encode
+from order.service.replay import IdempotentRequest, ReplayCache, first_answer
+from order.service.stored import Outcome, decode, encode
 from order.service.transitions import Transitions
 
 EXPIRY_BATCH = 50
@@ -81,9 +81,12 @@ class OrderUseCases:
         if (known := await self._replays.get(request)) is not None:
             async with self._database.connection() as connection:
                 return await first_answer(connection, known), True
-        now = self._now()
+        now, order_id = self._now(), self._new_id()
+        outcome = Outcome(order_id, version=1)
         async with self._database.transaction() as connection:
-            stored = await idempotency.claim_in_turn(connection, request.user_id, request.key, request.request_hash)
+            stored = await idempotency.claim_in_turn(
+                connection, request.user_id, request.key, request.request_hash, now, encode(outcome)
+            )
             if stored:
                 return await first_answer(connection, decode(stored)), True
             wanted = demand(lines)
@@ -94,21 +97,17 @@ class OrderUseCases:
             order_lines, total = reserve(wanted, found)
             self._unpaid.check(unpaid, wanted)
             order = Order(
-                id=self._new_id(),
+                id=order_id,
                 user_id=request.user_id,
                 status=OrderStatus.PENDING_PAYMENT,
                 lines=order_lines,
                 total=total,
-                version=1,
+                version=outcome.version,
                 expires_at=now + self._payment_window,
                 created_at=now,
                 updated_at=now,
             )
             await orders.insert(connection, order)
-            outcome = ended_with(order)
-            await idempotency.record(
-                connection, request.user_id, request.key, request.request_hash, encode(outcome), now
-            )
             await self._transitions.change_stock(connection, {i: -quantity for i, quantity in wanted.items()}, now)
         await self._replays.put(request, outcome)
         return order, False

@@ -32,6 +32,11 @@ from order.service.stored import Outcome, decode, encode
 from order.service.transitions import Transitions
 
 STUCK_BATCH = 20
+_RECORDED_AS = {
+    ChargeOutcome.APPROVED: PaymentStatus.APPROVED,
+    ChargeOutcome.DECLINED: PaymentStatus.DECLINED,
+    ChargeOutcome.CLOSED: PaymentStatus.FAILED,
+}
 
 _log = structlog.get_logger(__name__)
 
@@ -88,11 +93,9 @@ class PaymentUseCases:
                 return await first_answer(connection, known), True
         now = self._now()
         async with self._database.transaction() as connection:
-            stored = await idempotency.claim(connection, request.user_id, request.key, request.request_hash)
+            stored = await idempotency.claim(connection, request.user_id, request.key, request.request_hash, now)
             if stored:
                 return await first_answer(connection, decode(stored)), True
-            if stored is None:
-                await idempotency.record(connection, request.user_id, request.key, request.request_hash, b"", now)
             order = await orders.lock(connection, order_id)
             if order.user_id != request.user_id:
                 raise NotFoundError
@@ -109,20 +112,15 @@ class PaymentUseCases:
                 raise PaymentInProgressError
             elif now < _begun(attempt.id) + self._answer_time:
                 raise RequestInProgressError
+        failure: PaymentProviderError | None = None
         try:
             charge = await self._gateway.charge(attempt.id, order.total, payment_token)
-        except PaymentProviderError:
-            # An earlier call for this attempt may have charged, or be on its way there still: the attempt has failed
-            # only when the provider has closed it.
-            found = await self._gateway.resolve(attempt.id)
-            if found is None:
-                await self._fail(attempt)
-                raise
-            charge = found
+        except PaymentProviderError as error:
+            failure, charge = error, await self._charged_or_closed(attempt)
         settled = await self._settle(attempt, charge)
         if settled is None:
-            # The sweep gave this attempt up a moment ago, with the provider's word that nothing was charged.
-            raise RequestInProgressError
+            # Closed just now, because the provider failed; or by the sweep, or a process that did not live to record it.
+            raise failure or RequestInProgressError
         order_paid, outcome = settled
         await self._replays.put(request, outcome)
         if order_paid is None:
@@ -138,7 +136,7 @@ class PaymentUseCases:
                 found = await payments.claim_stuck(connection, now, now - patience, STUCK_BATCH)
             for attempt in found:
                 try:
-                    await self._resolve(attempt)
+                    await self._settle(attempt, await self._gateway.resolve(attempt.id))
                     count += 1
                 except (PaymentProviderError, PaymentTimeoutError) as error:
                     _log.warning("payment outcome unknown", payment_id=str(attempt.id), error=repr(error))
@@ -147,43 +145,53 @@ class PaymentUseCases:
             if len(found) < STUCK_BATCH:
                 return count
 
-    async def _resolve(self, attempt: Attempt) -> None:
-        charge = await self._gateway.resolve(attempt.id)
-        if charge is None:
-            await self._fail(attempt)
-        else:
-            await self._settle(attempt, charge)
+    async def _charged_or_closed(self, attempt: Attempt) -> ChargeOutcome:
+        """After a provider's failure. An earlier call for this attempt may have charged, or be on its way there still.
+
+        Raises:
+            PaymentTimeoutError: nobody knows.
+        """
+        try:
+            return await self._gateway.resolve(attempt.id)
+        except PaymentProviderError as error:
+            # Not the answer to the caller: it says that nothing was charged.
+            raise PaymentTimeoutError from error
 
     async def _settle(self, attempt: Attempt, charge: ChargeOutcome) -> tuple[Order | None, Outcome] | None:
-        """Record the outcome, or find the one that somebody else recorded; None when there was none.
+        """Record the outcome, or find the one that somebody else recorded; None when nobody was charged or asked.
 
         Returns:
             The paid order (None: declined), and what later uses of the key find.
         """
-        now = self._now()
+        now, status = self._now(), _RECORDED_AS[charge]
         async with self._database.transaction() as connection:
             order = await orders.lock(connection, attempt.order_id)
-            approved = charge is ChargeOutcome.APPROVED
-            status = PaymentStatus.APPROVED if approved else PaymentStatus.DECLINED
-            if not await payments.finish(connection, attempt.id, status, now):
+            earlier = await payments.finish(connection, attempt.id, status, now)
+            if earlier is not None:
+                if earlier is not status and PaymentStatus.APPROVED in (earlier, status):
+                    # It has broken its promise (`PaymentGateway`), and what it has taken only people can find out.
+                    _log.error(
+                        "payment provider contradicts itself",
+                        payment_id=str(attempt.id),
+                        order_id=str(order.id),
+                        recorded=earlier,
+                        answered=status,
+                    )
                 stored = await idempotency.response(connection, attempt.user_id, attempt.idempotency_key)
                 if not stored:
                     return None
                 outcome = decode(stored)
                 return None if outcome.order is None else await first_answer(connection, outcome), outcome
+            if charge is ChargeOutcome.CLOSED:
+                return None
             paid, outcome = None, Outcome(None)
-            if approved:
+            if charge is ChargeOutcome.APPROVED:
                 paid = await self._transitions.apply(
                     connection, order, OrderStatus.PAID, actor_id=order.user_id, reason="paid"
                 )
                 outcome = ended_with(paid)
             await idempotency.finish(connection, attempt.user_id, attempt.idempotency_key, encode(outcome))
         return paid, outcome
-
-    async def _fail(self, attempt: Attempt) -> None:
-        async with self._database.transaction() as connection:
-            await orders.lock(connection, attempt.order_id)
-            await payments.finish(connection, attempt.id, PaymentStatus.FAILED, self._now())
 
 
 def _begun(attempt_id: UUID) -> datetime:

@@ -76,7 +76,7 @@ class RefundUseCases:
         """
         now = self._now()
         async with self._database.transaction() as connection:
-            stored = await idempotency.claim(connection, request.user_id, request.key, request.request_hash)
+            stored = await idempotency.claim(connection, request.user_id, request.key, request.request_hash, now)
             if stored:
                 return await first_answer(connection, decode(stored)), True
             order = await orders.lock(connection, order_id)
@@ -100,7 +100,6 @@ class RefundUseCases:
                     connection, order, OrderStatus.REFUNDING, actor_id=request.user_id, reason=reason
                 )
                 await refunds.begin(connection, refund)
-                await idempotency.record(connection, request.user_id, request.key, request.request_hash, b"", now)
             else:
                 # The sweep may have finished it while this one waited for the order.
                 if stored := await idempotency.response(connection, request.user_id, request.key):

@@ -18,14 +18,14 @@ from chassis.grpc import framing
 from chassis.grpc.policy import ContractMismatchError
 from chassis.http import parsing
 from chassis.http.answers import expected_versions, is_current
-from chassis.http.application import HttpApplication, Limits
+from chassis.http.application import HttpApplication
+from chassis.http.request import Request
 from chassis.ids import uuid7
 from contract_runtime.operation import Operation, RateLimit
 from contracts.errors import ERRORS
 from google.rpc.status_pb2 import Status
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.requests import Request
 
 printable = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
 
@@ -218,9 +218,13 @@ structlog.get_logger().debug("below the level")
     assert (third["event"], third["level"], "request_id" in third) == ("from a library", "error", False)
 
 
+async def nothing() -> dict[str, Any]:
+    return {"type": "http.request"}
+
+
 def request(**headers: str) -> Request:
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    return Request({"type": "http", "headers": raw})
+    return Request({"type": "http", "headers": raw}, nothing)
 
 
 class TestHttp:
@@ -278,10 +282,9 @@ class TestHttp:
 
         async def nobody(_request: Request) -> Any: ...
 
-        limits = Limits(body_bytes=1)
-        HttpApplication([self.operation()], [Things()], nobody, limits)
+        HttpApplication([self.operation()], [Things()], nobody, 1)
         with pytest.raises(ContractMismatchError, match=problem):
-            HttpApplication([self.operation(**changes)], [Things()], nobody, limits)
+            HttpApplication([self.operation(**changes)], [Things()], nobody, 1)
 
     def test_two_handlers_of_one_operation_do_not_start(self) -> None:
         class Things:
@@ -290,4 +293,4 @@ class TestHttp:
         async def nobody(_request: Request) -> Any: ...
 
         with pytest.raises(ContractMismatchError, match="get_thing has two handlers"):
-            HttpApplication([self.operation()], [Things(), Things()], nobody, Limits(1))
+            HttpApplication([self.operation()], [Things(), Things()], nobody, 1)

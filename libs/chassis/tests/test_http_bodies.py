@@ -18,11 +18,11 @@ from chassis.errors import ServiceError
 from chassis.http import parsing
 from chassis.http.bodies import BodyReader
 from chassis.http.conformance import Conformance, is_date_time
+from chassis.http.request import Request
 from contracts.bff.v1 import models
 from contracts.bff.v1.operations import OPERATIONS, ListOrdersQuery
 from devstack.layout import ROOT
 from msgspec import Meta, Struct
-from starlette.requests import Request
 
 SCHEMAS = yaml.safe_load((ROOT / "api/openapi/bff.v1.yaml").read_text())["components"]["schemas"]
 BODIES = sorted({operation.body for operation in OPERATIONS if operation.body}, key=lambda model: model.__name__)
@@ -243,9 +243,13 @@ def test_a_date_time_is_one_of_rfc_3339(text: str, valid: bool) -> None:
         assert places(Dated, {"at": text})[0][0] == "/at"
 
 
+async def nothing() -> dict[str, Any]:
+    return {"type": "http.request"}
+
+
 def request(**headers: str) -> Request:
     raw = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
-    return Request({"type": "http", "query_string": b"", "headers": raw})
+    return Request({"type": "http", "query_string": b"", "headers": raw}, nothing)
 
 
 HOSTILE: dict[str, Callable[[int], Callable[[], Any]]] = {

@@ -13,7 +13,7 @@ from chassis.admission import Admission
 from chassis.errors import ServiceError
 from chassis.grpc.channel import Channel, TransportResponse
 from chassis.grpc.peer import RetryBudget, UnaryMethod
-from chassis.http.application import HttpApplication, Limits
+from chassis.http.application import HttpApplication
 from chassis.presence import CallerGoneError
 from contract_runtime.operation import Operation, RateLimit
 from starlette.responses import Response
@@ -66,7 +66,7 @@ def admission() -> Admission:
 
 
 def application(things: object, admission: Admission) -> HttpApplication:
-    return HttpApplication([GET_THING], [things], nobody, Limits(body_bytes=1), admission)
+    return HttpApplication([GET_THING], [things], nobody, 1, admission)
 
 
 async def test_who_has_gone_before_anything_was_done_takes_no_slot(admission: Admission) -> None:
@@ -114,7 +114,7 @@ async def test_nothing_is_called_and_nothing_tried_again_for_who_has_gone(admiss
         async def get_thing(self) -> Response:
             method = Channel(Transport()).unary_unary("/s.S/Get", lambda _: b"", lambda _: None)
             with pytest.raises(ServiceError):
-                repeated: UnaryMethod[None, None] = UnaryMethod(method, RetryBudget(), may_repeat=True)
+                repeated: UnaryMethod[None, None] = UnaryMethod("/s.S/Get", method, RetryBudget(), may_repeat=True)
                 await repeated(None)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await method(None)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
 from functools import lru_cache
 from typing import Any
 
-from pyqwest import Headers, ReadError, Request, WriteError
+from pyqwest import ReadError, WriteError
 
 from chassis import context
 from chassis.grpc.channel import Channel, TransportResponse
@@ -36,6 +35,33 @@ def _transport(cluster: str, steps: int) -> Any:
     return HTTPTransport(cluster, timeout=steps * _TIMEOUT_STEP_SECONDS)
 
 
+class _Headers(list[tuple[str, str]]):
+    """Header lines, as the host takes them."""
+
+    __slots__ = ()
+
+    def items(self) -> _Headers:
+        """All lines."""
+        return self
+
+
+class _Request:
+    """What the host reads of a request (pyvoy 1.3, `HTTPTransport.execute` in `src/asgi/transport.rs`).
+
+    Of pyqwest, its `Request` and `Headers` cost more than the rest of the call's Python: they check and copy each line,
+    and the host copies it again.
+    """
+
+    __slots__ = ("content", "headers", "url")
+
+    method = "POST"
+
+    def __init__(self, url: str, headers: list[tuple[str, str]], content: bytes) -> None:
+        self.url = url
+        self.headers = _Headers(headers)
+        self.content = content
+
+
 class _EnvoyTransport:
     def __init__(self, cluster: str) -> None:
         self._cluster = cluster
@@ -45,14 +71,19 @@ class _EnvoyTransport:
         self, path: str, headers: list[tuple[str, str]], body: bytes, timeout: float | None
     ) -> TransportResponse:
         steps = 240 if timeout is None else math.ceil(timeout / _TIMEOUT_STEP_SECONDS) + 1
-        request = Request("POST", self._base_url + path, Headers(headers), body)
         await _check_caller()
+        answer = _transport(self._cluster, steps).execute(_Request(self._base_url + path, headers, body))
         try:
-            response = await _transport(self._cluster, steps).execute(request)
+            response = await answer
         except (ReadError, WriteError) as error:
             await _check_caller()
             raise ConnectionError(str(error)) from error
-        return TransportResponse(response.status, response.headers, _chunks(response), response.trailers)
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                # It came in the moment of the cancellation, and nobody has seen it.
+                await answer.result().aclose()
+            raise
+        return TransportResponse(response.status, response.headers, _Chunks(response), response.trailers)
 
 
 async def _check_caller() -> None:
@@ -62,14 +93,24 @@ async def _check_caller() -> None:
         await current.presence.check()
 
 
-async def _chunks(response: Any) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in response.content:
-            yield chunk
-    except (ReadError, WriteError) as error:
-        raise ConnectionError(str(error)) from error
-    finally:
-        await response.aclose()
+class _Chunks:
+    """The body of an answer. One that is not read to its end is to be closed, or Envoy keeps its stream open."""
+
+    __slots__ = ("_content", "aclose")
+
+    def __init__(self, response: Any) -> None:
+        self._content = response.content.__aiter__()
+        self.aclose = response.aclose
+
+    def __aiter__(self) -> _Chunks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk: bytes = await self._content.__anext__()
+        except (ReadError, WriteError) as error:
+            raise ConnectionError(str(error)) from error
+        return chunk
 
 
 def accept_late_answers(loop: asyncio.AbstractEventLoop) -> None:

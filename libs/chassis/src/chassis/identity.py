@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
+import msgspec
 from contracts.permissions import ROLE_PERMISSIONS, Permission
 
 
@@ -14,8 +14,7 @@ def permissions_of(roles: tuple[str, ...]) -> frozenset[Permission]:
     return frozenset().union(*(ROLE_PERMISSIONS.get(role, frozenset()) for role in roles))
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """An authenticated user, as the BFF has verified it."""
 
     user_id: str

@@ -74,9 +74,15 @@ def configure(service: str, *, environment: str, version: str, level: str = "inf
 LEVELS = ("debug", "info", "warning", "error")
 
 
+# Whether lines of the lowest level are written; for where they are so many that even to format them is too much.
+debugging = False
+
+
 def change_level(level: str) -> None:
     """From now on the lowest that is written; one of LEVELS."""
+    global debugging  # noqa: PLW0603 - of the process, like the level
     _Logger.__bases__ = (structlog.make_filtering_bound_logger(level),)
+    debugging = level == "debug"
 
 
 def current_level() -> str:

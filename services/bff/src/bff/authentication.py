@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 from chassis import context
 from chassis.errors import ServiceError
 from chassis.http.application import Authenticated
+from chassis.http.request import Request
 from chassis.identity import Caller
 from chassis.networks import network
 from chassis.tokens import Claims, TokenVerifier
 from contracts.user.v1 import session_pb2, user_pb2
-from starlette.requests import Request
 
 from bff.sessions import SessionReader, is_valid
 
@@ -32,8 +32,7 @@ _QUIET_SECONDS = 5.0
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(msgspec.Struct, frozen=True):
     """The caller's session and user record, as fresh as the last committed change."""
 
     session: session_pb2.SessionRecord
@@ -95,7 +94,7 @@ class Authenticator:
         deadline = patience if current.deadline is None else min(patience, current.deadline)
         self._noting.add(claims.session_id)
         try:
-            with context.serving(replace(current, deadline=deadline)):
+            with context.serving(msgspec.structs.replace(current, deadline=deadline)):
                 await self._sessions.NoteUse(session_pb2.NoteUseRequest())
         except ServiceError as error:
             if error.reason == "DEADLINE_EXCEEDED":
@@ -111,10 +110,10 @@ def bearer_token(request: Request) -> str:
     Raises:
         ServiceError: UNAUTHENTICATED when there is none, or more than one.
     """
-    credentials = request.headers.getlist("authorization")
-    if len(credentials) != 1:
+    credentials = request.only(b"authorization")
+    if credentials is None:
         raise ServiceError("UNAUTHENTICATED")
-    scheme, _, token = credentials[0].partition(" ")
+    scheme, _, token = credentials.partition(" ")
     if scheme.lower() != "bearer":
         raise ServiceError("UNAUTHENTICATED")
     # One or more spaces (RFC 9110, section 11.1).
@@ -126,7 +125,8 @@ def calling(claims: Claims, token: str) -> context.RequestContext:
     current = context.current()
     if current is None:
         raise LookupError("authentication is part of a request")
-    return replace(current, caller=Caller(claims.user_id, claims.session_id, claims.roles), token=token)
+    caller = Caller(claims.user_id, claims.session_id, claims.roles)
+    return msgspec.structs.replace(current, caller=caller, token=token)
 
 
 async def resolve_user(users: UserServiceAsyncStub) -> user_pb2.User:
@@ -151,4 +151,4 @@ def client_network(request: Request) -> str:
 
 def client_address(request: Request) -> str:
     """The client's address as the edge saw it; the edge replaces whatever a client sends under this name."""
-    return request.headers.get("x-client-address", "") or (request.client.host if request.client else "")
+    return request.header(b"x-client-address") or request.peer

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from chassis.admission import Admission
 from chassis.config import load
 from chassis.grpc.peer import Peer
-from chassis.http.application import HttpApplication, Limits
+from chassis.http.application import HttpApplication
 from chassis.lifecycle import Composition, ServiceProcess, patiently
 from chassis.logging import configure
 from chassis.password_files import following
@@ -59,8 +59,7 @@ def build(
         MetaHandlers(keys),
     )
     authenticate = Authenticator(tokens, SessionReader(client), users, sessions)
-    limits = Limits(body_bytes=settings.max_body_bytes)
-    return HttpApplication(OPERATIONS, handlers, authenticate, limits, admission, client_network)
+    return HttpApplication(OPERATIONS, handlers, authenticate, settings.max_body_bytes, admission, client_network)
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 
 from chassis.errors import ServiceError
-from starlette.requests import Request
+from chassis.http.request import Request
 
 # A name, an IPv4 address or an IPv6 address in brackets; nobody's name and password before it, no path behind it.
 _HOST_AND_PORT = re.compile(r"([0-9A-Za-z._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -31,8 +31,8 @@ class Origins:
         Raises:
             ServiceError: FOREIGN_ORIGIN for a page of another site, or of nobody (`null`).
         """
-        origins = request.headers.getlist("origin")
-        site = request.headers.get("sec-fetch-site")
+        origins = request.lines(b"origin")
+        site = request.header(b"sec-fetch-site")
         if origins and all(origin in self._allowed for origin in origins):
             return
         if site not in (None, "same-origin", "none") or not all(_is_own(origin, request) for origin in origins):
@@ -42,7 +42,7 @@ class Origins:
 def _is_own(origin: str, request: Request) -> bool:
     # Without the port, which the edge takes off the authority: cookies know none either (RFC 6265, section 8.5). The
     # edge replaces whatever a client sends under this name.
-    own = _scheme_and_host(request.headers.get("x-client-origin") or f"{request.url.scheme}://{request.url.netloc}")
+    own = _scheme_and_host(request.header(b"x-client-origin") or request.origin)
     return own is not None and _scheme_and_host(origin) == own
 
 

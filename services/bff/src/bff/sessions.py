@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 from chassis.cache import payload
 from chassis.errors import ServiceError
 from chassis.valkey import PipelinedClient, ValkeyError
@@ -12,8 +11,7 @@ from contracts.user.v1.user_pb2 import User
 from google.protobuf.message import DecodeError
 
 
-@dataclass(frozen=True, slots=True)
-class SessionCheck:
+class SessionCheck(msgspec.Struct, frozen=True):
     """A session's record and, where it is cached, its user's."""
 
     session: SessionRecord

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from bff.origins import Origins
 from chassis.errors import ServiceError
-from starlette.requests import Request
+from chassis.http.request import Request
 
 OWN = b"https://api.example.com"
+
+
+async def no_body() -> dict[str, Any]:
+    return {"type": "http.request"}
 
 
 def request(*origins: str, own: bytes | None = OWN) -> Request:
     headers = [(b"host", b"api.example.com"), *((b"origin", origin.encode("latin-1")) for origin in origins)]
     if own is not None:
         headers.append((b"x-client-origin", own))
-    return Request({"type": "http", "method": "POST", "path": "/", "scheme": "https", "headers": headers})
+    return Request({"type": "http", "scheme": "https", "headers": headers}, no_body)
 
 
 @pytest.mark.parametrize(

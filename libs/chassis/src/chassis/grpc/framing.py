@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator
 
 import grpc
 
+# A flag, and the length of the message.
+PREFIX_BYTES = 5
 CONTENT_TYPE = b"application/grpc"
 # Messages smaller than this do not get smaller by compression.
 COMPRESSION_THRESHOLD_BYTES = 1024

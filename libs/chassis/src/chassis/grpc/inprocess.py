@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncGenerator, MutableMapping
 from typing import Any
 
 from chassis.grpc.channel import Channel, TransportResponse
@@ -51,7 +51,7 @@ async def _chunks(
     trailers: dict[str, str],
     *,
     expects_trailers: bool,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     try:
         more = True
         while more:

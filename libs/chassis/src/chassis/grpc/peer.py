@@ -15,6 +15,7 @@ from google.rpc.status_pb2 import Status
 from chassis import context
 from chassis.errors import ServiceError
 from chassis.grpc.server import STATUS_DETAILS
+from chassis.observe import Work, observe
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -92,13 +93,13 @@ class Peer:
     ) -> UnaryMethod[Any, Any]:
         """Part of the stub protocol."""
         send = self._channel.unary_unary(method, request_serializer, response_deserializer)
-        return UnaryMethod(send, self._budget, may_repeat=_is_repeatable(method))
+        return UnaryMethod(method, send, self._budget, may_repeat=_is_repeatable(method))
 
     def unary_stream(
         self, method: str, request_serializer: Any, response_deserializer: Any, _registered_method: bool = False
     ) -> StreamMethod[Any, Any]:
         """Part of the stub protocol."""
-        return StreamMethod(self._channel.unary_stream(method, request_serializer, response_deserializer))
+        return StreamMethod(method, self._channel.unary_stream(method, request_serializer, response_deserializer))
 
     def stream_unary(self, method: str, *_args: Any, **_kwargs: Any) -> NoReturn:
         """Part of the stub protocol; no contract of ours streams requests."""
@@ -110,9 +111,12 @@ class Peer:
 class UnaryMethod(Generic[Request, Response]):
     """A stub's unary method: call it within a request, await the response message."""
 
-    __slots__ = ("_budget", "_may_repeat", "_send")
+    __slots__ = ("_budget", "_may_repeat", "_send", "_work")
 
-    def __init__(self, send: Callable[..., Awaitable[Response]], budget: RetryBudget, *, may_repeat: bool) -> None:
+    def __init__(
+        self, path: str, send: Callable[..., Awaitable[Response]], budget: RetryBudget, *, may_repeat: bool
+    ) -> None:
+        self._work = _work(path)
         self._send = send
         self._budget = budget
         self._may_repeat = may_repeat
@@ -123,41 +127,52 @@ class UnaryMethod(Generic[Request, Response]):
         metadata = current.to_metadata() if current else []
         self._budget.earn()
         attempt = 0
-        while True:
-            remaining = current.remaining() if current else None
-            if remaining is not None and remaining <= 0:
-                raise ServiceError("DEADLINE_EXCEEDED")
-            try:
-                return await self._send(request, timeout=remaining, metadata=metadata)
-            except grpc.aio.AioRpcError as error:
-                known = _service_error(error)
-                again = self._may_repeat and attempt < _MAX_RETRIES and known.reason == "UNAVAILABLE"
-                # Cancelled: the caller has gone, and no retry is owed to anybody.
-                if not again or error.code() is grpc.StatusCode.CANCELLED or not self._budget.spend():
-                    raise known from error
-            await asyncio.sleep(random.uniform(0, _BACKOFF_SECONDS * 2**attempt))
-            attempt += 1
+        with observe(self._work):
+            while True:
+                remaining = current.remaining() if current else None
+                if remaining is not None and remaining <= 0:
+                    raise ServiceError("DEADLINE_EXCEEDED")
+                try:
+                    return await self._send(request, timeout=remaining, metadata=metadata)
+                except grpc.aio.AioRpcError as error:
+                    if attempt == _MAX_RETRIES or not self._may_retry(error):
+                        raise
+                await asyncio.sleep(random.uniform(0, _BACKOFF_SECONDS * 2**attempt))
+                attempt += 1
+
+    def _may_retry(self, error: grpc.aio.AioRpcError) -> bool:
+        if not self._may_repeat or _service_error(error).reason != "UNAVAILABLE":
+            return False
+        # Cancelled: the caller has gone, and no retry is owed to anybody.
+        return error.code() is not grpc.StatusCode.CANCELLED and self._budget.spend()
 
 
 class StreamMethod(Generic[Request, Response]):
     """A stub's server-streaming method: call it within a request, iterate the response messages."""
 
-    __slots__ = ("_send",)
+    __slots__ = ("_send", "_work")
 
-    def __init__(self, send: Callable[..., AsyncIterable[Response]]) -> None:
+    def __init__(self, path: str, send: Callable[..., AsyncIterable[Response]]) -> None:
+        self._work = _work(path)
         self._send = send
 
     async def __call__(self, request: Request) -> AsyncIterator[Response]:
         """Make the call; errors as `Peer` says, after the messages that came before them."""
         current = context.current()
         remaining = current.remaining() if current else None
-        try:
+        with observe(self._work):
             async for message in self._send(
                 request, timeout=remaining, metadata=current.to_metadata() if current else []
             ):
                 yield message
-        except grpc.aio.AioRpcError as error:
-            raise _service_error(error) from error
+
+
+def _work(path: str) -> Work:
+    return Work("call", path.strip("/"), _translate)
+
+
+def _translate(error: Exception, _method: str) -> ServiceError | None:
+    return _service_error(error) if isinstance(error, grpc.aio.AioRpcError) else None
 
 
 def _is_repeatable(path: str) -> bool:

@@ -10,12 +10,10 @@ class's lane before anything is done for it.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import grpc
-import structlog
 from contracts.common.v1 import options_pb2
 from contracts.permissions import PERMISSIONS, Permission
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -23,13 +21,14 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from chassis import context as request_context
 from chassis.admission import Admission, Lane
 from chassis.context import METADATA_ROLES, RequestContext
-from chassis.errors import ServiceError, as_service_error
+from chassis.errors import ServiceError
 from chassis.grpc.rules import compile_rules
-from chassis.grpc.server import AbortError, monotonic_deadline, status_metadata
+from chassis.grpc.server import AbortError, ServerContext, status_metadata
 from chassis.identity import Caller
+from chassis.observe import Work, observe, served
 from chassis.tokens import TokenVerifier
 
-_log = structlog.get_logger("access")
+_FAR_FUTURE_SECONDS = 10.0**8
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -129,7 +128,7 @@ class _Guard:
 
     def __init__(self, method: MethodDescriptor, tokens: TokenVerifier | None, lane: Lane) -> None:
         access = method.GetOptions().Extensions[options_pb2.access]
-        self._name = f"{method.containing_service.full_name}/{method.name}"
+        self._work = Work("rpc", f"{method.containing_service.full_name}/{method.name}", _served)
         self.anonymous = bool(access.anonymous)
         # None: whoever has a token may. That it is a permission is checked at registration.
         self.permission = cast("Permission", access.permission) if access.WhichOneof("rule") == "permission" else None
@@ -139,85 +138,103 @@ class _Guard:
 
     def unary(self, behavior: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
         async def call(request: Any, context: Any) -> Any:
-            started = time.perf_counter()
-            with request_context.serving(self._context(context)) as current:
-                try:
+            metadata = _metadata_of(context)
+            try:
+                with observe(self._work, RequestContext.from_metadata(metadata.text, metadata.deadline)):
                     entered = self._lane.take() or await self._lane.wait()
                     try:
-                        self._check(current, context, request)
-                        response = await behavior(request, context)
+                        self._check(metadata, request)
+                        return await behavior(request, context)
                     finally:
                         self._lane.leave(entered)
-                except Exception as error:
-                    await self._abort(context, error, started)
-                except asyncio.CancelledError:
-                    self._access_line("CANCELLED", started)
-                    raise
-                self._access_line("OK", started)
-                return response
+            except ServiceError as error:
+                await _abort(context, error)
 
         return call
 
     def stream(self, behavior: Any) -> Callable[[Any, Any], AsyncIterator[Any]]:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-            started = time.perf_counter()
-            with request_context.serving(self._context(context)) as current:
-                try:
+            metadata = _metadata_of(context)
+            try:
+                with observe(self._work, RequestContext.from_metadata(metadata.text, metadata.deadline)):
                     entered = self._lane.take() or await self._lane.wait()
                     try:
-                        self._check(current, context, request)
+                        self._check(metadata, request)
                         async for response in behavior(request, context):
                             yield response
                     finally:
                         self._lane.leave(entered)
-                except Exception as error:
-                    await self._abort(context, error, started)
-                self._access_line("OK", started)
+            except ServiceError as error:
+                await _abort(context, error)
 
         return call
 
-    @staticmethod
-    def _context(context: Any) -> RequestContext:
-        metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
-        return RequestContext.from_metadata(metadata, monotonic_deadline(context))
-
-    def _check(self, current: RequestContext, context: Any, request: Any) -> None:
+    def _check(self, metadata: _Metadata, request: Any) -> None:
         if not self.anonymous:
-            caller = self._caller(current, context)
-            request_context.authenticated(caller)
+            caller, token = self._caller(metadata)
+            request_context.authenticated(caller, token)
             if self.permission is not None and not caller.may(self.permission):
                 raise ServiceError("PERMISSION_DENIED", facts={"permission": self.permission})
         if self._validate is not None:
             self._validate(request)
 
-    def _caller(self, current: RequestContext, context: Any) -> Caller:
+    def _caller(self, metadata: _Metadata) -> tuple[Caller, str]:
         """Who calls, by the token; with those of its roles that the peer says are still held."""
-        if not current.token or self._tokens is None:
+        current = request_context.current()
+        if current is None or not current.token or self._tokens is None:
             raise ServiceError("UNAUTHENTICATED")
         claims = self._tokens.verify(current.token)
         roles = claims.roles
-        for key, value in context.invocation_metadata():
-            if key == METADATA_ROLES:
-                held = str(value).split(",")
-                roles = tuple(role for role in roles if role in held)
-        return Caller(claims.user_id, claims.session_id, roles)
+        for text in metadata.texts(METADATA_ROLES):
+            held = text.split(",")
+            roles = tuple([role for role in roles if role in held])
+        return Caller(claims.user_id, claims.session_id, roles), current.token
 
-    async def _abort(self, context: Any, error: Exception, started: float) -> None:
-        if isinstance(error, AbortError):
-            raise error
-        known = as_service_error(error)
-        if known is None:
-            if isinstance(error, TimeoutError):
-                known = ServiceError("DEADLINE_EXCEEDED")
-            else:
-                _log.exception("unexpected error", method=self._name)
-                known = ServiceError("INTERNAL")
-        status = known.to_status()
-        self._access_line(known.reason, started)
-        await context.abort(_CODES[status.code], status.message, status_metadata(status))
 
-    def _access_line(self, outcome: str, started: float) -> None:
-        milliseconds = round((time.perf_counter() - started) * 1000, 3)
-        # Envoy's access log has every call; this line says why one failed.
-        log = _log.debug if outcome == "OK" else _log.info
-        log("rpc", method=self._name, outcome=outcome, duration_ms=milliseconds)
+class _Metadata(Protocol):
+    """What the policy reads of a call; our server's context has it."""
+
+    @property
+    def deadline(self) -> float | None:
+        """On the event loop's clock."""
+        ...
+
+    def text(self, key: str) -> str | None:
+        """The value of a key."""
+        ...
+
+    def texts(self, key: str) -> list[str]:
+        """All values of a key."""
+        ...
+
+
+class _GrpcioMetadata:
+    """The same of grpcio's context."""
+
+    def __init__(self, context: Any) -> None:
+        self._pairs = [(key, value) for key, value in context.invocation_metadata() if isinstance(value, str)]
+        remaining = context.time_remaining()
+        # grpcio reports "no deadline" as a time in the far future.
+        has_one = remaining is not None and remaining < _FAR_FUTURE_SECONDS
+        self.deadline = asyncio.get_running_loop().time() + remaining if has_one else None
+
+    def text(self, key: str) -> str | None:
+        return next(reversed(self.texts(key)), None)
+
+    def texts(self, key: str) -> list[str]:
+        return [value for other, value in self._pairs if other == key]
+
+
+def _metadata_of(context: Any) -> _Metadata:
+    return context if isinstance(context, ServerContext) else _GrpcioMetadata(context)
+
+
+def _served(error: Exception, method: str) -> ServiceError | None:
+    # Whoever has aborted has said with what.
+    return None if isinstance(error, AbortError) else served(error, method)
+
+
+async def _abort(context: Any, error: ServiceError) -> NoReturn:
+    status = error.to_status()
+    await context.abort(_CODES[status.code], status.message, status_metadata(status))
+    raise AssertionError("abort raises")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, NoReturn
 
@@ -23,12 +22,16 @@ from chassis.presence import CallerGoneError, Presence
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Metadata = Sequence[tuple[str, str | bytes]]
+Lines = Sequence[tuple[bytes, bytes]]
 
 DEFAULT_MESSAGE_LIMIT_BYTES = 1024 * 1024
 STATUS_DETAILS = "grpc-status-details-bin"
 
 _RESPONSE_HEADERS = [(b"content-type", framing.CONTENT_TYPE), (b"grpc-accept-encoding", b"identity,gzip")]
+_START = {"type": "http.response.start", "status": 200, "trailers": True}
 _OK_TRAILERS = [(b"grpc-status", b"0")]
+# What is the protocol's and no metadata of the call.
+_PROTOCOL_HEADERS = (b"content-type", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding")
 _log = structlog.get_logger(__name__)
 
 
@@ -39,11 +42,16 @@ class AbortError(Exception):
 class ServerContext:
     """One call, as its handler sees it: the part of `grpc.aio.ServicerContext` that servicers use."""
 
-    __slots__ = ("_code", "_deadline", "_details", "_initial", "_metadata", "_peer", "_trailing")
+    __slots__ = ("_code", "_details", "_headers", "_initial", "_lines", "_peer", "_trailing", "deadline")
 
-    def __init__(self, metadata: Metadata, deadline: float | None, peer: str) -> None:
-        self._metadata = metadata
-        self._deadline = deadline
+    def __init__(
+        self, lines: Lines, headers: Mapping[bytes, bytes], deadline: float | None, peer: Sequence[Any] | None
+    ) -> None:
+        self._lines = lines
+        # The same by name.
+        self._headers = headers
+        # On the event loop's clock.
+        self.deadline = deadline
         self._peer = peer
         self._initial: Metadata = ()
         self._trailing: Metadata = ()
@@ -52,17 +60,27 @@ class ServerContext:
 
     def invocation_metadata(self) -> Metadata:
         """The request's metadata, `-bin` values decoded."""
-        return self._metadata
+        return [_metadata_item(name, value) for name, value in self._lines if not _is_protocol(name)]
+
+    def text(self, key: str) -> str | None:
+        """The value of one key of the metadata; without reading all of it, which few calls need."""
+        value = self._headers.get(key.encode())
+        return None if value is None else value.decode("latin-1")
+
+    def texts(self, key: str) -> list[str]:
+        """All values of one key."""
+        name = key.encode()
+        return [value.decode("latin-1") for other, value in self._lines if other == name]
 
     def peer(self) -> str:
         """The address of the immediate peer."""
-        return self._peer
+        return f"{self._peer[0]}:{self._peer[1]}" if self._peer else ""
 
     def time_remaining(self) -> float | None:
         """Seconds left before the caller's deadline, or None without one."""
-        if self._deadline is None:
+        if self.deadline is None:
             return None
-        return max(0.0, self._deadline - asyncio.get_running_loop().time())
+        return max(0.0, self.deadline - asyncio.get_running_loop().time())
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:
         """Metadata for the response headers; they leave with the first message."""
@@ -166,53 +184,24 @@ class _Call:
         self._send = send
         self._limit = limit
         self._started = False
-        self._encoding = b"identity"
-        self.content_type = b""
-        timeout: float | None = None
-        accepts_gzip = False
-        metadata: list[tuple[str, str | bytes]] = []
-        for name, value in scope["headers"]:
-            if name == b"content-type":
-                self.content_type = value
-            elif name == b"grpc-timeout":
-                timeout = framing.parse_timeout(value)
-            elif name == b"grpc-encoding":
-                self._encoding = value
-            elif name == b"grpc-accept-encoding":
-                accepts_gzip = b"gzip" in value
-            elif not name.startswith(b":"):
-                metadata.append(_metadata_item(name, value))
-        self._compress = compress and accepts_gzip
+        lines = scope["headers"]
+        headers: dict[bytes, bytes] = dict(lines)
+        self.content_type = headers.get(b"content-type", b"")
+        self._encoding = headers.get(b"grpc-encoding", b"identity")
+        self._compress = compress and b"gzip" in headers.get(b"grpc-accept-encoding", b"")
+        timeout = framing.parse_timeout(headers.get(b"grpc-timeout", b""))
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
-        self._deadline = deadline
-        client = scope.get("client")
-        self.context = ServerContext(metadata, deadline, f"{client[0]}:{client[1]}" if client else "")
+        self.context = ServerContext(lines, headers, deadline, scope.get("client"))
 
     async def run(self, handler: Any) -> None:
         """Run the handler under the caller's deadline and answer with its messages and status."""
         context = self.context
-        caller = Presence(self._receive)
         try:
-            async with asyncio.timeout_at(self._deadline):
-                if handler.request_streaming:
-                    request: Any = self._request_messages(handler.request_deserializer)
+            with Presence(self._receive, context.deadline) as caller:
+                if handler.unary_unary is not None:
+                    await self._run_unary(handler, caller)
                 else:
-                    request = await self._request_message(handler.request_deserializer)
-                    caller.watch()
-                if handler.response_streaming:
-                    behavior: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
-                    async with contextlib.aclosing(behavior(request, context)) as responses:
-                        async for response in responses:
-                            await self._send_message(handler.response_serializer(response), more=True)
-                    await self._finish_ok()
-                else:
-                    behavior = handler.stream_unary if handler.request_streaming else handler.unary_unary
-                    response = await behavior(request, context)
-                    if context.code() is grpc.StatusCode.OK:
-                        await self._send_message(handler.response_serializer(response), more=False)
-                        await self._trailers(_ok_trailers(context.trailing_metadata()))
-                    else:
-                        await self._finish_ok()
+                    await self._run_stream(handler, caller)
         except AbortError:
             await self.finish(context.code(), context.details(), context.trailing_metadata())
         except ProtocolError as error:
@@ -221,14 +210,46 @@ class _Call:
             await self.finish(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed", ())
         except CallerGoneError:
             return
-        except asyncio.CancelledError:
-            if not caller.is_gone:
-                raise
         except Exception:
             _log.exception("unexpected error in a gRPC handler")
             await self.finish(grpc.StatusCode.INTERNAL, "internal error", ())
-        finally:
-            caller.stop()
+
+    async def _run_unary(self, handler: Any, caller: Presence) -> None:
+        """One message in, one out: nearly all calls, and so the one that is written for speed (ADR 0026)."""
+        request = await self._request_message(handler.request_deserializer)
+        caller.watch()
+        context = self.context
+        response = await handler.unary_unary(request, context)
+        if context.code() is not grpc.StatusCode.OK:
+            await self._finish_ok()
+            return
+        frame = framing.encode_frame(handler.response_serializer(response), compress=self._compress)
+        trailers = _ok_trailers(context.trailing_metadata())
+        send = self._send
+        self._started = True
+        try:
+            await send({**_START, "headers": self._response_headers()})
+            await send({"type": "http.response.body", "body": frame, "more_body": False})
+            await send({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
+        except OSError as error:
+            raise CallerGoneError from error
+
+    async def _run_stream(self, handler: Any, caller: Presence) -> None:
+        if handler.request_streaming:
+            request: Any = self._request_messages(handler.request_deserializer)
+        else:
+            request = await self._request_message(handler.request_deserializer)
+            caller.watch()
+        if handler.response_streaming:
+            behavior: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
+            async with contextlib.aclosing(behavior(request, self.context)) as responses:
+                async for response in responses:
+                    await self._send_message(handler.response_serializer(response))
+        else:
+            response = await handler.stream_unary(request, self.context)
+            if self.context.code() is grpc.StatusCode.OK:
+                await self._send_message(handler.response_serializer(response))
+        await self._finish_ok()
 
     async def _finish_ok(self) -> None:
         context = self.context
@@ -276,20 +297,18 @@ class _Call:
             # What the host's `send` raises when there is nobody to send to (ASGI 2.4).
             raise CallerGoneError from error
 
-    async def _send_message(self, message: bytes, *, more: bool) -> None:
+    async def _send_message(self, message: bytes) -> None:
         if not self._started:
-            await self._start()
+            self._started = True
+            await self._write({**_START, "headers": self._response_headers()})
         frame = framing.encode_frame(message, compress=self._compress)
-        await self._write({"type": "http.response.body", "body": frame, "more_body": more})
+        await self._write({"type": "http.response.body", "body": frame, "more_body": True})
 
-    async def _start(self) -> None:
-        self._started = True
-        headers = _RESPONSE_HEADERS
+    def _response_headers(self) -> list[tuple[bytes, bytes]]:
+        headers, initial = _RESPONSE_HEADERS, self.context.initial_metadata()
         if self._compress:
             headers = [*headers, (b"grpc-encoding", b"gzip")]
-        if initial := self.context.initial_metadata():
-            headers = [*headers, *_wire_metadata(initial)]
-        await self._write({"type": "http.response.start", "status": 200, "headers": headers, "trailers": True})
+        return [*headers, *_wire_metadata(initial)] if initial else headers
 
     async def finish(self, code: grpc.StatusCode, details: str, trailing: Metadata) -> None:
         """End with `code`: in trailers after messages, in the headers (trailers-only) when there were none."""
@@ -299,19 +318,20 @@ class _Call:
         trailers += _wire_metadata(trailing)
         if self._started:
             await self._write({"type": "http.response.body", "body": b"", "more_body": False})
-            await self._trailers(trailers)
+            await self._write({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
         else:
             headers = [*_RESPONSE_HEADERS, *_wire_metadata(self.context.initial_metadata()), *trailers]
             await self._write({"type": "http.response.start", "status": 200, "headers": headers})
             await self._write({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _trailers(self, trailers: list[tuple[bytes, bytes]]) -> None:
-        await self._write({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
-
     async def refuse_http(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Answer something that is not gRPC at all with a bare HTTP status."""
         await self._write({"type": "http.response.start", "status": status, "headers": headers})
         await self._write({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _is_protocol(name: bytes) -> bool:
+    return name in _PROTOCOL_HEADERS or name.startswith(b":")
 
 
 def _metadata_item(name: bytes, value: bytes) -> tuple[str, str | bytes]:
@@ -336,12 +356,3 @@ def _ok_trailers(trailing: Metadata) -> list[tuple[bytes, bytes]]:
 def status_metadata(status: Status) -> tuple[tuple[str, bytes], ...]:
     """The trailing metadata that carries rich error details."""
     return ((STATUS_DETAILS, status.SerializeToString()),)
-
-
-def monotonic_deadline(context: ServerContext) -> float | None:
-    """The call's deadline on the event loop's clock, on our server and on grpcio's alike."""
-    remaining = context.time_remaining()
-    # grpcio reports "no deadline" as a time in the far future.
-    if remaining is None or remaining > time.get_clock_info("monotonic").resolution + 10**8:
-        return None
-    return asyncio.get_running_loop().time() + remaining

@@ -22,14 +22,27 @@ _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _encode = msgspec.json.Encoder().encode
 
 
+class _Prepared(Response):
+    """Starlette's response, whose own way of making its headers takes four times as long (ADR 0026)."""
+
+    def __init__(self, body: bytes, status: int, raw_headers: list[tuple[bytes, bytes]]) -> None:
+        self.body = body
+        self.status_code = status
+        self.raw_headers = raw_headers
+        self.background = None
+
+
 def json_answer(
     model: Struct, *, status: int = 200, version: int | str | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
     """A JSON body; with a version, its ETag."""
-    response = Response(_encode(model), status, headers=headers, media_type="application/json")
+    body = _encode(model)
+    lines = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if version is not None:
-        response.headers["etag"] = etag(version)
-    return response
+        lines.append((b"etag", etag(version).encode()))
+    if headers:
+        lines += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    return _Prepared(body, status, lines)
 
 
 def empty_answer(headers: Mapping[str, str] | None = None) -> Response:
@@ -87,6 +100,16 @@ async def matching(if_match: str | UnsetType, request: Any, call: Callable[[], A
     if last is not None:
         request.expected_version = last
     return await call()
+
+
+def finish(response: Response, request_id: str, *, cacheable: bool) -> None:
+    """The headers that every answer has: the request's id, and that nobody keeps it unless anybody may."""
+    lines = response.raw_headers
+    if not cacheable:
+        lines = [line for line in lines if line[0] != b"cache-control"]
+        lines.append((b"cache-control", b"no-store"))
+    lines.append((b"x-request-id", request_id.encode()))
+    response.raw_headers = lines
 
 
 def problem_answer(error: ServiceError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -10,28 +10,30 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import msgspec
 import structlog
 from contract_runtime.operation import Operation
 from contracts.permissions import PERMISSIONS
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from chassis import context
 from chassis.admission import Admission, Lane
 from chassis.context import RequestContext
-from chassis.errors import ServiceError, as_service_error
+from chassis.errors import ServiceError
 from chassis.grpc.policy import ContractMismatchError
 from chassis.http import parsing
-from chassis.http.answers import problem_answer
+from chassis.http.answers import finish, problem_answer
 from chassis.http.bodies import BodyReader
+from chassis.http.request import Request
+from chassis.http.routes import Routes, parameters_of
 from chassis.identity import Caller
+from chassis.observe import Work, observe, served
 from chassis.presence import CallerGoneError, Presence
 
 P = TypeVar("P")
@@ -39,9 +41,10 @@ Handler = Callable[..., Awaitable[Response]]
 
 # Of an answer, what is given to Envoy at once: it holds no more of one that is not read.
 _PART_BYTES = 65536
-_PATH_PARAMETER = re.compile(r"{(\w+)}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_log = structlog.get_logger("access")
+# The path that there is not, and the method that a path has not, as operations.
+_NO_OPERATION = Work("http", "", served)
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +56,13 @@ class Call(Generic[P]):
     principal: P | None
 
 
-@dataclass(frozen=True, slots=True)
-class Authenticated(Generic[P]):
+class Authenticated(msgspec.Struct, Generic[P], frozen=True):
     """An authenticator's answer: caller and token for the context, and the principal for the handlers."""
 
     caller: Caller
     # Passed on to the services behind, which verify it for themselves.
     token: str
     principal: P
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds on every request; its timeout is in the contract."""
-
-    body_bytes: int
 
 
 class HttpApplication:
@@ -77,7 +72,7 @@ class HttpApplication:
         operations: the contract.
         handlers: objects whose public coroutine methods are the handlers.
         authenticate: finds out who calls; raises ServiceError UNAUTHENTICATED.
-        limits: bounds on every request.
+        body_bytes: the longest body of a request; its timeout is in the contract.
         admission: the process's lanes (without: some of its own); a call takes a slot of its class's before anything
             is done for it.
         caller_of: whose share of a lane a request takes, known before anybody is authenticated; without, nobody's.
@@ -91,24 +86,40 @@ class HttpApplication:
         operations: Iterable[Operation],
         handlers: Iterable[object],
         authenticate: Callable[[Request], Awaitable[Authenticated[Any]]],
-        limits: Limits,
+        body_bytes: int,
         admission: Admission | None = None,
         caller_of: Callable[[Request], str] = lambda _: "",
     ) -> None:
         operations = tuple(operations)
         admission = admission or Admission()
         bound = _bind(operations, handlers)
-        by_path: dict[str, dict[str, _Endpoint]] = {}
+        endpoints: dict[str, dict[str, _Endpoint]] = {}
         for operation in operations:
             lane = admission.lane(operation.operation_class)
-            endpoint = _Endpoint(operation, bound[operation.handler], authenticate, limits, lane, caller_of)
-            by_path.setdefault(operation.path, {})[operation.method] = endpoint
-        routes = [Route(path, _Resource(endpoints)) for path, endpoints in by_path.items()]
-        self._router = Router(routes, redirect_slashes=False, default=_not_found)
+            endpoint = _Endpoint(operation, bound[operation.handler], authenticate, body_bytes, lane, caller_of)
+            methods = endpoints.setdefault(operation.path, {})
+            methods[operation.method] = endpoint
+            if operation.method == "GET":
+                # HEAD wherever GET is (RFC 9110, section 9.1).
+                methods["HEAD"] = endpoint
+        self._routes = Routes(endpoints)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3, HTTP only."""
-        await self._router(scope, receive, send)
+        found = self._routes.find(scope["path"])
+        methods, parameters = found or ({}, {})
+        request = Request(scope, receive, parameters)
+        endpoint = methods.get(request.method)
+        try:
+            if endpoint is not None:
+                response = await endpoint(request)
+            elif found is None:
+                response = _refusal(request, ServiceError("NOT_FOUND"))
+            else:
+                response = _refusal(request, ServiceError("METHOD_NOT_ALLOWED"), {"allow": ", ".join(sorted(methods))})
+        except CallerGoneError:
+            return
+        await _send(request, response, send)
 
 
 def _bind(operations: tuple[Operation, ...], handlers: Iterable[object]) -> dict[str, Handler]:
@@ -135,27 +146,6 @@ def _bind(operations: tuple[Operation, ...], handlers: Iterable[object]) -> dict
     return found
 
 
-class _Resource:
-    """One path: picks the operation by method."""
-
-    def __init__(self, endpoints: Mapping[str, _Endpoint]) -> None:
-        # HEAD wherever GET is (RFC 9110, section 9.1).
-        self._endpoints = {**endpoints, "HEAD": endpoints["GET"]} if "GET" in endpoints else endpoints
-        self._allow = ", ".join(sorted(self._endpoints))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        endpoint = self._endpoints.get(request.method)
-        if endpoint is None:
-            response = _refusal(request, ServiceError("METHOD_NOT_ALLOWED"), {"allow": self._allow})
-        else:
-            try:
-                response = await endpoint(request)
-            except CallerGoneError:
-                return
-        await _answer(request, response, send)
-
-
 class _Endpoint:
     """One operation."""
 
@@ -164,19 +154,20 @@ class _Endpoint:
         operation: Operation,
         handler: Handler,
         authenticate: Callable[[Request], Awaitable[Authenticated[Any]]],
-        limits: Limits,
+        body_bytes: int,
         lane: Lane,
         caller_of: Callable[[Request], str],
     ) -> None:
         self._operation = operation
+        self._work = Work("http", operation.id, served)
         self._handler = handler
         self._authenticate = authenticate
-        self._body_bytes = limits.body_bytes
+        self._body_bytes = body_bytes
         self._lane = lane
         self._caller_of = caller_of
         # The handler gets what it asks for by name: call, body, query, headers, path parameters.
-        self._wants = frozenset(inspect.signature(handler).parameters)
-        self._path_parameters = tuple(_PATH_PARAMETER.findall(operation.path))
+        self._wants_call = "call" in inspect.signature(handler).parameters
+        self._path_parameters = parameters_of(operation.path)
         self._query = parsing.QueryReader(operation.query) if operation.query else None
         self._headers = parsing.HeaderReader(operation.headers) if operation.headers else None
         self._body = BodyReader(operation.body) if operation.body else None
@@ -189,115 +180,82 @@ class _Endpoint:
         Raises:
             CallerGoneError: nobody waits for it any more.
         """
-        started = time.perf_counter()
-        presence = Presence(request.receive)
+        deadline = asyncio.get_running_loop().time() + self._operation.timeout
+        presence = Presence(request.receive, deadline)
+        current = RequestContext(
+            request_id=context.accept_request_id(request.header(b"x-request-id")),
+            deadline=deadline,
+            traceparent=context.accept_traceparent(request.header(b"traceparent")),
+            presence=presence if self._body is None else None,
+            timer=deadline,
+        )
+        try:
+            with observe(self._work, current), presence:
+                response = await self._admitted(request, presence)
+        except ServiceError as error:
+            response = problem_answer(error, current.request_id)
+        finish(response, current.request_id, cacheable=self._cacheable)
+        return response
+
+    async def _admitted(self, request: Request, presence: Presence) -> Response:
         if self._body is None:
             # What has been reset already takes no slot.
             await presence.check()
             presence.watch()
-        deadline = asyncio.get_running_loop().time() + self._operation.timeout
-        current = RequestContext(
-            request_id=context.accept_request_id(request.headers.get("x-request-id")),
-            deadline=deadline,
-            traceparent=context.accept_traceparent(request.headers.get("traceparent")),
-            presence=presence if self._body is None else None,
-        )
+        caller = self._caller_of(request)
+        entered = self._lane.take(caller) or await self._lane.wait(caller)
         try:
-            async with asyncio.timeout_at(deadline):
-                caller = self._caller_of(request)
-                entered = self._lane.take(caller) or await self._lane.wait(caller)
-                try:
-                    response = await self._serve(request, current, presence)
-                finally:
-                    self._lane.leave(entered, caller)
-            outcome = "OK"
-        except asyncio.CancelledError:
-            if presence.is_gone:
-                raise CallerGoneError from None
-            raise
-        except Exception as error:
-            if presence.is_gone:
-                raise CallerGoneError from error
-            known = as_service_error(error)
-            if known is None and isinstance(error, TimeoutError):
-                known = ServiceError("DEADLINE_EXCEEDED")
-            with context.serving(current):
-                if known is None:
-                    _log.exception("unexpected error", operation=self._operation.id)
-                    known = ServiceError("INTERNAL")
-            outcome = known.reason
-            response = problem_answer(known, current.request_id)
+            return await self._serve(request, presence)
         finally:
-            presence.stop()
-        response.headers["x-request-id"] = current.request_id
-        if not self._cacheable:
-            response.headers["cache-control"] = "no-store"
-        with context.serving(current):
-            # Envoy's access log has every request; this line says why one failed.
-            log = _log.debug if outcome == "OK" else _log.info
-            log(
-                "http",
-                operation=self._operation.id,
-                status=response.status_code,
-                outcome=outcome,
-                duration_ms=round((time.perf_counter() - started) * 1000, 3),
-            )
-        return response
+            self._lane.leave(entered, caller)
 
-    async def _serve(self, request: Request, current: RequestContext, presence: Presence) -> Response:
+    async def _serve(self, request: Request, presence: Presence) -> Response:
         operation = self._operation
         if not parsing.accepts(request, operation.media_type):
             raise ServiceError("NOT_ACCEPTABLE", f"this operation answers {operation.media_type}")
         principal = None
         if not operation.anonymous:
-            with context.serving(current):
-                authenticated = await self._authenticate(request)
-            if operation.permission is None or not authenticated.caller.may(operation.permission):
+            found = await self._authenticate(request)
+            if operation.permission is None or not found.caller.may(operation.permission):
                 raise ServiceError("PERMISSION_DENIED", facts={"permission": operation.permission or ""})
-            current = replace(current, caller=authenticated.caller, token=authenticated.token)
-            principal = authenticated.principal
-        wanted = await self._parameters(request, principal, presence)
-        with context.serving(current):
-            return await self._handler(**wanted)
+            context.authenticated(found.caller, found.token)
+            principal = found.principal
+        wanted = self._parameters(request)
+        if self._body is not None:
+            text = await parsing.read_text(request, self._body_bytes)
+            presence.watch()
+            wanted["body"] = self._body.read(text)
+        if self._wants_call:
+            wanted["call"] = Call(request, principal)
+        return await self._handler(**wanted)
 
-    async def _parameters(self, request: Request, principal: Any, presence: Presence) -> dict[str, Any]:
-        operation = self._operation
+    def _parameters(self, request: Request) -> dict[str, Any]:
         wanted: dict[str, Any] = {}
         for name in self._path_parameters:
-            value = request.path_params[name]
+            value = request.parameters[name]
             # A path parameter is an id; what is no id names nothing.
             if not _UUID.fullmatch(value):
                 raise ServiceError("NOT_FOUND")
             wanted[name] = value.lower()
-        if operation.refuses_idempotency_key and parsing.IDEMPOTENCY_KEY in request.headers:
+        if self._operation.refuses_idempotency_key and request.header(b"idempotency-key") is not None:
             # Taken in silence, it would promise what is not kept.
             raise parsing.key_problem("IDEMPOTENCY_KEY_REFUSED", "is not taken by this operation")
         if self._query is not None:
             wanted["query"] = self._query.read(request)
         if self._headers is not None:
             wanted["headers"] = self._headers.read(request)
-        if self._body is not None:
-            text = await parsing.read_text(request, self._body_bytes)
-            presence.watch()
-            wanted["body"] = self._body.read(text)
-        if "call" in self._wants:
-            wanted["call"] = Call(request, principal)
         return wanted
 
 
 def _refusal(request: Request, error: ServiceError, headers: Mapping[str, str] | None = None) -> Response:
-    request_id = context.accept_request_id(request.headers.get("x-request-id"))
-    with context.serving(RequestContext(request_id)):
-        _log.info("http", operation="", status=error.kind.http_status, outcome=error.reason)
+    """The answer to what is no operation."""
+    request_id = context.accept_request_id(request.header(b"x-request-id"))
+    with suppress(ServiceError), observe(_NO_OPERATION, RequestContext(request_id)):
+        raise error
     return problem_answer(error, request_id, headers)
 
 
-async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    request = Request(scope, receive)
-    await _answer(request, _refusal(request, ServiceError("NOT_FOUND")), send)
-
-
-async def _answer(request: Request, response: Response, send: Send) -> None:
+async def _send(request: Request, response: Response, send: Send) -> None:
     """Send it, as its client reads; to HEAD without content but with GET's headers (RFC 9110, section 9.3.2)."""
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     body, sent = b"" if request.method == "HEAD" else response.body, 0
@@ -307,6 +265,6 @@ async def _answer(request: Request, response: Response, send: Send) -> None:
             part = body[sent : sent + _PART_BYTES]
             await send({"type": "http.response.body", "body": part, "more_body": True})
             sent += _PART_BYTES
-        await send({"type": "http.response.body", "body": body[sent:]})
+        await send({"type": "http.response.body", "body": body[sent:] if sent else body})
     except OSError:
-        _log.debug("nobody reads the rest", path=request.url.path, bytes=len(body) - sent)
+        _log.debug("nobody reads the rest", path=request.path, bytes=len(body) - sent)

@@ -9,11 +9,11 @@ from chassis.errors import ServiceError
 from chassis.http.answers import empty_answer, json_answer
 from chassis.http.application import Call
 from chassis.http.parsing import read_cookies
+from chassis.http.request import Request
 from chassis.tokens import TokenVerifier
 from contracts.bff.v1 import models, operations
 from contracts.user.v1 import session_pb2, user_pb2
 from msgspec import UNSET
-from starlette.requests import Request
 from starlette.responses import Response
 
 from bff import shapes
@@ -107,7 +107,7 @@ def _only_cookie(request: Request, name: str) -> str:
 
 def _client(request: Request) -> session_pb2.Client:
     return session_pb2.Client(
-        user_agent=request.headers.get("user-agent", "")[:300],
+        user_agent=(request.header(b"user-agent") or "")[:300],
         address=client_address(request)[:64],
         device_token=_only_cookie(request, DEVICE_COOKIE)[:128],
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import msgspec
 from chassis import context
 from chassis.errors import ServiceError
 from chassis.http.answers import empty_answer, is_current, json_answer, matching, not_modified
@@ -94,7 +94,7 @@ class MeHandlers:
             raise LookupError("the overview is served within a request")
         sooner = asyncio.get_running_loop().time() + remaining * _OPTIONAL_SHARE
         try:
-            with context.serving(replace(current, deadline=sooner)):
+            with context.serving(msgspec.structs.replace(current, deadline=sooner)):
                 request = order_pb2.SummarizeOrdersRequest(newest=_NEWEST_ORDERS)
                 summary: order_pb2.OrderSummary = await self._orders.SummarizeOrders(request)
         except ServiceError as error:

@@ -39,4 +39,4 @@ class MetaHandlers:
 
 
 def _accept_encoding(call: Call[Any]) -> str:
-    return call.request.headers.get("accept-encoding", "")
+    return call.request.header(b"accept-encoding") or ""

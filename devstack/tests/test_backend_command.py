@@ -25,15 +25,18 @@ import asyncpg
 import httpx
 import psutil
 import pytest
+from click import Command
 from devstack.keys import EDGE_SECONDS
 from devstack.layout import PORTS_EACH, ROOT, Layout
 from devstack.options import Options, parse_origins
 from devstack.privileges import die_with_parent
 from devstack.secrets import Secrets, load_or_create, made_anew, rotation_journal, write_private
 from devstack.state import ProcessState, StackState
+from typer.main import get_command
+from typer.testing import CliRunner
 
 from conftest import BACKEND, Platform, backend, free_port_offset, this_run
-from devstack import postgres
+from devstack import cli, postgres
 
 
 def processes_of(data_dir: Path) -> list[psutil.Process]:
@@ -197,7 +200,7 @@ def test_up_status_logs_restart_down_and_up_again(data_dir: Path) -> None:
             stdin=subprocess.DEVNULL, stdout=output, stderr=output,
         )  # fmt: skip
     first = backend("up", "--detach", *where, "--port-offset", offset)
-    for line in ("postgres   ready", "order      starting; waits for: http://127.0.0.1:", "Demo accounts", "/docs"):
+    for line in ("postgres     ready", "order        starting; waits for: http://127.0.0.1:", "Demo accounts", "/docs"):
         assert line in first.stdout
     status = json.loads(backend("status", "--json", *where).stdout)
     assert status["ready"] is True
@@ -232,6 +235,8 @@ def test_up_status_logs_restart_down_and_up_again(data_dir: Path) -> None:
     assert stat.S_IMODE((data_dir / "state.json").stat().st_mode) == 0o600
     decided = cut_off_a_rotation(data_dir)
     backend("down", *where)
+    ended = json.loads((data_dir / "state.json").read_text())
+    assert (ended["ready"], ended["stopping"]) == (False, True)
     # There is nothing to follow; what there is to read is still shown.
     over = backend("logs", "-f", "--service", "supervisor", *where, check=False)
     assert (over.returncode, json.loads(over.stdout.splitlines()[-1])["event"][-9:]) == (3, ": stopped")
@@ -275,7 +280,7 @@ def test_demo_data_that_cannot_be_loaded_take_nothing_down_and_loading_again_mak
     assert starting.returncode == 0
     assert "The platform is ready." in output
     assert (
-        f"demo       not complete (ended with status -9); the next `./backend up --data-dir {data_dir}` goes on"
+        f"demo         not complete (ended with status -9); the next `./backend up --data-dir {data_dir}` goes on"
         in output
     )
     assert json.loads(backend("status", "--json", *where[:2]).stdout)["ready"] is True
@@ -498,11 +503,17 @@ def test_two_stacks_run_side_by_side(platform: Platform, data_dir: Path) -> None
     assert first["endpoints"]["public"] != other["endpoints"]["public"]
 
 
-def test_reset_deletes_nothing_that_is_not_a_stack(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    refused = backend("reset", "--yes", "--data-dir", str(tmp_path), check=False)
-    assert refused.returncode == 2
-    assert (tmp_path / "thesis.txt").exists()
+@pytest.mark.parametrize(("command", "undone"), [(["reset", "--yes"], "deleted"), (["up", "--detach"], "started")])
+def test_where_there_are_files_and_no_stack_nothing_is_touched(tmp_path: Path, command: list[str], undone: str) -> None:
+    """`up` would take the rights of others from all of it, and make it a stack's, which `reset` deletes."""
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("years of work")
+    thesis.chmod(0o644)
+    refused = backend(*command, "--data-dir", str(tmp_path), check=False)
+    said = f"{tmp_path} has files, and none of a stack; nothing was {undone}. Is it the right --data-dir?\n"
+    assert (refused.returncode, refused.stdout) == (2, said)
+    assert list(tmp_path.iterdir()) == [thesis]
+    assert stat.S_IMODE(thesis.stat().st_mode) == 0o644
 
 
 @pytest.mark.parametrize(
@@ -544,6 +555,87 @@ def test_a_start_under_way_is_waited_for_and_ends_as_it_does(tmp_path: Path, fai
         assert joining.wait(60) == (1 if failure else 0)
         assert (failure or "The platform is ready.") in said.read_text()
         supervisor.kill()
+
+
+def test_a_stack_that_is_being_stopped_is_waited_for_and_started_again(tmp_path: Path) -> None:
+    layout, said = Layout(tmp_path / "stack", free_port_offset()), tmp_path / "said"
+    where = ("--data-dir", str(layout.data_dir), "--port-offset", str(layout.port_offset))
+    layout.logs.mkdir(parents=True)
+    with (
+        subprocess.Popen(["sleep", "120"], preexec_fn=die_with_parent(signal.SIGKILL)) as supervisor,  # noqa: PLW1509
+        socket.create_server(("127.0.0.1", layout.port("public"))),
+        said.open("w") as output,
+    ):
+        began = psutil.Process(supervisor.pid).create_time()
+        now = StackState(supervisor.pid, began, layout.port_offset, stopping=True, endpoints=layout.endpoints(()))
+        now.write(layout)
+        assert backend("status", *where[:2], check=False).returncode == 4
+        busy = backend("migrate", *where[:2], check=False)
+        assert (busy.returncode, busy.stdout) == (3, "it is being stopped\n")
+        starting = subprocess.Popen(
+            [str(BACKEND), "up", "--detach", *where], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+        until(lambda: "it is being stopped; this waits for its end" in said.read_text())
+        assert starting.poll() is None
+        supervisor.kill()
+        supervisor.wait()
+        # That it does start is seen by what stands in its way.
+        assert starting.wait(120) == 1
+    assert f"public: port {layout.port('public')} is in use" in said.read_text()
+
+
+def test_of_progress_only_whole_lines_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = Layout(tmp_path)
+    layout.logs.mkdir()
+    progress = cli.Progress(layout)
+    for written, shown in (
+        ('{"event": "order: re', ""),
+        ('ady"}\n{"event"', "  order        ready\n"),
+        (': "x: y"}\n', "  x            y\n"),
+    ):
+        with (layout.logs / "supervisor.log").open("a") as log:
+            log.write(written)
+        progress.show(lambda: True)
+        assert capsys.readouterr().out == shown
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--certificate-seconds", "--rate-limit-scale", "--valkey-memory-mib", "--cache-memory-mib", "--liveness-seconds"],
+)
+@pytest.mark.parametrize("value", ["0", "-1", "inf", "nan", "1e300", "99999999999999999999"])
+def test_a_number_that_nothing_could_run_with_is_refused_before_anything_is_made(
+    tmp_path: Path, option: str, value: str
+) -> None:
+    refused = CliRunner().invoke(cli.app, ["up", "--data-dir", str(tmp_path / "stack"), option, value])
+    assert (refused.exit_code, f"Invalid value for '{option}'" in refused.output) == (2, True)
+    assert not (tmp_path / "stack").exists()
+
+
+def test_help_is_whole_on_a_terminal_of_eighty_columns() -> None:
+    """Every option can be typed as it is shown, and no sentence is cut off."""
+
+    def check(command: Command, words: list[str]) -> None:
+        shown = CliRunner().invoke(cli.app, [*words, "--help"], env={"COLUMNS": "80"}).output
+        assert max(map(len, shown.splitlines())) <= 80
+        assert "…" not in shown
+        assert "..." not in shown.replace("[ARGS]...", "")
+        for parameter in command.params:
+            assert all(option in shown for option in parameter.opts if option.startswith("--")), words
+        for name, below in getattr(command, "commands", {}).items():
+            check(below, [*words, name])
+
+    check(get_command(cli.app), [])
+
+
+def test_usage_names_the_command_as_it_is_typed() -> None:
+    refused = backend("up", "--nope", check=False)
+    assert refused.stderr.startswith("Usage: ./backend up ")
+    assert "Try './backend up --help' for help." in refused.stderr
+    levels = backend("log-level", "order", "verbose", check=False)
+    assert (levels.returncode, "'debug', 'info', 'warning', 'error'" in levels.stderr) == (2, True)
+    # Completion is by the name: the shell finds it for a path to it, too.
+    assert "complete -o default -F _backend_completion backend\n" in backend("--show-completion", "bash").stdout
 
 
 def test_what_has_no_stack_is_down(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shlex
 import stat
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -12,7 +14,7 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from devstack.certificates import PUBLIC, WORKLOADS, Certificates
 from devstack.options import parse_replicas, parse_without
 
-from conftest import BACKEND
+from conftest import BACKEND, backend
 
 
 def load(path: Path) -> list[x509.Certificate]:
@@ -118,3 +120,23 @@ def test_replicas_and_policies_are_checked_before_anything_starts(tmp_path: Path
             [str(BACKEND), *command, "--data-dir", str(tmp_path / "stack")], capture_output=True, text=True, check=False
         )
         assert (done.returncode, "backend up" in done.stderr) == (3, True)
+
+
+def test_what_is_said_of_trusting_the_certificate_can_be_typed_whatever_the_directory_is_called(tmp_path: Path) -> None:
+    stack = tmp_path / "Ada's stack & co"
+    certificates = Certificates(stack / "pki", stack / "certs")
+    certificates.ensure()
+    (stack / "state.json").write_text(
+        json.dumps(
+            {
+                "supervisor_pid": 1,
+                "supervisor_created": 0,
+                "port_offset": 0,
+                "processes": [],
+                "endpoints": {"public_tls": "https://127.0.0.1:8143"},
+            }
+        )
+    )
+    shown = backend("certs", "trust", "--data-dir", str(stack)).stdout
+    typed = [shlex.split(line) for line in shown.splitlines() if line.startswith(("  curl", "  Debian", "  macOS"))]
+    assert [str(certificates.trust_bundle) in words for words in typed] == [True] * 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 from pathlib import Path
@@ -77,6 +78,12 @@ KNOWN = [
         "the lines above say more",
     ),
     ("order", "inotify_init1: Too many open files", "ended with status 1", "too many files are watched"),
+    (
+        "bff",
+        '{"level":"error","event":"startup failed","error":"the service does not implement its contract: getX has no handler"}',
+        "startup failed: the service does not implement its contract: getX has no handler",
+        "`make lint` says the same",
+    ),
     ("bff", "", "ended with status 1", "the lines above say more"),
 ]
 
@@ -118,6 +125,27 @@ def test_what_envoy_says_at_every_start_is_not_among_the_last_lines() -> None:
     assert "why" in text
     assert "work-in-progress" not in text
     assert "Jwks" not in text
+
+
+def test_the_last_lines_are_readable() -> None:
+    trace = 'Traceback (most recent call last):\n  File "main.py", line 7\nConfigurationError: no'
+    lines = [
+        {"time": "2026-11-26T14:00:00Z", "level": "info", "logger": "launch", "event": "starting"},
+        {"time": "2026-11-26T14:00:01Z", "level": "error", "event": "startup failed", "error": "no", "stack": trace},
+        {"time": "2026-11-26T14:00:02Z", "level": "error", "event": "Failed to initialize\nRuntimeError: no"},
+    ]
+    text = explained(of_process("bff", "ended", "".join(f"{json.dumps(line)}\n" for line in lines)))
+    said, _, shown = text.partition("--- the last lines of bff's log\n")
+    assert said == "bff: startup failed: no (ended)\n"
+    assert [row.strip() for row in shown.partition("\n---\n")[0].splitlines()[2:]] == [
+        "Traceback (most recent call last):",
+        'File "main.py", line 7',
+        "ConfigurationError: no",
+        shown.splitlines()[5].strip(),
+        "RuntimeError: no",
+    ]
+    assert "{" not in text
+    assert "`backend logs bff`" in text
 
 
 def test_each_of_several_failing_services_has_its_own_lines() -> None:

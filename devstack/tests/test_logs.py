@@ -76,7 +76,7 @@ class TestForms:
             "operation": "getOrder", "request_id": "r-9", "exception": "Traceback:\n  x = \x1b[2J\nValueError",
         })  # fmt: skip
         first, *rest = shown("bff", line).split("\n")
-        assert first == "12:00:01.000 bff        error    unexpected error operation=getOrder r-9"
+        assert first == "12:00:01.000 bff          error    unexpected error operation=getOrder r-9"
         assert [row.strip() for row in rest] == ["Traceback:", "x = \\x1b[2J", "ValueError"]
 
     def test_postgres(self) -> None:
@@ -92,7 +92,7 @@ class TestForms:
         assert events[1].fields["user"] == "order_service@orderdb"
         assert events[1].time == NOON + timedelta(milliseconds=200)
         assert (events[3].continues, events[3].time) == (True, events[2].time)
-        assert PLAIN.line(events[2], NOON).startswith("12:00:00.200 postgres   error    statement: SELECT *")
+        assert PLAIN.line(events[2], NOON).startswith("12:00:00.200 postgres     error    statement: SELECT *")
         assert PLAIN.line(events[3], NOON).strip() == "FROM nope"
 
     def test_valkey(self) -> None:
@@ -116,7 +116,7 @@ class TestForms:
 
     def test_envoys_own(self) -> None:
         line = '{"time":"2026-01-31T07:00:00.250-05:00","level":"warning","logger":"envoy.config","event":"a \\"b\\""}'
-        assert shown("edge", line) == '12:00:00.250 edge       warning  a "b" logger=envoy.config'
+        assert shown("edge", line) == '12:00:00.250 edge         warning  a "b" logger=envoy.config'
 
     def test_a_line_in_no_known_form_is_an_event_at_the_time_of_the_one_before(self) -> None:
         events = parsed(
@@ -175,7 +175,7 @@ class TestHostileBytes:
         assert PLAIN.line(event, NOON).endswith("\\xff\\xfe broken")
 
     def test_progress_is_harmless(self) -> None:
-        assert progress('{"event": "order: ready"}\n') == "  order      ready"
+        assert progress('{"event": "order: ready"}\n') == "  order        ready"
         assert progress("\x1b[2Jboom\n") == "  \\x1b[2Jboom"
 
 

@@ -93,7 +93,7 @@ async def test_after_a_restore_nothing_answers_what_came_after_the_backup(
 
 
 async def test_what_is_no_whole_backup_of_ours_is_refused(stack: Platform, tmp_path: Path) -> None:
-    with pytest.raises(BackupError, match="is no backup"):
+    with pytest.raises(BackupError, match=r"is no backup: there is no manifest\.json in it"):
         backups.read(tmp_path, stack.secrets)
     target = tmp_path / "backup"
     await backups.back_up(stack.layout, stack.secrets, target)

@@ -97,6 +97,8 @@ def read(source: Path, secrets: Secrets) -> dict[str, Archive]:
             name: Archive(raw["file"], raw["sha256"], tuple(raw["migrations"]))
             for name, raw in manifest["databases"].items()
         }
+    except FileNotFoundError as error:
+        raise BackupError(f"{source} is no backup: there is no {_MANIFEST} in it") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BackupError(f"{source} is no backup: {error}") from error
     for service in postgres.databases(secrets):

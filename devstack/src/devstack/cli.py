@@ -17,6 +17,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from ipaddress import ip_network
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ from rich.table import Table
 
 from devstack import state
 from devstack.commands import admins, certificates, database, keys, log_level, logs, secrets
-from devstack.commands.stack import NOT_RUNNING, DataDir, console, errors, exists, running_or_exit
+from devstack.commands.stack import NOT_RUNNING, DataDir, console, errors, exists, is_foreign, running_or_exit
 from devstack.failures import explained
 from devstack.health import READY, Health
 from devstack.layout import DEFAULT_DATA_DIR, HIGHEST_OFFSET, Layout
@@ -33,19 +34,25 @@ from devstack.logs import files, view
 from devstack.logs.selection import Selection
 from devstack.options import Options, parse_origins, parse_replicas, parse_without
 from devstack.state import StackState
-from devstack.typed import as_typed
+from devstack.typed import PROGRAM, as_typed
 
 app = typer.Typer(
     help="The whole platform on one machine: PostgreSQL, Valkey, Envoy and the services.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # Plain help: boxes cut the names of options short on a terminal of 80 columns.
+    rich_markup_mode=None,
 )
 _STOP_SECONDS = 60.0
+# What options take at most.
+_YEAR_SECONDS = 365 * 86400
+_TEBIBYTE_MIB = 1024 * 1024
 # Of `status`: it runs, but not all of it is ready.
 _NOT_READY = 4
 # With less than this free, not even the cause of a failure can be written to a log.
 _LEAST_FREE_BYTES = 1024 * 1024
 _FULL = "The disk that has the data directory is full; make room, or choose another directory with --data-dir."
+_FOREIGN = "{} has files, and none of a stack; nothing was {}. Is it the right --data-dir?"
 _UNTOLD = "the stack has ended meanwhile; `backend logs supervisor` says why"
 _POLL_SECONDS = 0.05
 # How often a start that another one is a moment ahead of is tried again, until the other can be seen.
@@ -76,34 +83,60 @@ def up(
     context: typer.Context,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     port_offset: Annotated[
-        int, typer.Option(min=0, max=HIGHEST_OFFSET, help="Added to every port; two stacks run side by side.")
+        int,
+        typer.Option(min=0, max=HIGHEST_OFFSET, metavar="N", help="Added to every port; two stacks run side by side."),
     ] = 0,
     detach: Annotated[bool, typer.Option("--detach", help="Return once it is ready and leave it running.")] = False,
     replicas: Annotated[
         list[str] | None, typer.Option(metavar="SERVICE=N", help="Processes of a service: bff, user or order.")
     ] = None,
     cors_origin: Annotated[
-        list[str] | None, typer.Option(help="A web origin whose pages may call the API; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="A web origin whose pages may call the API; repeatable."),
     ] = None,
     trusted_proxy: Annotated[
         list[str] | None,
-        typer.Option(help="A network (CIDR) whose X-Forwarded-For and X-Request-Id count; repeatable."),
+        typer.Option(metavar="CIDR", help="A network whose X-Forwarded-For and X-Request-Id count; repeatable."),
     ] = None,
     https_only: Annotated[bool, typer.Option("--https-only", help="Plain HTTP only redirects to HTTPS.")] = False,
     certificate_seconds: Annotated[
-        float, typer.Option(min=2, help="Life of the workload certificates; renewed at half of it.")
+        float,
+        typer.Option(
+            min=2, max=_YEAR_SECONDS, metavar="N", help="Life of the workload certificates; renewed at half of it."
+        ),
     ] = 86400,
     rate_limit_scale: Annotated[
-        float, typer.Option(min=0.01, help="Multiplies every rate limit of the contract (for load tests).")
+        float,
+        typer.Option(
+            min=0.01, max=1e6, metavar="N", help="Multiplies every rate limit of the contract (for load tests)."
+        ),
     ] = 1.0,
     valkey_memory_mib: Annotated[
-        int, typer.Option(min=4, help="Memory of the Valkey that keeps sessions and counts; when full, writes fail.")
+        int,
+        typer.Option(
+            min=4,
+            max=_TEBIBYTE_MIB,
+            metavar="N",
+            help="Memory of the Valkey that keeps sessions and counts; when full, writes fail.",
+        ),
     ] = 512,
     cache_memory_mib: Annotated[
-        int, typer.Option(min=4, help="Memory of the Valkey that keeps copies; when full, old ones go.")
+        int,
+        typer.Option(
+            min=4,
+            max=_TEBIBYTE_MIB,
+            metavar="N",
+            help="Memory of the Valkey that keeps copies; when full, old ones go.",
+        ),
     ] = 256,
     liveness_seconds: Annotated[
-        float, typer.Option(min=1, help="A process that has not answered for so long is killed and started again.")
+        float,
+        typer.Option(
+            min=1,
+            max=86400,
+            metavar="N",
+            help="A process that has not answered for so long is killed and started again.",
+        ),
     ] = 30.0,
     demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Load data to try on the first start.")] = True,
     die_with: Annotated[
@@ -113,7 +146,7 @@ def up(
         list[str] | None, typer.Option(metavar="POLICY", help="Leave an Envoy policy out, to see what it is for.")
     ] = None,
 ) -> None:
-    """Start the platform and wait until it is ready; twice is harmless."""
+    """Start the platform and wait until it is ready. Twice is harmless."""
     layout = Layout(data_dir.resolve(), port_offset)
     try:
         chosen = Options(
@@ -134,11 +167,16 @@ def up(
         raise typer.Exit(2) from None
     _end_like_ctrl_c()
     given = _given(context)
+    if is_foreign(layout):
+        console.print(_FOREIGN.format(layout.data_dir, "started"), style="red", markup=False)
+        raise typer.Exit(2)
+    _wait_for_its_end(layout)
     made = _missing(layout.data_dir)
-    progress = _Progress(layout)
+    progress = Progress(layout)
     owner = die_with if detach or die_with is not None else os.getpid()
     while (known := _running(layout)) is None and not _start(layout, chosen, owner, progress):
         time.sleep(_RETRY_SECONDS)
+        _wait_for_its_end(layout)
         # The other one may have failed meanwhile, and have removed what both had made.
         made = _missing(layout.data_dir)
     joined = known is not None
@@ -177,6 +215,16 @@ def up(
 def _running(layout: Layout) -> StackState | None:
     current = state.read(layout)
     return current if state.is_running(current) else None
+
+
+def _wait_for_its_end(layout: Layout) -> None:
+    """What is being stopped is not joined."""
+    current = _running(layout)
+    if current is None or not current.stopping:
+        return
+    console.print("it is being stopped; this waits for its end, and starts it again")
+    while state.is_running(current):
+        time.sleep(_POLL_SECONDS)
 
 
 def _has_started_or_ended(layout: Layout) -> bool:
@@ -225,7 +273,7 @@ def _demo_is_loading(layout: Layout) -> bool:
     return current is not None and current.demo_loading and state.is_running(current)
 
 
-class _Progress:
+class Progress:
     """What the supervisor says from now on."""
 
     def __init__(self, layout: Layout) -> None:
@@ -238,11 +286,13 @@ class _Progress:
         while True:
             over = is_over()
             # A start that was refused leaves no log.
-            with contextlib.suppress(FileNotFoundError), self._log.open(encoding="utf-8") as log:
+            with contextlib.suppress(FileNotFoundError), self._log.open("rb") as log:
                 log.seek(self._position)
-                for line in log:
-                    console.print(as_typed(view.progress(line), self._data_dir), markup=False)
-                self._position = log.tell()
+                # The last line may be one that is being written.
+                for line in takewhile(lambda line: line.endswith(b"\n"), log):
+                    self._position += len(line)
+                    shown = view.progress(line.decode(errors="replace"))
+                    console.print(as_typed(shown, self._data_dir), markup=False)
             if over:
                 return
             time.sleep(_POLL_SECONDS)
@@ -368,8 +418,8 @@ def reset(
         typer.confirm(f"Delete everything in {layout.data_dir}?", abort=True)
     _stop(layout)
     # Only a directory that is ours: a mistyped --data-dir must not cost anything.
-    if layout.data_dir.exists() and not layout.state_file.exists() and any(layout.data_dir.iterdir()):
-        console.print(f"{layout.data_dir} is not a stack's data directory; nothing was deleted", style="red")
+    if is_foreign(layout):
+        console.print(_FOREIGN.format(layout.data_dir, "deleted"), style="red", markup=False)
         raise typer.Exit(2)
     shutil.rmtree(layout.data_dir, ignore_errors=True)
     shutil.rmtree(layout.sockets, ignore_errors=True)
@@ -384,7 +434,7 @@ app.add_typer(certificates.app, name="certs")
 app.add_typer(admins.app, name="admin")
 
 
-def _start(layout: Layout, options: Options, owner: int | None, progress: _Progress) -> bool:
+def _start(layout: Layout, options: Options, owner: int | None, progress: Progress) -> bool:
     """Start a supervisor and wait for what comes of it; False when another one is at work there.
 
     Raises:
@@ -481,8 +531,10 @@ def main() -> None:
     """Entry point."""
     # What is written in a stack's directory is its owner's alone.
     os.umask(0o077)
+    # Completion is installed for the name alone: the shell finds that by a path as well.
+    completion = sys.argv[1:2] in (["--install-completion"], ["--show-completion"])
     try:
-        app()
+        app(prog_name="backend" if completion else PROGRAM, complete_var="_BACKEND_COMPLETE")
     except OSError as error:
         errors.print(as_typed(explained(error)), style="red", markup=False)
         sys.exit(1)

@@ -11,10 +11,14 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from devstack.logs.events import Parser
+from devstack.logs.view import Lines
+
 _TAIL_LINES = 40
-_ASK = "the lines above say more; `backend logs NAME` shows all of them"
+_ASK = "the lines above say more; `backend logs` shows all of them"
 _SPACE = "make room on the disk that has the data directory (`df -h` shows them), or choose another with --data-dir"
 _MEMORY = "end something that uses memory, then start again"
 _RIGHTS = "let this user read and write it (`ls -ld` shows whose it is), or choose another directory with --data-dir"
@@ -42,6 +46,10 @@ def _known(pattern: str, remedy: str) -> _Known:
 
 # The first that is found, so what is more particular comes first.
 _KNOWN = (
+    _known(
+        "does not implement its contract",
+        "write what is missing, or take it out of the contract (`make lint` says the same without a start)",
+    ),
     _known("inotify", "too many files are watched: stop other stacks, or `sysctl fs.inotify.max_user_instances=512`"),
     _known("No space left on device|Disk quota exceeded", _SPACE),
     _known("Cannot allocate memory|could not map anonymous shared memory|std::bad_alloc", _MEMORY),
@@ -111,9 +119,17 @@ def of_process(process: str, how: str, written: str) -> StartupError:
     """
     said = next(_said(written), "")
     known = next((known for known in _KNOWN if known.pattern.search(written)), None)
-    lines = [line for line in written.splitlines() if not any(always in line for always in _OF_EVERY_START)]
-    tail = "\n".join(lines[-_TAIL_LINES:])
-    return StartupError(process, f"{said} ({how})" if said else how, known.remedy if known else _ASK, tail)
+    remedy = known.remedy if known else _ASK.replace("logs", f"logs {process}")
+    return StartupError(process, f"{said} ({how})" if said else how, remedy, _last_lines(process, written))
+
+
+def _last_lines(process: str, written: str) -> str:
+    """As `backend logs` shows them on a terminal."""
+    now = datetime.now(UTC)
+    parser, lines = Parser(process, now), Lines(colour=False)
+    told = (line for line in written.split("\n") if not any(always in line for always in _OF_EVERY_START))
+    shown = [lines.line(event, now) for event in map(parser.parse, told) if event is not None]
+    return "\n".join("\n".join(shown).splitlines()[-_TAIL_LINES:])
 
 
 def _said(written: str) -> Iterator[str]:

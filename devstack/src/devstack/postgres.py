@@ -19,6 +19,8 @@ from devstack.secrets import Secrets, load_or_create
 
 # The major version, which what is on disk belongs to.
 VERSION = "18"
+# Of its lock file, counted from none.
+_STATUS_LINE = 7
 
 
 def _binaries() -> Path:
@@ -160,6 +162,8 @@ def command(layout: Layout) -> list[str]:
 
 async def accepts_connections(layout: Layout) -> bool:
     """Whether the server lets us in, or refuses a password that is just being changed."""
+    if _recovers(layout):
+        return False
     try:
         url = superuser_url(layout, load_or_create(layout.secrets), "postgres")
         connection = await asyncpg.connect(url, timeout=2)
@@ -169,6 +173,18 @@ async def accepts_connections(layout: Layout) -> bool:
         return False
     await connection.close()
     return True
+
+
+def _recovers(layout: Layout) -> bool:
+    """Whether it says that it is starting; whom it then refuses, it logs, and after a crash that takes its time.
+
+    The eighth line of its lock file, as `pg_ctl --wait` reads it (PM_STATUS_STARTING in PostgreSQL's pidfile.h).
+    """
+    try:
+        lines = (directory(layout) / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return False
+    return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "starting"
 
 
 async def prepare(layout: Layout, secrets: Secrets) -> None:

@@ -40,6 +40,8 @@ class StackState:
     supervisor_created: float
     port_offset: int
     ready: bool = False
+    # Whether it has been asked to end, and does.
+    stopping: bool = False
     error: str = ""
     endpoints: dict[str, str] = field(default_factory=dict)
     processes: list[ProcessState] = field(default_factory=list)

@@ -239,6 +239,8 @@ class Supervisor:
 
     async def _stop_all(self) -> None:
         self._stopping.set()
+        self._state.ready, self._state.stopping = False, True
+        self._write_state()
         self._processes.end_monitoring()
         for task in self._background:
             task.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -56,16 +57,17 @@ def trust(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """How a browser or curl trusts the public HTTPS certificate."""
     layout = identities_or_exit(data_dir)
     bundle = _certificates(layout).trust_bundle
+    quoted = shlex.quote(str(bundle))
     current = state.read(layout)
     url = current.endpoints["public_tls"] if current else layout.endpoints(())["public_tls"]
     text = f"""The root certificate is {bundle}
 
-  curl      curl --cacert '{bundle}' {url}/v1/products
-  Python    httpx.Client(verify=ssl.create_default_context(cafile='{bundle}'))
+  curl      curl --cacert {quoted} {url}/v1/products
+  Python    httpx.Client(verify=ssl.create_default_context(cafile={str(bundle)!r}))
   Firefox   Settings, Certificates, Authorities, Import
   Chrome    Settings, Security, Manage certificates, Authorities, Import
-  Debian    cp '{bundle}' /usr/local/share/ca-certificates/backend.crt && update-ca-certificates
-  macOS     security add-trusted-cert -k ~/Library/Keychains/login.keychain-db '{bundle}'
+  Debian    cp {quoted} /usr/local/share/ca-certificates/backend.crt && update-ca-certificates
+  macOS     security add-trusted-cert -k ~/Library/Keychains/login.keychain-db {quoted}
 
 It changes with `backend certs rotate --ca` and `backend reset`. Remove it again when you no longer need it."""
     console.print(as_typed(text, layout.data_dir), markup=False)

@@ -19,7 +19,7 @@ def migrate(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be run.")] = False,
 ) -> None:
-    """Run the migrations that the databases do not have yet, beside the services that use them."""
+    """Run the migrations that the databases do not have yet. The services that use them go on."""
     from devstack import migrations, postgres
     from devstack.secrets import load_or_create
 
@@ -47,7 +47,7 @@ def backup(
     directory: Annotated[Path, typer.Argument(help="Where to; made, and private to its owner.")],
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Write what the databases hold, while they serve: an archive of pg_dump for each. No secrets, keys or sessions."""
+    """Write what the databases hold, while they serve. An archive of pg_dump for each. No secrets, keys or sessions."""
     from devstack import backups
     from devstack.secrets import load_or_create
 
@@ -69,7 +69,7 @@ def restore(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Go back to a backup: what has happened since is lost, everybody logs in again, and 503 for some seconds."""
+    """Go back to a backup. What has happened since is lost, everybody logs in again, and 503 for some seconds."""
     from devstack import backups, migrations
     from devstack.secrets import load_or_create
 

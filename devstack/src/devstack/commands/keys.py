@@ -26,7 +26,7 @@ def show(context: typer.Context, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 
 @app.command("rotate")
 def rotate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """A new signing key, while everything serves; the old one verifies until its last token has expired."""
+    """A new signing key, while everything serves. The old one verifies until its last token has expired."""
     from devstack import keys
 
     layout = identities_or_exit(data_dir)

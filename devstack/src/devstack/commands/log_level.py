@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,12 +17,14 @@ app = typer.Typer()
 def log_level(
     service: Annotated[str, typer.Argument(help="With all its replicas: bff, user, order or limiter.")],
     level: Annotated[
-        str | None, typer.Argument(help="debug, info, warning or error; without it, what it is now.")
+        Literal["debug", "info", "warning", "error"] | None, typer.Argument(help="Without it, what it is now.")
     ] = None,
-    minutes: Annotated[float, typer.Option(min=0.01, max=1440, help="After which it is the usual one again.")] = 15,
+    minutes: Annotated[
+        float, typer.Option(min=0.01, max=1440, metavar="N", help="After which it is the usual one again.")
+    ] = 15,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """What a service logs, without a restart and for a while; debug has a line for every call."""
+    """What a service logs, without a restart and for a while. Debug has a line for every call."""
     import httpx
 
     layout = Layout(data_dir.resolve())

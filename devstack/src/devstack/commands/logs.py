@@ -40,7 +40,7 @@ def logs(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines, as in a pipe.")] = False,
 ) -> None:
-    """What happened, by time: a line an event on a terminal, JSON lines in a pipe."""
+    """What happened, by time. A line an event on a terminal, JSON lines in a pipe."""
     layout = known_or_exit(data_dir)
     try:
         selection = Selection(

@@ -12,7 +12,7 @@ from devstack.commands.stack import DataDir, console, known_or_exit, running_or_
 from devstack.layout import DEFAULT_DATA_DIR, Layout
 from devstack.options import Options
 
-app = typer.Typer(help="The passwords by which services come into PostgreSQL and Valkey.")
+app = typer.Typer(help="The passwords of services in PostgreSQL and Valkey.")
 
 
 @app.callback(invoke_without_command=True)
@@ -33,7 +33,7 @@ def rotate(
         float, typer.Option(min=2, help="Seconds until connections that were opened with an old password are ended.")
     ] = 15.0,
 ) -> None:
-    """New passwords of databases and Valkey, the administrators' too, while everything serves; the old ones end."""
+    """New passwords of databases and Valkey. The administrators', too, while everything serves; the old ones end."""
     from devstack import rotation
 
     layout = Layout(data_dir.resolve())

@@ -21,7 +21,14 @@ errors = Console(highlight=False, soft_wrap=True, stderr=True)
 NOT_RUNNING = 3
 
 DataDir = Annotated[
-    Path, typer.Option("--data-dir", envvar="BACKEND_DATA_DIR", help="Where the stack keeps everything.")
+    Path,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        envvar="BACKEND_DATA_DIR",
+        show_default=".backend of the clone",
+        help="Where the stack keeps everything.",
+    ),
 ]
 
 
@@ -48,6 +55,12 @@ def known_or_exit(data_dir: Path) -> Layout:
     return layout
 
 
+def is_foreign(layout: Layout) -> bool:
+    """Whether a directory has something in it, and nothing of a stack: it is neither started in nor deleted."""
+    marks = (layout.state_file, layout.logs / "supervisor.log", layout.data_dir / "postgres" / "PG_VERSION")
+    return layout.data_dir.is_dir() and any(layout.data_dir.iterdir()) and not any(mark.exists() for mark in marks)
+
+
 def is_running(layout: Layout) -> bool:
     """Whether the stack runs."""
     return state.is_running(state.read(layout))
@@ -64,6 +77,9 @@ def running_or_exit(layout: Layout) -> StackState:
     current = state.read(layout)
     if current is None or not state.is_running(current):
         console.print("not running")
+        raise typer.Exit(NOT_RUNNING)
+    if current.stopping:
+        console.print("it is being stopped")
         raise typer.Exit(NOT_RUNNING)
     return current
 

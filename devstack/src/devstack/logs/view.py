@@ -62,7 +62,7 @@ def progress(line: str) -> str:
         process, _, what = json.loads(line)["event"].partition(": ")
     except (ValueError, TypeError, LookupError, AttributeError):
         return f"  {printable(line.rstrip())}"
-    return f"  {printable(process):<10} {printable(what)}"
+    return f"  {printable(process):<12} {printable(what)}"
 
 
 class Lines:
@@ -82,11 +82,12 @@ class Lines:
         if moment.date() != now.astimezone(self._zone).date():
             clock = f"{moment:%Y-%m-%d} {clock}"
         head = (
-            f"{self._paint(clock, _DIM)} {self._paint(f'{printable(event.process):<10}', _process_colour(event))} "
+            f"{self._paint(clock, _DIM)} {self._paint(f'{printable(event.process):<12}', _process_colour(event))} "
             f"{self._paint(f'{event.level.name.lower():<8}', _LEVEL_COLOURS[event.level])} "
         )
         body = self._request(event) if event.is_request else self._other(event)
-        return "\n".join([head + body, *(f"{_INDENT}{printable(row)}" for row in _trace(event.fields))])
+        rows = [*event.text.splitlines()[1:], *_trace(event.fields)]
+        return "\n".join([head + body, *(f"{_INDENT}{printable(row)}" for row in rows)])
 
     def _request(self, event: Event) -> str:
         fields = event.fields
@@ -105,7 +106,8 @@ class Lines:
         return " ".join(parts)
 
     def _other(self, event: Event) -> str:
-        parts = [self._paint(printable(event.text), _LEVEL_COLOURS[event.level])]
+        first = event.text.splitlines()[0] if event.text else ""
+        parts = [self._paint(printable(first), _LEVEL_COLOURS[event.level])]
         parts += [
             f"{self._paint(printable(str(key)) + '=', _DIM)}{_text(value)}"
             for key, value in event.fields.items()

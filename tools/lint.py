@@ -27,6 +27,7 @@ CHECKS: dict[str, list[str]] = {
     "handlers": [sys.executable, "tools/lint_handlers.py"],
     "dependencies": [sys.executable, "tools/lint_dependencies.py"],
     "mappings": [sys.executable, "tools/lint_mappings.py"],
+    "mappings, read": [sys.executable, "tools/lint_unread.py"],
     "patterns": [sys.executable, "tools/lint_patterns.py"],
     "envoy": [sys.executable, "tools/lint_envoy.py"],
     "squawk": [

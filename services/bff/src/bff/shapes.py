@@ -41,6 +41,8 @@ def spent(value: order_pb2.Spent) -> models.Spent:
     return models.Spent(amount_minor=value.amount_minor, currency=value.currency, capped=value.capped)
 
 
+# The version is the answer's ETag.
+# does not pass on: version, credential_version
 def user(value: user_pb2.User) -> models.User:
     """A user."""
     return models.User(
@@ -65,6 +67,8 @@ def session(value: session_pb2.Session, own: str) -> models.Session:
     )
 
 
+# The version is the answer's ETag.
+# does not pass on: version, stock_version, created_at
 def product(value: catalog_pb2.Product) -> models.Product:
     """A product."""
     return models.Product(
@@ -113,6 +117,7 @@ def refund(value: order_pb2.Refund) -> models.Refund:
     )
 
 
+# does not pass on: user_id, version, updated_at
 def overview_order(value: order_pb2.Order, *, compact: bool) -> models.OverviewOrder:
     """An order in the overview; compact without dates and lines."""
     if compact:
@@ -128,6 +133,7 @@ def overview_order(value: order_pb2.Order, *, compact: bool) -> models.OverviewO
     )
 
 
+# does not pass on: status, roles, version, credential_version
 def overview_profile(value: user_pb2.User, *, compact: bool) -> models.OverviewProfile:
     """The profile in the overview; compact without address and date."""
     if compact:

@@ -51,6 +51,7 @@ class RateLimitHandlers(RateLimitServiceServicer):
         except (ValkeyError, OSError) as error:
             raise ServiceError("UNAVAILABLE") from error
 
+    # does not pass on: hits_addend
     async def _operations(self, request: rls_pb2.RateLimitRequest) -> rls_pb2.RateLimitResponse:
         overall = _Response.OK
         statuses = []
@@ -78,6 +79,7 @@ class RateLimitHandlers(RateLimitServiceServicer):
         self._away_until = None
         return answer
 
+    # does not pass on: domain, hits_addend
     async def _connection(self, request: rls_pb2.RateLimitRequest) -> rls_pb2.RateLimitResponse:
         refused = _Response(overall_code=_Response.OVER_LIMIT)
         opening, limit = self._limits.opening(_entries(request.descriptors[0])), self._limits.connections

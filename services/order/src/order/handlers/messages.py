@@ -42,6 +42,7 @@ def spent(value: Money) -> order_pb2.Spent:
     return order_pb2.Spent(amount_minor=shown, currency=value.currency, capped=shown < value.amount_minor)
 
 
+# does not pass on: expires_at
 def order(value: Order) -> order_pb2.Order:
     """An order message."""
     return order_pb2.Order(
@@ -65,6 +66,7 @@ def order(value: Order) -> order_pb2.Order:
     )
 
 
+# does not pass on: order_id
 def transition(value: Transition) -> order_pb2.OrderTransition:
     """A transition message."""
     return order_pb2.OrderTransition(
@@ -77,6 +79,7 @@ def transition(value: Transition) -> order_pb2.OrderTransition:
     )
 
 
+# does not pass on: payment_id, idempotency_key
 def refund(value: Refund) -> order_pb2.Refund:
     """A refund message."""
     return order_pb2.Refund(

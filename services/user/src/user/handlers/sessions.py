@@ -84,6 +84,9 @@ def _grant(tokens: Tokens, device_token: str = "") -> session_pb2.Grant:
 
 
 def _session(record: session_pb2.SessionRecord) -> session_pb2.Session:
+    # What only this service may know stays here; the record's user is the caller.
+    # does not pass on: user_id, credential_version, next_credential_version, idle_ms, salt
+    # does not pass on: generation, exchanged_at_ms, exchanged_by
     created_at, last_seen_at = Timestamp(), Timestamp()
     created_at.FromMilliseconds(record.created_at_ms)
     last_seen_at.FromMilliseconds(record.last_seen_at_ms)

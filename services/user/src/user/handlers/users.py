@@ -77,6 +77,7 @@ def _version(request: user_pb2.UpdateProfileRequest | user_pb2.UpdateUserRequest
     return request.expected_version if request.HasField("expected_version") else None
 
 
+# does not pass on: password_hash
 def _message(user: User) -> user_pb2.User:
     created_at = Timestamp()
     created_at.FromDatetime(user.created_at)

@@ -16,7 +16,6 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from google.protobuf.message import Message
 from msgspec import Struct
@@ -44,9 +43,9 @@ def problems(path: Path) -> list[str]:
     return found
 
 
-def _contracts(tree: ast.Module) -> dict[str, Any]:
+def _contracts(tree: ast.Module) -> dict[str, object]:
     """What a module imports of the contracts (modules, messages, models), by the names it has for it."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("contracts."):
             # `from contracts.order.v1 import order_pb2`, or `from contracts.user.v1.session_pb2 import Client`.
@@ -59,7 +58,7 @@ def _contracts(tree: ast.Module) -> dict[str, Any]:
     return found
 
 
-def _constructions(tree: ast.Module, contracts: dict[str, Any]) -> Iterator[tuple[ast.Call, type]]:
+def _constructions(tree: ast.Module, contracts: dict[str, object]) -> Iterator[tuple[ast.Call, type]]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue

@@ -55,13 +55,13 @@ import asyncpg
 class Connection(Protocol):
     """What the functions below need of a connection."""
 
-    async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]: ...
+    async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]: ...
 
-    async def fetchrow(self, sql: str, *args: Any) -> asyncpg.Record | None: ...
+    async def fetchrow(self, sql: str, *args: object) -> asyncpg.Record | None: ...
 
-    async def execute(self, sql: str, *args: Any) -> int: ...
+    async def execute(self, sql: str, *args: object) -> int: ...
 
-    async def executemany(self, sql: str, args: Iterable[Sequence[Any]]) -> None: ...
+    async def executemany(self, sql: str, args: Iterable[Sequence[object]]) -> None: ...
 '''
 
 
@@ -224,7 +224,7 @@ def imports_for(body: str) -> str:
         lines.append("from decimal import Decimal")
     if "StrEnum" in body:
         lines.append("from enum import StrEnum")
-    lines.append("from typing import Any, Protocol")
+    lines.append("from typing import Protocol")
     if "UUID" in body:
         lines.append("from uuid import UUID")
     return "\n".join(lines)

@@ -12,11 +12,10 @@ waits behind it. What a build that was cut off leaves, an invalid index, is drop
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 
@@ -205,7 +204,7 @@ def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-async def _watched(connection: asyncpg.Connection, url: str, work: Any, blockers: list[str]) -> None:
+async def _watched(connection: asyncpg.Connection, url: str, work: Awaitable[object], blockers: list[str]) -> None:
     """Do `work`, and note whom it waited for last."""
     watching = asyncio.create_task(_note_blockers(url, connection.get_server_pid(), blockers))
     try:

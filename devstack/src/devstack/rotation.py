@@ -15,7 +15,6 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import asyncpg
 from redis.asyncio import Redis
@@ -176,7 +175,7 @@ async def _connections(database: asyncpg.Connection, caches: dict[str, Redis]) -
     clients = {}
     for server, client in caches.items():
         own = await client.client_id()
-        listed: list[dict[str, Any]] = await client.client_list()
+        listed: list[dict[str, str]] = await client.client_list()
         clients[server] = frozenset(int(entry["id"]) for entry in listed) - {own}
     return _Connections(frozenset(row["pid"] for row in rows), clients)
 

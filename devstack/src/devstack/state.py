@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import psutil
 
@@ -49,7 +48,7 @@ class StackState:
     # Whether what there is to try is not all there yet; the stack is ready without it.
     demo_loading: bool = False
     # How it was started: the fields of Options.
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, object] = field(default_factory=dict)
 
     def write(self, layout: Layout) -> None:
         """Replace the state file; a reader sees the old or the new one, whole."""
@@ -63,7 +62,7 @@ class StackState:
 def read(layout: Layout) -> StackState | None:
     """The last written state, or None when the stack has never run here."""
     try:
-        raw: dict[str, Any] = json.loads(layout.state_file.read_text(encoding="utf-8"))
+        raw = json.loads(layout.state_file.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
     processes = [ProcessState(**process) for process in raw.pop("processes")]

@@ -3,7 +3,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from chassis.envoy_bootstrap import Bootstrap, Monitor
 from chassis.pressure import ConnectionPressure, of_configuration
+
+
+def bootstrap(*monitors: Monitor) -> Bootstrap:
+    return {
+        "admin": {"address": {"pipe": {"path": "admin.sock"}}},
+        "overload_manager": {"resource_monitors": [*monitors]},
+    }
 
 
 def answer(connections: int) -> bytes:
@@ -47,19 +55,18 @@ def test_an_envoy_that_does_not_answer_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_only_an_envoy_that_reads_one_is_told(tmp_path: Path) -> None:
-    connections = {
+    connections: Monitor = {
         "name": "envoy.resource_monitors.global_downstream_max_connections",
         "typed_config": {"max_active_downstream_connections": 50},
     }
-    injected = {
+    injected: Monitor = {
         "name": "envoy.resource_monitors.injected_resource",
         "typed_config": {"filename": str(tmp_path / "told")},
     }
-    assert of_configuration({}, lambda _: b"") is None
-    assert of_configuration({"overload_manager": {"resource_monitors": [connections]}}, lambda _: b"") is None
-    pressure = of_configuration(
-        {"overload_manager": {"resource_monitors": [connections, injected]}}, lambda _: answer(10)
-    )
+    assert of_configuration({"admin": bootstrap()["admin"]}, lambda _: b"") is None
+    assert of_configuration(bootstrap(), lambda _: b"") is None
+    assert of_configuration(bootstrap(connections), lambda _: b"") is None
+    pressure = of_configuration(bootstrap(connections, injected), lambda _: answer(10))
     assert pressure is not None
     pressure.tell()
     assert (tmp_path / "told").read_text() == "0.20"

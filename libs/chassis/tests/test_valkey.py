@@ -137,7 +137,7 @@ class TestPipelinedClient:
     ) -> None:
         await pipelined.get("x")
         mine = await (await pipelined._ready()).send("CLIENT", "ID")
-        await client.client_kill_filter(_id=mine)
+        await client.client_kill_filter(_id=str(mine))
         await asyncio.sleep(0.05)
         assert await pipelined.get("test:nothing") is None
 
@@ -203,7 +203,7 @@ class TestPipelinedClient:
         self, pipelined: PipelinedClient, client: Redis
     ) -> None:
         key = f"test:{uuid.uuid4()}"
-        script = Script(
+        script: Script[list[bytes | int]] = Script(
             f"-- {key}\nreturn {{redis.call('INCRBY', KEYS[1], ARGV[1]), ARGV[2], redis.call('TTL', KEYS[1])}}"
         )
         await pipelined.set(key, b"40", 30)

@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Annotated
 
+import msgspec
 import typer
 
 from devstack.commands.stack import DataDir, console, known_or_exit, running_or_exit
@@ -38,7 +39,7 @@ def rotate(
 
     layout = Layout(data_dir.resolve())
     current = running_or_exit(layout)
-    outcome = asyncio.run(rotation.rotate(layout, Options(**current.options), wait))
+    outcome = asyncio.run(rotation.rotate(layout, msgspec.convert(current.options, Options), wait))
     console.print("every service has connected with its new password; the old ones are refused")
     if outcome.ended:
         console.print(f"{outcome.ended} connections that were opened with an old password have been ended")

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Any
 
 
 class Level(IntEnum):
@@ -42,7 +41,7 @@ class Event:
     process: str
     level: Level
     text: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, object] = field(default_factory=dict)
     continues: bool = False
 
     @property
@@ -163,7 +162,7 @@ class Parser:
         return Event(self._time, self._process, Level.INFO if self._form else Level.WARNING, line)
 
 
-def _failed(fields: Mapping[str, Any]) -> bool:
+def _failed(fields: Mapping[str, object]) -> bool:
     status, grpc_status = fields.get("status"), fields.get("grpc_status")
     return (isinstance(status, int) and status >= 500) or (
         isinstance(grpc_status, int) and grpc_status in SERVER_FAULTS

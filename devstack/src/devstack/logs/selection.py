@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from devstack.logs.events import Event, Level
 
@@ -65,7 +64,7 @@ def is_routine(event: Event) -> bool:
     return routine and _went_well(event.fields)
 
 
-def _went_well(fields: Mapping[str, Any]) -> bool:
+def _went_well(fields: Mapping[str, object]) -> bool:
     status = fields.get("status")
     return isinstance(status, int) and 0 < status < 400 and fields.get("grpc_status") in (None, 0)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
-from typing import Any
 
 from devstack.logs.events import SERVER_FAULTS, Event, Level
 
@@ -121,7 +120,7 @@ class Lines:
         return f"\x1b[{code}m{text}{_RESET}" if self._colour and code else text
 
 
-def _outcome(fields: Mapping[str, Any]) -> tuple[str, str]:
+def _outcome(fields: Mapping[str, object]) -> tuple[str, str]:
     """The gRPC code by its name, or the HTTP status, and its colour."""
     grpc_status, status = fields.get("grpc_status"), fields.get("status")
     if isinstance(grpc_status, int) and 0 <= grpc_status < len(_GRPC_CODES):
@@ -143,7 +142,7 @@ def _text(value: object) -> str:
     return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
-def _trace(fields: Mapping[str, Any]) -> list[str]:
+def _trace(fields: Mapping[str, object]) -> list[str]:
     return [
         row.expandtabs(4)
         for name in ("exception", "stack")

@@ -22,7 +22,7 @@ FLOOR_SECONDS = 60
 
 _log = structlog.get_logger(__name__)
 
-_STORE = Script("""
+_STORE: Script[None] = Script("""
 local stored = redis.call('GET', KEYS[1])
 if stored then
   local version = tonumber(string.match(stored, '^(%d+):'))
@@ -32,7 +32,7 @@ redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2], 'PX', ARGV[3])
 return 1
 """)
 
-_RAISE = Script("""
+_RAISE: Script[None] = Script("""
 for i, key in ipairs(KEYS) do
   local stored = redis.call('GET', key)
   local version = stored and tonumber(string.match(stored, '^(%d+):')) or 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 from chassis import context, password_files
 from chassis.config import DatabaseSettings
@@ -28,26 +29,26 @@ class Connection:
 
     __slots__ = ("_connection",)
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: PoolConnectionProxy[asyncpg.Record]) -> None:
         self._connection = connection
 
-    async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]:
+    async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
         """All rows of a query."""
         rows: list[asyncpg.Record] = await self._connection.fetch(sql, *args, timeout=_seconds())
         return rows
 
-    async def fetchrow(self, sql: str, *args: Any) -> asyncpg.Record | None:
+    async def fetchrow(self, sql: str, *args: object) -> asyncpg.Record | None:
         """The first row of a query, or None."""
         row: asyncpg.Record | None = await self._connection.fetchrow(sql, *args, timeout=_seconds())
         return row
 
-    async def execute(self, sql: str, *args: Any) -> int:
+    async def execute(self, sql: str, *args: object) -> int:
         """Run a statement; the number of rows it touched."""
         tag: str = await self._connection.execute(sql, *args, timeout=_seconds())
         count = tag.rpartition(" ")[2]
         return int(count) if count.isdigit() else 0
 
-    async def executemany(self, sql: str, args: Iterable[Sequence[Any]]) -> None:
+    async def executemany(self, sql: str, args: Iterable[Sequence[object]]) -> None:
         """Run a statement once for each tuple of arguments, in one round trip."""
         await self._connection.executemany(sql, args, timeout=_seconds())
 
@@ -66,7 +67,10 @@ class Database:
     def __init__(
         self, url: str, *, min_size: int, max_size: int, service: str, password_file: Path | None = None
     ) -> None:
-        async def connect(*args: Any, **options: Any) -> Any:
+        # The pool's own arguments, handed on.
+        async def connect(  # type: ignore[explicit-any]
+            *args: Any, **options: Any
+        ) -> asyncpg.Connection[asyncpg.Record]:
             refusal: asyncpg.InvalidPasswordError | None = None
             for password in [None] if password_file is None else password_files.passwords(password_file):
                 try:
@@ -191,7 +195,7 @@ class _Users:
         self.count -= 1
 
 
-async def _no_reset(_connection: Any) -> None:
+async def _no_reset(_connection: object) -> None:
     return
 
 

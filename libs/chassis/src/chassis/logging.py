@@ -10,18 +10,17 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import MutableMapping
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 import structlog
+from structlog.typing import EventDict
 
 from chassis import context
 
 # Of the process: what its logger class is a subclass of changes with the level, so that a line below the level costs as
 # little as a call of nothing, and so that loggers which modules have made already change as well.
-_Logger: Any = type("_Logger", (structlog.make_filtering_bound_logger("info"),), {})
+_Logger = type("_Logger", (structlog.make_filtering_bound_logger("info"),), {})
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
@@ -42,7 +41,7 @@ def configure(service: str, *, environment: str, version: str, level: str = "inf
         "instance_id": f"{socket.gethostname()}-{os.getpid()}",
     }
 
-    def add_standard_fields(_logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    def add_standard_fields(_logger: object, method: str, event: EventDict) -> EventDict:
         event["level"] = method
         event["time"] = datetime.now(UTC)
         event.update(fixed)

@@ -8,9 +8,10 @@ it, and a call begun after that hangs until its deadline.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
+
+from starlette.types import Receive
 
 # A caller that leaves is noticed within twice this time. The host reports it only when asked (its receive() does not
 # wait once the body is complete), and asking has a price, so calls shorter than this never pay it.
@@ -35,10 +36,10 @@ class Presence:
 
     __slots__ = ("_among", "_cancelling", "_deadline", "_receive", "_task", "_timer", "_watcher", "is_gone", "is_late")
 
-    def __init__(self, receive: Callable[[], Any], deadline: float | None) -> None:
+    def __init__(self, receive: Receive, deadline: float | None) -> None:
         self._receive = receive
         self._deadline = deadline
-        self._task: asyncio.Task[Any] | None = None
+        self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
         self._timer: asyncio.TimerHandle | None = None
         self._among: set[Presence] | None = None

@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
+
+from chassis.envoy_bootstrap import Bootstrap, OverloadManager
 
 _MONITOR = "envoy.resource_monitors.injected_resource"
 _BOUND = "envoy.resource_monitors.global_downstream_max_connections"
 _OPEN = "http.ingress.downstream_cx_active"
+
+
+class _Stat(TypedDict, total=False):
+    # Only of a counter or a gauge; a histogram has none.
+    value: int
+
+
+class _Stats(TypedDict):
+    stats: list[_Stat]
 
 
 class ConnectionPressure:
@@ -36,10 +47,10 @@ class ConnectionPressure:
     def tell(self) -> None:
         """Look, and write what has changed; nothing while Envoy does not answer."""
         try:
-            stats: list[dict[str, Any]] = json.loads(self._ask(f"/stats?format=json&filter=^{_OPEN}$"))["stats"]
+            stats: _Stats = json.loads(self._ask(f"/stats?format=json&filter=^{_OPEN}$"))
         except (OSError, http.client.HTTPException, ValueError):
             return
-        self._write(min(1.0, sum(stat.get("value", 0) for stat in stats) / self._bound))
+        self._write(min(1.0, sum(stat.get("value", 0) for stat in stats["stats"]) / self._bound))
 
     def _write(self, pressure: float) -> None:
         text = f"{pressure:.2f}"
@@ -50,12 +61,10 @@ class ConnectionPressure:
             self._written = text
 
 
-def of_configuration(config: Mapping[str, Any], ask: Callable[[str], bytes]) -> ConnectionPressure | None:
+def of_configuration(config: Bootstrap, ask: Callable[[str], bytes]) -> ConnectionPressure | None:
     """For an Envoy that is configured to read a pressure; its working directory is this process's."""
-    monitors = {
-        monitor["name"]: monitor["typed_config"]
-        for monitor in config.get("overload_manager", {}).get("resource_monitors", ())
-    }
+    manager: OverloadManager = config.get("overload_manager", OverloadManager(resource_monitors=[]))
+    monitors = {monitor["name"]: monitor["typed_config"] for monitor in manager["resource_monitors"]}
     if _MONITOR not in monitors:
         return None
     bound = monitors[_BOUND]["max_active_downstream_connections"]

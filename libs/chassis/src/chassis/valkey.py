@@ -12,12 +12,14 @@ import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Generic, TypeVar, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
 
 from chassis import password_files
+
+T = TypeVar("T")
 
 # A session check is on every request's path: better a clear failure soon than a queue.
 TIMEOUT_SECONDS = 1.0
@@ -41,8 +43,8 @@ class ResponseError(ValkeyError):
     """Valkey answered with an error, which is the message."""
 
 
-class Script:
-    """A Lua script, which Valkey runs as one atomic step; sent by its hash."""
+class Script(Generic[T]):
+    """A Lua script, which Valkey runs as one atomic step; sent by its hash. Its type argument is what it returns."""
 
     __slots__ = ("digest", "source")
 
@@ -87,8 +89,7 @@ class PipelinedClient:
         Raises:
             ValkeyError: no connection, no answer in time, or an error reply.
         """
-        value: bytes | None = await (await self._ready()).send(b"GET", key)
-        return value
+        return cast("bytes | None", await (await self._ready()).send(b"GET", key))
 
     async def mget(self, *keys: str) -> list[bytes | None]:
         """The values of several keys.
@@ -96,8 +97,7 @@ class PipelinedClient:
         Raises:
             ValkeyError: as `get`.
         """
-        values: list[bytes | None] = await (await self._ready()).send(b"MGET", *keys)
-        return values
+        return cast("list[bytes | None]", await (await self._ready()).send(b"MGET", *keys))
 
     async def set(self, key: str, value: bytes, seconds: int) -> None:
         """Keep a value for some seconds.
@@ -130,19 +130,20 @@ class PipelinedClient:
 
         return check
 
-    async def evaluate(self, script: Script, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> Any:
+    async def evaluate(self, script: Script[T], keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> T:
         """What a script returns.
 
         Raises:
             ValkeyError: as `get`.
         """
         try:
-            return await (await self._ready()).send(b"EVALSHA", script.digest, len(keys), *keys, *arguments)
+            reply = await (await self._ready()).send(b"EVALSHA", script.digest, len(keys), *keys, *arguments)
         except ResponseError as error:
             if not str(error).startswith("NOSCRIPT"):
                 raise
-        # Unknown after a restart of Valkey; known from now on.
-        return await (await self._ready()).send(b"EVAL", script.source, len(keys), *keys, *arguments)
+            # Unknown after a restart of Valkey; known from now on.
+            reply = await (await self._ready()).send(b"EVAL", script.source, len(keys), *keys, *arguments)
+        return cast("T", reply)
 
     async def renew(self) -> None:
         """Replace the connection, for instance when the password has changed; the old one ends with its last reply.
@@ -230,7 +231,7 @@ class _Pipeline(asyncio.Protocol):
         self.lost = False
         self._timeout = timeout
         self._reader = hiredis.Reader()
-        self._pending: deque[asyncio.Future[Any]] = deque()
+        self._pending: deque[asyncio.Future[object]] = deque()
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._watchdog: asyncio.TimerHandle | None = None
@@ -242,15 +243,15 @@ class _Pipeline(asyncio.Protocol):
         # uvloop's transports have the interface but not the base class.
         self._transport = cast("asyncio.Transport", transport)
 
-    def send(self, *command: bytes | str | int) -> Awaitable[Any]:
+    def send(self, *command: bytes | str | int) -> Awaitable[object]:
         """Send a command; awaits its reply."""
         if self.lost or self._transport is None:
             raise ValkeyConnectionError("the connection to Valkey was lost")
         if len(self._pending) >= _MAX_PENDING:
             raise ValkeyConnectionError("too many commands are waiting for Valkey")
-        future = self._loop.create_future()
+        future: asyncio.Future[object] = self._loop.create_future()
         self._pending.append(future)
-        self._transport.write(hiredis.pack_command(cast("Any", command)))
+        self._transport.write(hiredis.pack_command(cast("tuple[bytes]", command)))
         if self._watchdog is None:
             self._watchdog = self._loop.call_later(self._timeout, self._check, future)
         return future
@@ -286,7 +287,7 @@ class _Pipeline(asyncio.Protocol):
         if self._transport is not None:
             await self._closed.wait()
 
-    def _check(self, oldest: asyncio.Future[Any]) -> None:
+    def _check(self, oldest: asyncio.Future[object]) -> None:
         # One timer for the connection instead of one a command: it looks whether the reply that was the next one
         # due when it was set has come.
         self._watchdog = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import httpx
 import msgspec
@@ -48,7 +48,7 @@ class HttpClient:
         answer: type[T],
         *,
         body: msgspec.Struct | None = None,
-        query: Mapping[str, Any] | None = None,
+        query: Mapping[str, datetime | str | int | None] | None = None,
         headers: Mapping[str, str | None] | None = None,
     ) -> Answer[T]:
         """One call, its answer decoded as `answer`.
@@ -76,9 +76,12 @@ class HttpClient:
             if response.headers.get("content-type", "").startswith("application/problem+json"):
                 problem = msgspec.json.decode(response.content, type=Problem)
             raise ApiError(response.status_code, response.headers, problem)
-        data: Any = None
-        if answer is str:
-            data = response.text
-        elif answer is not type(None):
-            data = msgspec.json.decode(response.content, type=answer)
-        return Answer(response.status_code, response.headers, data)
+        return Answer(response.status_code, response.headers, _read(response, answer))
+
+
+def _read(response: httpx.Response, answer: type[T]) -> T:
+    if answer is str:
+        return cast("T", response.text)
+    if answer is type(None):
+        return None
+    return msgspec.json.decode(response.content, type=answer)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Literal, cast
 
 from chassis.json_web_keys import JsonWebKeySet
 from contracts.bff.v1 import models
@@ -12,17 +13,24 @@ from contracts.order.v1 import catalog_pb2, order_pb2
 from contracts.user.v1 import session_pb2, user_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
-# Wire names are the enum's, without its prefix, in lower case.
-ORDER_STATUS: dict[int, Any] = {
-    number: name.removeprefix("ORDER_STATUS_").lower() for name, number in order_pb2.OrderStatus.items()
-}
+# As the public contract writes them; that a model takes them, the type checker sees.
+OrderStatus = Literal[
+    "pending_payment", "paid", "shipped", "delivered", "cancelled", "expired", "refunding", "refunded"
+]
+RefundStatus = Literal["pending", "refused", "succeeded"]
+UserStatus = Literal["active", "disabled"]
+Role = Literal["customer", "support", "admin"]
+
+
+def _lower(prefix: str, names: Iterable[tuple[str, int]]) -> dict[int, str]:
+    """The public names: the enum's, without its prefix, in lower case."""
+    return {number: name.removeprefix(prefix).lower() for name, number in names}
+
+
+ORDER_STATUS = cast("dict[int, OrderStatus]", _lower("ORDER_STATUS_", order_pb2.OrderStatus.items()))
 ORDER_STATUS_NUMBER = {name: cast("order_pb2.OrderStatus.ValueType", n) for n, name in ORDER_STATUS.items()}
-REFUND_STATUS: dict[int, Any] = {
-    number: name.removeprefix("REFUND_STATUS_").lower() for name, number in order_pb2.RefundStatus.items()
-}
-USER_STATUS: dict[int, Any] = {
-    number: name.removeprefix("USER_STATUS_").lower() for name, number in user_pb2.UserStatus.items()
-}
+REFUND_STATUS = cast("dict[int, RefundStatus]", _lower("REFUND_STATUS_", order_pb2.RefundStatus.items()))
+USER_STATUS = cast("dict[int, UserStatus]", _lower("USER_STATUS_", user_pb2.UserStatus.items()))
 USER_STATUS_NUMBER = {name: cast("user_pb2.UserStatus.ValueType", n) for n, name in USER_STATUS.items()}
 
 
@@ -50,7 +58,7 @@ def user(value: user_pb2.User) -> models.User:
         email=value.email,
         display_name=value.display_name,
         status=USER_STATUS[value.status],
-        roles=cast("Any", list(value.roles)),
+        roles=cast("list[Role]", list(value.roles)),
         created_at=moment(value.created_at),
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 from time import monotonic
-from typing import Any
 
 from chassis.errors import ServiceError
 from chassis.valkey import ValkeyError
@@ -37,7 +36,7 @@ class RateLimitHandlers(RateLimitServiceServicer):
         # Valkey did not answer a connection: until this time of the monotonic clock no other is to wait for it.
         self._away_until: float | None = None
 
-    async def ShouldRateLimit(self, request: rls_pb2.RateLimitRequest, _context: Any) -> rls_pb2.RateLimitResponse:
+    async def ShouldRateLimit(self, request: rls_pb2.RateLimitRequest, _context: object) -> rls_pb2.RateLimitResponse:
         """OVER_LIMIT when one descriptor is.
 
         Raises:
@@ -107,7 +106,7 @@ class EndedHandlers(LogsServiceServicer):
         self._leases = leases
 
     async def Export(
-        self, request: logs_service_pb2.ExportLogsServiceRequest, _context: Any
+        self, request: logs_service_pb2.ExportLogsServiceRequest, _context: object
     ) -> logs_service_pb2.ExportLogsServiceResponse:
         """Take the leases back.
 

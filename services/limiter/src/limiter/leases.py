@@ -18,7 +18,7 @@ from chassis.valkey import PipelinedClient, Script
 _SLOTS = 20
 # What one address may hold, as a part of what is free.
 _PART = 16
-_TAKE = Script("""
+_TAKE: Script[int | None] = Script("""
 local time = redis.call('TIME')
 local length = tonumber(ARGV[2]) / ARGV[3]
 local slot = math.floor((time[1] * 1000 + math.floor(time[2] / 1000)) / length)
@@ -41,7 +41,7 @@ for _, key in ipairs(KEYS) do
 end
 return slot
 """)
-_GIVE_BACK = Script("""
+_GIVE_BACK: Script[None] = Script("""
 for _, key in ipairs(KEYS) do
   local left = redis.call('HINCRBY', key, ARGV[1], -1)
   if left <= 0 then redis.call('HDEL', key, ARGV[1]) end
@@ -63,7 +63,7 @@ class Leases:
             chassis.valkey.ValkeyError: Valkey did not answer.
         """
         arguments = [connections, self._seconds * 1000, _SLOTS, _PART]
-        slot: int | None = await self._client.evaluate(_TAKE, _keys(edge, address), arguments)
+        slot = await self._client.evaluate(_TAKE, _keys(edge, address), arguments)
         return None if slot is None else f"{slot} {edge} {address}"
 
     async def give_back(self, lease: str) -> None:

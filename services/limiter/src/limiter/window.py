@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from chassis.valkey import PipelinedClient, Script
 
 _SLOTS = 20
-_COUNT = Script("""
+_COUNT: Script[list[int]] = Script("""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local limit, window, slots = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -71,6 +71,6 @@ class SlidingWindow:
             chassis.valkey.ValkeyError: Valkey did not answer.
         """
         arguments = [requests, int(seconds * 1000), _SLOTS]
-        reply: list[int] = await self._client.evaluate(_COUNT, [f"limit:{name}"], arguments)
+        reply = await self._client.evaluate(_COUNT, [f"limit:{name}"], arguments)
         allowed, remaining, milliseconds = reply
         return Decision(bool(allowed), remaining, milliseconds / 1000)

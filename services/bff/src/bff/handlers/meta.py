@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import Any
 
 from chassis.http.answers import json_answer
 from chassis.http.application import Call
@@ -13,6 +12,7 @@ from contracts.bff.v1 import operations
 from starlette.responses import Response
 
 from bff import shapes
+from bff.authentication import Principal
 from bff.reference.page import page
 
 
@@ -29,14 +29,14 @@ class MetaHandlers:
         """GET /.well-known/jwks.json."""
         return json_answer(shapes.key_set(self._keys.published()), headers={"cache-control": "public, max-age=15"})
 
-    async def get_openapi(self, call: Call[Any], headers: operations.GetOpenapiHeaders) -> Response:
+    async def get_openapi(self, call: Call[Principal], headers: operations.GetOpenapiHeaders) -> Response:
         """GET /openapi.yaml."""
         return await self._contract.answer(headers.if_none_match, _accept_encoding(call))
 
-    async def get_docs(self, call: Call[Any], headers: operations.GetDocsHeaders) -> Response:
+    async def get_docs(self, call: Call[Principal], headers: operations.GetDocsHeaders) -> Response:
         """GET /docs."""
         return await self._page.answer(headers.if_none_match, _accept_encoding(call))
 
 
-def _accept_encoding(call: Call[Any]) -> str:
+def _accept_encoding(call: Call[Principal]) -> str:
     return call.request.header(b"accept-encoding") or ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
 from chassis import context
@@ -25,7 +24,7 @@ class CatalogHandlers(CatalogServiceServicer):
         self._cursors = cursors
 
     async def ListProducts(
-        self, request: catalog_pb2.ListProductsRequest, _context: Any
+        self, request: catalog_pb2.ListProductsRequest, _context: object
     ) -> catalog_pb2.ListProductsResponse:
         """See the contract."""
         scope = f"products|{request.search}"
@@ -38,7 +37,7 @@ class CatalogHandlers(CatalogServiceServicer):
             next_cursor=self._cursors.encode(scope, [shown[-1].name, str(shown[-1].id)]) if more else "",
         )
 
-    async def GetProduct(self, request: catalog_pb2.GetProductRequest, _context: Any) -> catalog_pb2.Product:
+    async def GetProduct(self, request: catalog_pb2.GetProductRequest, _context: object) -> catalog_pb2.Product:
         """See the contract."""
         cached = await self._cache.get(request.id)
         if cached is not None:
@@ -47,7 +46,7 @@ class CatalogHandlers(CatalogServiceServicer):
         await self._cache.offer(answer.id, answer.version + answer.stock_version, answer.SerializeToString())
         return answer
 
-    async def CreateProduct(self, request: catalog_pb2.CreateProductRequest, _context: Any) -> catalog_pb2.Product:
+    async def CreateProduct(self, request: catalog_pb2.CreateProductRequest, _context: object) -> catalog_pb2.Product:
         """See the contract."""
         price = entered(request.price.amount_minor, request.price.currency)
         actor_id = UUID(context.caller().user_id)
@@ -55,15 +54,18 @@ class CatalogHandlers(CatalogServiceServicer):
             await self._catalog.create(request.sku, request.name, price, request.initial_stock, actor_id)
         )
 
-    async def UpdateProduct(self, request: catalog_pb2.UpdateProductRequest, _context: Any) -> catalog_pb2.Product:
+    async def UpdateProduct(self, request: catalog_pb2.UpdateProductRequest, _context: object) -> catalog_pb2.Product:
         """See the contract."""
         price = entered(request.price.amount_minor, request.price.currency) if request.HasField("price") else None
         name = request.name if request.HasField("name") else None
         return messages.product(await self._catalog.update(UUID(request.id), name, price, messages.version(request)))
 
-    async def AdjustStock(self, request: catalog_pb2.AdjustStockRequest, _context: Any) -> catalog_pb2.ProductResult:
+    async def AdjustStock(self, request: catalog_pb2.AdjustStockRequest, _context: object) -> catalog_pb2.ProductResult:
         """See the contract."""
         product, replayed = await self._catalog.adjust_stock(
-            messages.idempotent_request("stock", request), UUID(request.id), request.delta, request.reason
+            messages.idempotent_request("stock", request, request.idempotency_key),
+            UUID(request.id),
+            request.delta,
+            request.reason,
         )
         return catalog_pb2.ProductResult(product=messages.product(product), replayed=replayed)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from typing import Any
+from typing import Literal, Protocol
 from uuid import UUID
 
 from chassis import context
 from contracts.common.v1 import money_pb2
 from contracts.order.v1 import catalog_pb2, order_pb2
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from order.domain.money import MAX_SUM_MINOR, Money
@@ -22,6 +23,15 @@ from order.service.replay import IdempotentRequest
 _TO_WIRE = {status: order_pb2.OrderStatus.Value(f"ORDER_STATUS_{status.name}") for status in OrderStatus}
 _REFUND_TO_WIRE = {status: order_pb2.RefundStatus.Value(f"REFUND_STATUS_{status.name}") for status in RefundStatus}
 _FROM_WIRE = {number: status for status, number in _TO_WIRE.items()}
+
+
+class _Versioned(Protocol):
+    """A request that may name the version which it is meant for."""
+
+    @property
+    def expected_version(self) -> int: ...
+
+    def HasField(self, field_name: Literal["expected_version"], /) -> bool: ...
 
 
 def timestamp(moment: datetime) -> Timestamp:
@@ -125,12 +135,12 @@ def _moment(message: Timestamp) -> datetime:
     return message.ToDatetime(tzinfo=UTC)
 
 
-def version(message: Any) -> int | None:
+def version(message: _Versioned) -> int | None:
     """The `expected_version` of a request, None when it has none."""
     return message.expected_version if message.HasField("expected_version") else None
 
 
-def idempotent_request(operation: str, message: Any) -> IdempotentRequest:
+def idempotent_request(operation: str, message: Message, key: str) -> IdempotentRequest:
     """A request with an idempotency key: the caller's, and the same only when everything it wants is the same.
 
     Its condition is none of that: of a list of versions (If-Match) each is tried by itself, and a repetition must find
@@ -141,4 +151,4 @@ def idempotent_request(operation: str, message: Any) -> IdempotentRequest:
     if "expected_version" in message.DESCRIPTOR.fields_by_name:
         wanted.ClearField("expected_version")
     body = operation.encode() + wanted.SerializeToString(deterministic=True)
-    return IdempotentRequest(UUID(context.caller().user_id), message.idempotency_key, hashlib.sha256(body).digest())
+    return IdempotentRequest(UUID(context.caller().user_id), key, hashlib.sha256(body).digest())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
 from chassis import context
@@ -23,34 +22,36 @@ class SessionHandlers(SessionServiceServicer):
         self._credentials = credentials
         self._users = users
 
-    async def LogIn(self, request: session_pb2.LogInRequest, _context: Any) -> session_pb2.Grant:
+    async def LogIn(self, request: session_pb2.LogInRequest, _context: object) -> session_pb2.Grant:
         """See the contract."""
         logged_in = await self._credentials.log_in(request.email, request.password, request.client)
         return _grant(logged_in.tokens, logged_in.device_token)
 
-    async def Refresh(self, request: session_pb2.RefreshRequest, _context: Any) -> session_pb2.Grant:
+    async def Refresh(self, request: session_pb2.RefreshRequest, _context: object) -> session_pb2.Grant:
         """See the contract."""
         return _grant(await self._sessions.refresh(request.refresh_token, request.client))
 
-    async def EndSession(self, request: session_pb2.EndSessionRequest, _context: Any) -> session_pb2.EndSessionResponse:
+    async def EndSession(
+        self, request: session_pb2.EndSessionRequest, _context: object
+    ) -> session_pb2.EndSessionResponse:
         """See the contract."""
         await self._sessions.end_by_token(request.refresh_token)
         return session_pb2.EndSessionResponse()
 
-    async def LogOut(self, _request: session_pb2.LogOutRequest, _context: Any) -> session_pb2.LogOutResponse:
+    async def LogOut(self, _request: session_pb2.LogOutRequest, _context: object) -> session_pb2.LogOutResponse:
         """See the contract."""
         caller = context.caller()
         await self._sessions.end_own(caller.user_id, caller.session_id)
         return session_pb2.LogOutResponse()
 
-    async def NoteUse(self, _request: session_pb2.NoteUseRequest, _context: Any) -> session_pb2.NoteUseResponse:
+    async def NoteUse(self, _request: session_pb2.NoteUseRequest, _context: object) -> session_pb2.NoteUseResponse:
         """See the contract."""
         caller = context.caller()
         await self._sessions.note_use(caller.user_id, caller.session_id)
         return session_pb2.NoteUseResponse()
 
     async def ListSessions(
-        self, _request: session_pb2.ListSessionsRequest, _context: Any
+        self, _request: session_pb2.ListSessionsRequest, _context: object
     ) -> session_pb2.ListSessionsResponse:
         """See the contract."""
         caller = context.caller()
@@ -58,7 +59,7 @@ class SessionHandlers(SessionServiceServicer):
         return session_pb2.ListSessionsResponse(sessions=[_session(record) for record in records])
 
     async def RevokeSession(
-        self, request: session_pb2.RevokeSessionRequest, _context: Any
+        self, request: session_pb2.RevokeSessionRequest, _context: object
     ) -> session_pb2.RevokeSessionResponse:
         """See the contract."""
         caller = context.caller()
@@ -66,7 +67,7 @@ class SessionHandlers(SessionServiceServicer):
         return session_pb2.RevokeSessionResponse()
 
     async def RevokeUserSessions(
-        self, request: session_pb2.RevokeUserSessionsRequest, _context: Any
+        self, request: session_pb2.RevokeUserSessionsRequest, _context: object
     ) -> session_pb2.RevokeUserSessionsResponse:
         """See the contract."""
         await self._users.end_sessions(UUID(request.user_id))

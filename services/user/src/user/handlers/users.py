@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
 from chassis import context
@@ -31,22 +30,22 @@ class UserHandlers(UserServiceServicer):
         self._cache = cache
         self._cursors = cursors
 
-    async def Register(self, request: user_pb2.RegisterRequest, _context: Any) -> user_pb2.User:
+    async def Register(self, request: user_pb2.RegisterRequest, _context: object) -> user_pb2.User:
         """See the contract."""
         return _message(await self._users.register(request.email, request.password, request.display_name))
 
-    async def ResolveUser(self, _request: user_pb2.ResolveUserRequest, _context: Any) -> user_pb2.User:
+    async def ResolveUser(self, _request: user_pb2.ResolveUserRequest, _context: object) -> user_pb2.User:
         """See the contract. Fills the cache that the BFF's session check reads."""
         answer = _message(await self._users.get(UUID(context.caller().user_id)))
         await self._cache.offer(answer.id, answer.version, answer.SerializeToString())
         return answer
 
-    async def UpdateProfile(self, request: user_pb2.UpdateProfileRequest, _context: Any) -> user_pb2.User:
+    async def UpdateProfile(self, request: user_pb2.UpdateProfileRequest, _context: object) -> user_pb2.User:
         """See the contract."""
         user_id = UUID(context.caller().user_id)
         return _message(await self._users.update_profile(user_id, request.display_name, _version(request)))
 
-    async def ChangePassword(self, request: user_pb2.ChangePasswordRequest, _context: Any) -> user_pb2.User:
+    async def ChangePassword(self, request: user_pb2.ChangePasswordRequest, _context: object) -> user_pb2.User:
         """See the contract."""
         caller = context.caller()
         changed = await self._credentials.change_password(
@@ -54,7 +53,7 @@ class UserHandlers(UserServiceServicer):
         )
         return _message(changed)
 
-    async def ListUsers(self, request: user_pb2.ListUsersRequest, _context: Any) -> user_pb2.ListUsersResponse:
+    async def ListUsers(self, request: user_pb2.ListUsersRequest, _context: object) -> user_pb2.ListUsersResponse:
         """See the contract."""
         scope = f"users|{request.search}"
         key = self._cursors.decode(scope, request.page.cursor, length=1)
@@ -66,7 +65,7 @@ class UserHandlers(UserServiceServicer):
             next_cursor=self._cursors.encode(scope, [str(shown[-1].id)]) if more else "",
         )
 
-    async def UpdateUser(self, request: user_pb2.UpdateUserRequest, _context: Any) -> user_pb2.User:
+    async def UpdateUser(self, request: user_pb2.UpdateUserRequest, _context: object) -> user_pb2.User:
         """See the contract."""
         roles = parse_roles(list(request.roles.roles)) if request.HasField("roles") else None
         status = _FROM_WIRE.get(request.status)

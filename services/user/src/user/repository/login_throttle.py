@@ -17,7 +17,6 @@ tell them apart. Every key is gone within the hour.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from chassis.errors import ServiceError
 from chassis.valkey import PipelinedClient, Script
@@ -38,7 +37,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 # Returns {wait for the origin, wait for the account} in milliseconds; both 0 when the attempt may be made.
-_BEGIN = Script(
+_BEGIN: Script[tuple[int, int]] = Script(
     _NOW
     + """
 local free, hold, most, leak = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -59,7 +58,7 @@ if redis.call('TTL', KEYS[1]) < ARGV[5] + 0 then redis.call('EXPIRE', KEYS[1], A
 return {0, 0}
 """
 )
-_WRONG = Script(
+_WRONG: Script[None] = Script(
     _NOW
     + """
 local free = tonumber(ARGV[1])
@@ -76,7 +75,7 @@ redis.call('EXPIRE', KEYS[1], forget)
 return 1
 """
 )
-_RELEASE = Script("""
+_RELEASE: Script[None] = Script("""
 if ARGV[1] == 'right' then
   redis.call('DEL', KEYS[1])
 elseif tonumber(redis.call('HGET', KEYS[1], 'held') or 0) > 0 then
@@ -132,8 +131,7 @@ class LoginThrottle:
         leak_ms = ACCOUNT_SECONDS_PER_ATTEMPT * 1000
         arguments = [FREE_ATTEMPTS, _HOLD_MS, ACCOUNT_ATTEMPTS, leak_ms, _FORGET_SECONDS]
         with fail_closed():
-            waits: Any = await self._client.evaluate(_BEGIN, keys, arguments)
-        own, of_account = waits
+            own, of_account = await self._client.evaluate(_BEGIN, keys, arguments)
         if own or of_account:
             return Refused(max(own, of_account) / 1000, by_account=of_account > 0)
         return Attempt(tuple(keys))

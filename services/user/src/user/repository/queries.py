@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 import asyncpg
@@ -16,13 +16,13 @@ import asyncpg
 class Connection(Protocol):
     """What the functions below need of a connection."""
 
-    async def fetch(self, sql: str, *args: Any) -> list[asyncpg.Record]: ...
+    async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]: ...
 
-    async def fetchrow(self, sql: str, *args: Any) -> asyncpg.Record | None: ...
+    async def fetchrow(self, sql: str, *args: object) -> asyncpg.Record | None: ...
 
-    async def execute(self, sql: str, *args: Any) -> int: ...
+    async def execute(self, sql: str, *args: object) -> int: ...
 
-    async def executemany(self, sql: str, args: Iterable[Sequence[Any]]) -> None: ...
+    async def executemany(self, sql: str, args: Iterable[Sequence[object]]) -> None: ...
 
 
 class UserStatus(StrEnum):

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from chassis.valkey import PipelinedClient, Script
 from contracts.user.v1.session_pb2 import SessionRecord
@@ -27,18 +26,18 @@ MAX_SESSIONS = 50
 
 _DAY_SECONDS = 86_400
 
-_COUNT = Script("""
+_COUNT: Script[int] = Script("""
 local begun = redis.call('HINCRBY', KEYS[1], 'begun', 1)
 if begun == 1 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
 return begun
 """)
-_START = Script("""
+_START: Script[list[bytes]] = Script("""
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('ZADD', KEYS[2], ARGV[3], ARGV[4])
 redis.call('PEXPIRE', KEYS[2], ARGV[5])
 return redis.call('ZRANGE', KEYS[2], 0, -tonumber(ARGV[6]) - 1)
 """)
-_REPLACE = Script("""
+_REPLACE: Script[int] = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if ARGV[3] == '' then
   redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
@@ -47,7 +46,7 @@ else
 end
 return 1
 """)
-_END = Script("""
+_END: Script[int] = Script("""
 local ended = 0
 for i = 2, #KEYS do
   ended = ended + redis.call('DEL', KEYS[i])
@@ -55,7 +54,7 @@ for i = 2, #KEYS do
 end
 return ended
 """)
-_IDS = Script("return redis.call('ZREVRANGE', KEYS[1], 0, -1)")
+_IDS: Script[list[bytes]] = Script("return redis.call('ZREVRANGE', KEYS[1], 0, -1)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ class SessionStore:
     async def begun_at(self, network: str) -> int:
         """Count one more session of a network; how many that are in a day."""
         with fail_closed():
-            return int(await self._client.evaluate(_COUNT, [f"sessions:at:{network}"], [_DAY_SECONDS]))
+            return await self._client.evaluate(_COUNT, [f"sessions:at:{network}"], [_DAY_SECONDS])
 
     async def start(self, record: SessionRecord) -> None:
         """Keep a new session; the user's oldest end when there are too many."""
@@ -107,7 +106,7 @@ class SessionStore:
             MAX_SESSIONS,
         ]
         with fail_closed():
-            surplus: Any = await self._client.evaluate(_START, keys, arguments)
+            surplus = await self._client.evaluate(_START, keys, arguments)
         if surplus:
             await self.end(record.user_id, [member.decode() for member in surplus])
 
@@ -129,7 +128,7 @@ class SessionStore:
         ttl: int | str = self._ttl_ms(record) if prolong else ""
         arguments = [stored.raw, record.SerializeToString(), ttl]
         with fail_closed():
-            return bool(await self._client.evaluate(_REPLACE, [_session_key(record.id)], arguments))
+            return await self._client.evaluate(_REPLACE, [_session_key(record.id)], arguments) == 1
 
     async def end(self, user_id: str, session_ids: list[str]) -> int:
         """End these sessions of a user; how many there were."""
@@ -137,12 +136,12 @@ class SessionStore:
             return 0
         keys = [_index_key(user_id), *map(_session_key, session_ids)]
         with fail_closed():
-            return int(await self._client.evaluate(_END, keys, session_ids))
+            return await self._client.evaluate(_END, keys, session_ids)
 
     async def of_user(self, user_id: str) -> list[SessionRecord]:
         """What is kept of the user's sessions, newest first."""
         with fail_closed():
-            members: Any = await self._client.evaluate(_IDS, [_index_key(user_id)], [])
+            members = await self._client.evaluate(_IDS, [_index_key(user_id)], [])
             ids = [member.decode() for member in members]
             raws = await self._client.mget(*map(_session_key, ids)) if ids else []
         found = [None if raw is None else _stored(raw) for raw in raws]

@@ -10,11 +10,13 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
+import grpc
 import h2.config
 import h2.connection
 import h2.events
@@ -22,12 +24,16 @@ import httpx
 import psutil
 import pyqwest
 from chassis.grpc import framing
+from chassis.grpc.channel import Channel, TransportResponse
+from chassis.grpc.peer import Peer
 from devstack.envoy import Site
 from devstack.layout import Layout
 from devstack.options import Options
 
 from conftest import Platform, free_port_offset
 from devstack import proxies, services
+
+Stub = TypeVar("Stub")
 
 
 @dataclass(frozen=True)
@@ -60,16 +66,19 @@ async def call(
     *,
     method: str = "POST",
     headers: Mapping[str, str] | None = None,
+    body: bytes = framing.encode_frame(b""),
 ) -> Answer:
-    """One HTTP/2 request; an empty gRPC message as its body when it is a POST."""
+    """One HTTP/2 request; when it is a POST, with a gRPC message as its body."""
     try:
         async with asyncio.timeout(10):
-            return await _call(port, path, context, method, headers or {})
+            return await _call(port, path, context, method, headers or {}, body)
     except (OSError, ssl.SSLError, TimeoutError):
         return Answer(None, {})
 
 
-async def _call(port: int, path: str, context: ssl.SSLContext | None, method: str, extra: Mapping[str, str]) -> Answer:
+async def _call(
+    port: int, path: str, context: ssl.SSLContext | None, method: str, extra: Mapping[str, str], sent: bytes
+) -> Answer:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     try:
         connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
@@ -79,7 +88,7 @@ async def _call(port: int, path: str, context: ssl.SSLContext | None, method: st
             headers += [("content-type", "application/grpc"), ("te", "trailers"), ("grpc-timeout", "5S")]
         connection.send_headers(1, headers + list(extra.items()), end_stream=method != "POST")
         if method == "POST":
-            connection.send_data(1, framing.encode_frame(b""), end_stream=True)
+            connection.send_data(1, sent, end_stream=True)
         writer.write(connection.data_to_send())
         found: dict[str, str] = {}
         body = b""
@@ -100,6 +109,47 @@ async def _call(port: int, path: str, context: ssl.SSLContext | None, method: st
             writer.write(connection.data_to_send())
     finally:
         await close(writer)
+
+
+class _Transport:
+    """One HTTP/2 connection for each call of a stub."""
+
+    def __init__(self, port: int, context: ssl.SSLContext, token: str | None) -> None:
+        self._port = port
+        self._context = context
+        self._token = token
+
+    async def post(
+        self, path: str, headers: list[tuple[str, str]], body: bytes, timeout: float | None
+    ) -> TransportResponse:
+        del timeout  # `call` has one
+        given = {name: value for name, value in headers if name not in ("content-type", "te", "grpc-timeout")}
+        if self._token:
+            given["authorization"] = f"Bearer {self._token}"
+        answer = await call(self._port, path, self._context, headers=given, body=body)
+        if answer.status is None:
+            raise ConnectionError(f"port {self._port} does not answer")
+
+        async def chunks() -> AsyncGenerator[bytes, None]:
+            yield answer.body
+
+        return TransportResponse(answer.status, answer.headers if not answer.body else {}, chunks(), answer.headers)
+
+
+def stub(
+    make: Callable[[grpc.aio.Channel], Stub],
+    platform: Platform,
+    service: str,
+    *,
+    who: str = "bff",
+    token: str | None = None,
+) -> Stub:
+    """The generated stub of a service, as the process `who` calls it: over mutual TLS, for the user of an access token.
+
+    Its calls raise `chassis.errors.ServiceError`, as those of the services do.
+    """
+    transport = _Transport(platform.layout.port(service), identity(platform.layout.certificates / who), token)
+    return Peer(Channel(transport)).stub(make)
 
 
 async def close(writer: asyncio.StreamWriter) -> None:

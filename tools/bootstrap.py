@@ -25,16 +25,8 @@ STAMP = VENV / "bootstrap.json"
 LOCKS = [ROOT / "bootstrap.lock", ROOT / "requirements.lock"]
 # Of all distributions.
 VERSION = ROOT / "libs/chassis/src/chassis/version.py"
-DISTRIBUTIONS = [
-    "libs/contracts",
-    "libs/chassis",
-    "libs/mesh",
-    "services/user",
-    "services/order",
-    "services/bff",
-    "services/limiter",
-    "devstack",
-]
+# Which services there are; read by whatever Python runs this.
+MESH = ROOT / "libs/mesh/src"
 SUPPORTED = [(3, minor) for minor in range(11, 15)]
 
 NONE_FOUND = """\
@@ -177,31 +169,62 @@ def managed_interpreter() -> Interpreter | None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def wanted() -> str:
-    """What the environment is made from, as a digest."""
-    digest = hashlib.sha256()
-    for path in [*LOCKS, VERSION, *(ROOT / d / "pyproject.toml" for d in DISTRIBUTIONS)]:
-        digest.update(path.read_bytes())
+def distributions() -> list[str]:
+    """The folders of what is installed: the libraries, each service of the table, the development stack."""
+    sys.path.insert(0, str(MESH))
+    try:
+        from mesh.topology import SERVICES
+    finally:
+        sys.path.remove(str(MESH))
+    return ["libs/contracts", "libs/chassis", "libs/mesh", *(service.folder for service in SERVICES), "devstack"]
+
+
+def wanted() -> dict[str, str]:
+    """What the environment is made from, as digests: of others' packages, and of our own."""
+    own = [VERSION, MESH / "mesh/topology.py"]
+    own += [
+        path for place in ("libs/*", "services/*", "devstack") for path in sorted(ROOT.glob(f"{place}/pyproject.toml"))
+    ]
     # An environment records its own path in scripts and .pth files: a moved clone needs a new one.
-    digest.update(str(ROOT).encode())
+    return {"locks": digest_of(LOCKS, str(ROOT)), "own": digest_of(own, "")}
+
+
+def digest_of(paths: Sequence[Path], text: str) -> str:
+    """Of what these files hold, and a text."""
+    digest = hashlib.sha256(text.encode())
+    for path in paths:
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def is_current(chosen: Interpreter | None) -> bool:
-    """Whether the environment is what the locks say, on the Python that it was made with and that is asked for."""
+def kept() -> dict[str, object]:
+    """The stamp of the environment that is there; empty when there is none that was finished."""
     try:
         stamp = json.loads(STAMP.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+def is_usable(chosen: Interpreter | None) -> bool:
+    """Whether the environment has what the locks say, on the Python that it was made with and that is asked for."""
     own = probe(str(VENV / "bin" / "python"))
-    if own is None or stamp != stamp_of(own):
+    if own is None:
         return False
-    return chosen is None or chosen.base == own.base
+    now, then = stamp_of(own), kept()
+    return all(then.get(part) == now[part] for part in ("locks", "python", "version")) and (
+        chosen is None or chosen.base == own.base
+    )
+
+
+def is_current(chosen: Interpreter | None) -> bool:
+    """Whether the environment is usable, and has our own distributions as they are now."""
+    return kept().get("own") == wanted()["own"] and is_usable(chosen)
 
 
 def stamp_of(python: Interpreter) -> dict[str, object]:
     """What is kept in a finished environment. The version: a newer Python in the old one's place sees no packages."""
-    return {"locks": wanted(), "python": python.base, "version": list(python.version)}
+    return {**wanted(), "python": python.base, "version": list(python.version)}
 
 
 def prepare() -> None:
@@ -214,22 +237,58 @@ def prepare() -> None:
     chosen = chosen_interpreter(name) if name else None
     if is_current(chosen):
         return
+    if not is_usable(chosen):
+        make(chosen)
+    install_own()
+
+
+def make(chosen: Interpreter | None) -> None:
+    """A new environment with everything of the locks.
+
+    Raises:
+        BootstrapError: it cannot be had.
+    """
     print("Preparing .venv from the hashed locks (once) …", file=sys.stderr, flush=True)
     python = chosen or find_interpreter() or managed_interpreter()
     if python is None or python.fault:
         raise BootstrapError(f"{NONE_FOUND}\n{INSTALL}")
-    uv = install_uv(python.executable, VENV)
+    install_uv(python.executable, VENV)
+    remedy = NO_PACKAGES.format(python=python.executable)
+    uv_pip("install", "--require-hashes", "-r", str(ROOT / "requirements.lock"), remedy=remedy)
+
+
+def install_own() -> None:
+    """Our own distributions, in place, and none that is not ours any more; then the environment is finished.
+
+    Raises:
+        BootstrapError: one cannot be installed.
+    """
+    made = probe(str(VENV / "bin" / "python"))
+    if made is None:
+        raise BootstrapError(f"{VENV / 'bin' / 'python'} does not run")
+    now = distributions()
+    editable = [argument for name in now for argument in ("--editable", str(ROOT / name))]
+    uv_pip("install", "--no-deps", "--no-build-isolation", *editable, remedy="")
+    then = kept().get("distributions")
+    if gone := [Path(name).name for name in then if name not in now] if isinstance(then, list) else []:
+        uv_pip("uninstall", *(f"backend-{name}" for name in gone), remedy="")
+    STAMP.write_text(json.dumps({**stamp_of(made), "distributions": now}), encoding="utf-8")
+
+
+def uv_pip(command: str, *arguments: str, remedy: str) -> None:
+    """What uv does to the environment, by pip's settings.
+
+    Raises:
+        BootstrapError: it failed.
+    """
     own = str(VENV / "bin" / "python")
     pip = pip_settings.read(own)
-    environment, remedy = uv_environment(pip), NO_PACKAGES.format(python=python.executable)
-    install = [str(uv), "pip", "install", "--quiet", "--python", own, *pip_settings.arguments(pip)]
-    run([*install, "--require-hashes", "-r", str(ROOT / "requirements.lock")], remedy, environment)
-    editable = [argument for name in DISTRIBUTIONS for argument in ("--editable", str(ROOT / name))]
-    run([*install, "--no-deps", "--no-build-isolation", *editable], remedy, environment)
-    made = probe(own)
-    if made is None:
-        raise BootstrapError(f"{own} does not run")
-    STAMP.write_text(json.dumps(stamp_of(made)), encoding="utf-8")
+    network = pip_settings.arguments(pip) if command == "install" else []
+    run(
+        [str(VENV / "bin" / "uv"), "pip", command, "--quiet", "--python", own, *network, *arguments],
+        remedy,
+        uv_environment(pip),
+    )
 
 
 def main() -> int:

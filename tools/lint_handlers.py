@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import inspect
 import os
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import get_type_hints
 
-import bff.main
-import bff.settings
 import grpc
-import order.main
-import order.settings
-import user.main
-import user.settings
-from chassis.config import load
+from chassis.config import ConfigurationError, DatabaseSettings, Settings, load
 from chassis.database import Database
 from chassis.grpc.peer import Peer
 from chassis.grpc.policy import ContractMismatchError
@@ -25,37 +23,47 @@ from chassis.valkey import PipelinedClient
 from devstack.layout import Layout
 from devstack.options import Options
 from devstack.secrets import load_or_create, write_passwords
+from mesh.topology import SERVICES, Service
 from user.service.passwords import Passwords
 
 from devstack import keys, services
 
 
-def bind_bff(client: PipelinedClient) -> None:
-    """Every operation of the public API."""
-    # Nobody listens there, and nothing is called.
-    channel = grpc.aio.insecure_channel("127.0.0.1:1")
-    bff.main.build(load(bff.settings.Settings), client, Peer(channel), Peer(channel))
+def bind(service: Service, stack: ExitStack) -> None:
+    """Wire a service by its `main.build`, each parameter by its type, and bind what comes of it to its contract.
+
+    Raises:
+        ContractMismatchError: naming each operation or method without a handler.
+        ConfigurationError: naming each variable that is missing.
+    """
+    build = importlib.import_module(f"{service.package}.main").build
+    types = get_type_hints(build)
+    needed = [name for name, p in inspect.signature(build).parameters.items() if p.default is p.empty]
+    settings = load(importlib.import_module(f"{service.package}.settings").Settings)
+    built = build(**{name: over_nothing(types[name], settings, service, stack) for name in needed})
+    if service.serves_grpc:
+        built.add_to(GrpcApplication())
 
 
-def bind_user(client: PipelinedClient) -> None:
-    """Every method of the User service's contract."""
-    settings = load(user.settings.Settings)
-    passwords = Passwords(1, 1)
-    try:
-        database = Database.configured(settings, service="user")
-        user.main.build(settings, database, client, passwords).add_to(GrpcApplication())
-    finally:
-        passwords.close()
+def over_nothing(kind: object, settings: Settings, service: Service, stack: ExitStack) -> object:
+    """What a service is wired over, of this type; nobody listens there, and nothing is called.
 
-
-def bind_order(client: PipelinedClient) -> None:
-    """Every method of the Order service's contract."""
-    settings = load(order.settings.Settings)
-    database = Database.configured(settings, service="order")
-    order.main.build(settings, database, client).add_to(GrpcApplication())
-
-
-BINDINGS: dict[str, Callable[[PipelinedClient], None]] = {"bff": bind_bff, "user": bind_user, "order": bind_order}
+    Raises:
+        TypeError: there is none of this type.
+    """
+    if kind is type(settings):
+        return settings
+    if kind is Database and isinstance(settings, DatabaseSettings):
+        return Database.configured(settings, service=service.name)
+    if kind is PipelinedClient:
+        return PipelinedClient("unix://nobody@/nowhere?db=0")
+    if kind == Callable[[str], Peer]:
+        return lambda _: Peer(grpc.aio.insecure_channel("127.0.0.1:1"))
+    if kind is Passwords:
+        passwords = Passwords(1, 1)
+        stack.callback(passwords.close)
+        return passwords
+    raise TypeError(f"{service.package}.main.build wants {kind}; say here what that is over nothing")
 
 
 async def problems(layout: Layout) -> list[str]:
@@ -64,15 +72,13 @@ async def problems(layout: Layout) -> list[str]:
     made = load_or_create(layout.secrets)
     write_passwords(layout.secrets, made)
     keys.ensure(layout)
-    for name, bind in BINDINGS.items():
-        os.environ.update(services.environment(name, layout, made, Options()))
-        client = PipelinedClient(services.valkey_url(layout, made))
-        try:
-            bind(client)
-        except ContractMismatchError as error:
-            found.append(f"{name}: {error}")
-        finally:
-            await client.close()
+    for service in SERVICES:
+        os.environ.update(services.environment(service.name, layout, made, Options()))
+        with ExitStack() as stack:
+            try:
+                bind(service, stack)
+            except (ContractMismatchError, ConfigurationError, TypeError) as error:
+                found.append(f"{service.name}: {error}")
     return found
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from google.protobuf.message import Message
+from mesh.topology import SERVICES
 from msgspec import Struct
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,7 +84,9 @@ def _fields(made: type) -> set[str]:
 
 def main() -> None:
     """Check the files named, or all of the services; exits 1 when something is forgotten."""
-    paths = [Path(name) for name in sys.argv[1:]] or sorted(ROOT.glob("services/*/src/**/*.py"))
+    paths = [Path(name) for name in sys.argv[1:]] or [
+        path for service in SERVICES for path in sorted((ROOT / service.folder / "src").rglob("*.py"))
+    ]
     found = [problem for path in paths for problem in problems(path)]
     if found:
         sys.exit("\n".join(found))

@@ -70,7 +70,11 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         channels = [grpc.aio.insecure_channel(targets[name]) for name in ("user", "order")]
         for channel in channels:
             stack.push_async_callback(channel.close)
-        application = bff.main.build(load(bff.settings.Settings), pipelined, *map(Peer, channels))
+        application = bff.main.build(
+            load(bff.settings.Settings),
+            pipelined,
+            dict(zip(("user", "order"), map(Peer, channels), strict=True)).__getitem__,
+        )
         server = uvicorn.Server(uvicorn.Config(application, port=0, lifespan="off", log_level="error"))
         serving = asyncio.create_task(server.serve())
         while not server.started:

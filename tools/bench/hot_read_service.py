@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
+import inspect
 import os
 import sys
 import tempfile
@@ -175,7 +177,6 @@ def environment(directory: Path) -> dict[str, str]:
 
 def bff(token: str) -> tuple[Application, Scope, bytes]:
     """The BFF, a read as the edge passes it on, and its body."""
-    from bff.main import build
     from bff.settings import Settings
     from chassis.config import load
     from chassis.grpc.peer import Peer
@@ -183,7 +184,14 @@ def bff(token: str) -> tuple[Application, Scope, bytes]:
     from chassis.valkey import PipelinedClient
 
     client = PipelinedClient("unix:///none")
-    application = build(load(Settings), client, Peer(upstream_channel("user")), Peer(upstream_channel("order")))
+
+    def peer(name: str) -> Peer:
+        return Peer(upstream_channel(name))
+
+    # Commits before the table of services name each peer.
+    build = importlib.import_module("bff.main").build
+    peers = [peer] if "peers" in inspect.signature(build).parameters else [peer("user"), peer("order")]
+    application = build(load(Settings), client, *peers)
     headers = [
         (b"host", b"127.0.0.1:8080"), (b"user-agent", b"wrk"), (b"accept", b"*/*"),
         (b"authorization", f"Bearer {token}".encode()), (b"x-forwarded-for", b"127.0.0.1"),

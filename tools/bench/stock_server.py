@@ -40,7 +40,7 @@ async def serve_bff(port: int, order_port: int, user_port: int) -> None:
     configure("bff", environment=settings.environment, version=settings.version, level=settings.log_level)
     client = PipelinedClient(settings.valkey_url.get_secret_value(), password_file=settings.valkey_password_file)
     user, order = (Peer(grpc.aio.insecure_channel(f"127.0.0.1:{p}")) for p in (user_port, order_port))
-    application = bff.main.build(settings, client, user, order)
+    application = bff.main.build(settings, client, {"user": user, "order": order}.__getitem__)
     config = uvicorn.Config(application, port=port, lifespan="off", log_level="error", access_log=False, loop="uvloop")
     await uvicorn.Server(config).serve()
 

@@ -26,6 +26,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from mesh.topology import SERVICES
 
 UV = Path(sys.executable).parent / "uv"
 
@@ -250,6 +251,28 @@ class TestCurrent:
         stamp = json.loads(bootstrap.STAMP.read_text())
         bootstrap.STAMP.write_text(json.dumps(stamp | change))
         assert not bootstrap.is_current(None)
+
+    def test_one_without_our_latest_services_is_usable_and_not_current(self, environment: Path) -> None:
+        stamp = json.loads(bootstrap.STAMP.read_text())
+        bootstrap.STAMP.write_text(json.dumps(stamp | {"own": "other"}))
+        assert bootstrap.is_usable(None)
+        assert not bootstrap.is_current(None)
+
+    def test_our_own_are_installed_and_what_is_ours_no_more_is_not(
+        self, environment: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[tuple[str, ...]] = []
+        monkeypatch.setattr(bootstrap, "uv_pip", lambda *arguments, remedy: asked.append(arguments))
+        stamp = json.loads(bootstrap.STAMP.read_text()) | {"own": "other"}
+        gone = {"distributions": [*bootstrap.distributions(), "services/stock_alerts"]}
+        bootstrap.STAMP.write_text(json.dumps(stamp | gone))
+        bootstrap.prepare()
+        assert [command for command, *_ in asked] == ["install", "uninstall"]
+        assert [str(bootstrap.ROOT / s.folder) in asked[0] for s in SERVICES] == [True] * len(SERVICES)
+        assert asked[1] == ("uninstall", "backend-stock_alerts")
+        assert bootstrap.is_current(None)
+        bootstrap.prepare()
+        assert len(asked) == 2
 
     def test_nor_one_that_was_not_finished_or_whose_python_is_gone(self, environment: Path) -> None:
         (environment / "bin" / "python").unlink()

@@ -25,7 +25,7 @@ import typer
 from rich.table import Table
 
 from devstack import state
-from devstack.commands import admins, certificates, database, keys, log_level, logs, secrets
+from devstack.commands import admins, certificates, database, keys, log_level, logs, new, secrets
 from devstack.commands.stack import NOT_RUNNING, DataDir, console, errors, exists, is_foreign, running_or_exit
 from devstack.failures import explained
 from devstack.health import READY, Health
@@ -432,6 +432,7 @@ app.add_typer(secrets.app, name="secrets")
 app.add_typer(keys.app, name="keys")
 app.add_typer(certificates.app, name="certs")
 app.add_typer(admins.app, name="admin")
+app.add_typer(new.app, name="new")
 
 
 def _start(layout: Layout, options: Options, owner: int | None, progress: Progress) -> bool:

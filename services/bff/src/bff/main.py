@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from chassis.admission import Admission
@@ -31,15 +31,15 @@ from bff.origins import Origins
 from bff.sessions import SessionReader
 from bff.settings import Settings
 
+# The service of a name, as this one calls it.
+Peers = Callable[[str], Peer]
+
 
 def build(
-    settings: Settings,
-    client: PipelinedClient,
-    user: Peer,
-    order: Peer,
-    admission: Admission | None = None,
+    settings: Settings, client: PipelinedClient, peers: Peers, admission: Admission | None = None
 ) -> HttpApplication:
     """Wire the BFF over its Valkey client and the services that it calls."""
+    user, order = peers("user"), peers("order")
     users, sessions = user.stub(UserServiceStub), user.stub(SessionServiceStub)
     orders, catalog = order.stub(OrderServiceStub), order.stub(CatalogServiceStub)
     keys = JwksFile(settings.jwks_file)
@@ -74,8 +74,7 @@ async def compose() -> AsyncIterator[Composition]:
     try:
         await patiently("Valkey", client.ping)
         admission = Admission(enabled=settings.admission)
-        user, order = Peer(upstream_channel("user")), Peer(upstream_channel("order"))
-        application = build(settings, client, user, order, admission)
+        application = build(settings, client, lambda name: Peer(upstream_channel(name)), admission)
         workers = following(settings.valkey_password_file, client.renew)
         yield Composition(application, admission, readiness={"valkey": client.ping}, workers=workers)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from chassis.admission import Admission
 from chassis.config import load
@@ -26,6 +27,38 @@ from limiter.settings import Settings
 from limiter.window import SlidingWindow
 
 
+@dataclass(frozen=True, slots=True)
+class Servicers:
+    """Everything the limiter answers."""
+
+    limits: RateLimitHandlers
+    ended: EndedHandlers
+    admission: Admission
+
+    def add_to(self, server: GrpcApplication) -> None:
+        """Register on a server."""
+        limiting = rls_pb2.DESCRIPTOR.services_by_name["RateLimitService"]
+        ended = logs_service_pb2.DESCRIPTOR.services_by_name["LogsService"]
+        with serve_contract(server, limiting, ended, admission=self.admission) as contract:
+            add_RateLimitServiceServicer_to_server(self.limits, contract)
+            add_LogsServiceServicer_to_server(self.ended, contract)
+
+
+def build(settings: Settings, client: PipelinedClient) -> Servicers:
+    """Wire the limiter over its Valkey client."""
+    limits = Limits(
+        OPERATIONS,
+        connections=Limit(settings.connections_per_address, settings.connection_seconds),
+        scale=settings.rate_limit_scale,
+    )
+    leases = Leases(client, settings.connection_seconds)
+    return Servicers(
+        RateLimitHandlers(limits, SlidingWindow(client), leases),
+        EndedHandlers(leases),
+        Admission(enabled=settings.admission),
+    )
+
+
 @asynccontextmanager
 async def compose() -> AsyncIterator[Composition]:
     """Connect to Valkey and wire the limiter; closed again at the end."""
@@ -34,21 +67,11 @@ async def compose() -> AsyncIterator[Composition]:
     client = PipelinedClient(settings.valkey_url.get_secret_value(), password_file=settings.valkey_password_file)
     try:
         await patiently("Valkey", client.ping)
-        limits = Limits(
-            OPERATIONS,
-            connections=Limit(settings.connections_per_address, settings.connection_seconds),
-            scale=settings.rate_limit_scale,
-        )
-        application, admission = GrpcApplication(), Admission(enabled=settings.admission)
-        leases = Leases(client, settings.connection_seconds)
-        limiting = rls_pb2.DESCRIPTOR.services_by_name["RateLimitService"]
-        ended = logs_service_pb2.DESCRIPTOR.services_by_name["LogsService"]
-        with serve_contract(application, limiting, ended, admission=admission) as contract:
-            add_RateLimitServiceServicer_to_server(RateLimitHandlers(limits, SlidingWindow(client), leases), contract)
-            add_LogsServiceServicer_to_server(EndedHandlers(leases), contract)
+        servicers, application = build(settings, client), GrpcApplication()
+        servicers.add_to(application)
         yield Composition(
             application,
-            admission,
+            servicers.admission,
             readiness={"valkey": client.ping},
             details={"valkey": client.accepts_writes("limit:")},
             workers=following(settings.valkey_password_file, client.renew),

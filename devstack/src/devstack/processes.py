@@ -25,6 +25,7 @@ START_SECONDS = 60.0
 _PROBE_SECONDS = 0.05
 # Of a process that serves, in the liveness time.
 _LIVENESS_PROBES = 6
+_SPAWN_RETRY_SECONDS = 2.0
 _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 # A process that ran this long did start: the next crash begins the backoff anew.
 _STABLE_SECONDS = 30.0
@@ -140,6 +141,15 @@ class Processes:
         say(spec.name, f"starting; waits for: {spec.waits_for}")
         return process
 
+    async def _spawn_again(self, spec: Spec, entry: ProcessState) -> asyncio.subprocess.Process:
+        """Until it can be: a disk, a process table or a memory that is full is not so for ever."""
+        while True:
+            try:
+                return await self._spawn(spec, entry)
+            except OSError as error:
+                say(spec.name, f"cannot be started ({error}); tried again in {_SPAWN_RETRY_SECONDS:g} s", "warning")
+                await asyncio.sleep(_SPAWN_RETRY_SECONDS)
+
     async def _monitor(self, spec: Spec, entry: ProcessState, process: asyncio.subprocess.Process) -> None:
         failures = 0
         while True:
@@ -163,7 +173,7 @@ class Processes:
                 what = "hung and was killed" if hung else f"crashed with status {status}"
                 say(spec.name, f"{what}; starting again in {delay} s", "warning")
                 await asyncio.sleep(delay)
-            process = await self._spawn(spec, entry)
+            process = await self._spawn_again(spec, entry)
             give_up = time.monotonic() + START_SECONDS
             while process.returncode is None and not await spec.is_ready():
                 if time.monotonic() > give_up and not await (spec.is_alive or spec.is_ready)():
@@ -198,7 +208,7 @@ class Processes:
 
     def _note(self, entry: ProcessState, what: str) -> None:
         entry.state = what
-        self._state.write(self._layout)
+        self._state.write_if_possible(self._layout)
 
     def _entry(self, name: str) -> ProcessState:
         return next(entry for entry in self._state.processes if entry.name == name)
@@ -221,7 +231,8 @@ def base_environment() -> dict[str, str]:
 
 
 def say(process: str, what: str, level: str = "info") -> None:
-    """One line of the supervisor's log, which `up` shows as progress."""
+    """One line of the supervisor's log, which `up` shows as progress; lost when the disk is full."""
     moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     line = {"time": moment, "level": level, "service": "supervisor", "event": f"{process}: {what}"}
-    print(json.dumps(line), flush=True)
+    with contextlib.suppress(OSError):
+        print(json.dumps(line), flush=True)

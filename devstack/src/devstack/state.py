@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass, field
 
@@ -53,10 +54,25 @@ class StackState:
     def write(self, layout: Layout) -> None:
         """Replace the state file; a reader sees the old or the new one, whole."""
         temporary = layout.state_file.with_suffix(".new")
-        temporary.write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
+        temporary.write_text(self._text(), encoding="utf-8")
         # The demo accounts' passwords are in it.
         temporary.chmod(0o600)
         temporary.replace(layout.state_file)
+
+    def write_if_possible(self, layout: Layout) -> None:
+        """As `write`; a full disk keeps nobody from what else is to be done, and `upkeep.keep_state` makes up for it."""
+        with contextlib.suppress(OSError):
+            self.write(layout)
+
+    def is_written(self, layout: Layout) -> bool:
+        """Whether the file says what is so."""
+        try:
+            return layout.state_file.read_text(encoding="utf-8") == self._text()
+        except OSError:
+            return False
+
+    def _text(self) -> str:
+        return json.dumps(asdict(self), indent=2)
 
 
 def read(layout: Layout) -> StackState | None:

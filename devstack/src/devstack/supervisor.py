@@ -80,10 +80,11 @@ class Supervisor:
             loop.add_signal_handler(number, self._stopping.set)
         self._layout.logs.mkdir(parents=True, exist_ok=True)
         # From here on, whoever else wants to start this stack can see that it is being started.
-        self._write_state()
+        self._state.write(self._layout)
         started = time.perf_counter()
         starting = asyncio.create_task(self._start())
         self._in_background(upkeep.bound_logs(self._layout))
+        self._in_background(upkeep.keep_state(self._state, self._layout))
         if self._owner is not None:
             self._in_background(upkeep.until_gone(self._owner, self._stopping))
         stop = asyncio.create_task(self._stopping.wait())
@@ -257,7 +258,7 @@ class Supervisor:
         return secrets.load_or_create(self._layout.secrets).hidden_in(text) if file.exists() else text
 
     def _write_state(self) -> None:
-        self._state.write(self._layout)
+        self._state.write_if_possible(self._layout)
 
 
 def end_leftovers(layout: Layout) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import time
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING
 import psutil
 
 from devstack.layout import Layout
+from devstack.state import StackState
 
 if TYPE_CHECKING:
     from devstack.certificates import Certificates
 
 _LOG_LIMIT_BYTES = 50 * 1024 * 1024
 _LOG_CHECK_SECONDS = 2.0
+_STATE_CHECK_SECONDS = 1.0
 _OWNER_CHECK_SECONDS = 0.5
 _LEAST_RENEWAL_SECONDS = 0.5
 _RENEWAL_RETRY_SECONDS = 5.0
@@ -32,11 +35,21 @@ async def bound_logs(layout: Layout) -> None:
     """Keep each log below its limit and one older part of it beside; lines of the instant may be lost."""
     while True:
         for path in layout.logs.glob("*.log"):
-            if path.stat().st_size > _LOG_LIMIT_BYTES:
-                await asyncio.to_thread(shutil.copyfile, path, path.with_suffix(".log.1"))
-                # The processes append, so what they write next starts at the new end.
-                os.truncate(path, 0)
+            # What a full disk does not let be copied now is tried again.
+            with contextlib.suppress(OSError):
+                if path.stat().st_size > _LOG_LIMIT_BYTES:
+                    await asyncio.to_thread(shutil.copyfile, path, path.with_suffix(".log.1"))
+                    # The processes append, so what they write next starts at the new end.
+                    os.truncate(path, 0)
         await asyncio.sleep(_LOG_CHECK_SECONDS)
+
+
+async def keep_state(state: StackState, layout: Layout) -> None:
+    """Write down what could not be written when it came to be so."""
+    while True:
+        await asyncio.sleep(_STATE_CHECK_SECONDS)
+        if not state.is_written(layout):
+            state.write_if_possible(layout)
 
 
 async def until_gone(pid: int, stopping: asyncio.Event) -> None:

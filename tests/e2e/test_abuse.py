@@ -102,6 +102,14 @@ async def test_a_broken_message_is_no_server_error(platform: Platform, message: 
     assert status < 500, status
 
 
+@pytest.mark.parametrize("host", [b"", b"host: x\r\n"])
+async def test_http_1_0_is_served(platform: Platform, host: bytes) -> None:
+    """RFC 9112, 2.3 and 3.2: it need not name a host, and is answered by who speaks a later version of the same."""
+    answer = await send(platform, b"GET /v1/products?limit=1 HTTP/1.0\r\n" + host + b"\r\n")
+    assert answer[5:12] in (b"1.0 200", b"1.1 200"), answer
+    assert b'"items":' in answer
+
+
 BODIES = {
     "deep nesting": b'{"email":' + b"[" * 30_000 + b"]" * 30_000 + b"}",
     "deep objects": b'{"a":' * 10_000 + b"1" + b"}" * 10_000,

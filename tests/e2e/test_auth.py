@@ -284,6 +284,20 @@ async def test_a_cookie_that_is_no_token_is_cleared_and_ends_nothing(people: Peo
     assert (await BackendClient(people.http, token).get_me()).status == 200
 
 
+async def test_of_two_cookies_none_is_exchanged_and_logging_out_ends_the_sessions_of_both(people: People) -> None:
+    """Another host of our site may have set one: nothing says which is ours."""
+    (mine, my_token), (theirs, their_token) = await web_login(people), await web_login(people)
+    both = {"cookie": f"{theirs}; {mine}"}
+    response = await people.http.post("/v1/auth/refresh", json={}, headers=both)
+    assert (response.status_code, response.json()["type"]) == (401, "urn:backend:problem:invalid-refresh-token")
+    assert "set-cookie" not in response.headers
+    for token in (my_token, their_token):
+        assert (await BackendClient(people.http, token).get_me()).status == 200
+    assert (await people.http.post("/v1/auth/logout", headers=both)).status_code == 204
+    for token in (my_token, their_token):
+        assert (await refused(BackendClient(people.http, token).get_me())).status == 401
+
+
 async def test_logout_with_neither_is_401(people: People) -> None:
     assert (await people.http.post("/v1/auth/logout")).status_code == 401
     client, _ = await people.newcomer()

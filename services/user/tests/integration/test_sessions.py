@@ -13,7 +13,7 @@ from chassis.errors import as_service_error
 from contracts.user.v1.session_pb2 import Client, SessionRecord
 from identity_races import BROWSER, GRACE, PAIRS, PASSWORD, Identity, QuickPasswords, opened, races, session_of
 from user.domain.user import Role, User, UserStatus
-from user.repository.sessions import MAX_SESSIONS
+from user.repository.sessions import MAX_SESSIONS, Stored
 from user.service.refresh_tokens import RefreshTokens, parse
 
 from conftest import Platform
@@ -340,6 +340,48 @@ class TestRevocation:
             user.id, session_of(own), "a long enough password", "another long password"
         )
         assert await refused(change) == "UNAUTHENTICATED"
+
+    async def test_of_two_changes_by_one_session_at_once_the_second_changes_nothing(
+        self, identity: Identity, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The first keeps the session, whose record is of the second's credential version as well: only that the
+        password is no longer the one that was verified tells them apart."""
+        user, own = await identity.granted()
+        new_hash, first = identity.passwords.hash, "another long password"
+
+        async def meanwhile(password: str) -> str:
+            monkeypatch.setattr(identity.passwords, "hash", new_hash)
+            await identity.credentials.change_password(user.id, session_of(own), PASSWORD, first)
+            return await new_hash(password)
+
+        # After the second has verified the old password, and before it has hashed its own.
+        monkeypatch.setattr(identity.passwords, "verify", QuickPasswords(random.Random(1)).verify)
+        monkeypatch.setattr(identity.passwords, "hash", meanwhile)
+        change = identity.credentials.change_password(user.id, session_of(own), PASSWORD, "a third long password")
+        assert await refused(change) == "UNAUTHENTICATED"
+        assert await identity.passwords.verify((await identity.users.get(user.id)).password_hash, first)
+        assert await is_valid(identity, user, session_of(own))
+
+    async def test_a_session_that_ends_while_it_changes_the_password_changes_nothing(
+        self, identity: Identity, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It was looked at before the end; the user, and so the version that is compared, is read after it."""
+        user, own = await identity.granted()
+        valid = identity.sessions.valid
+
+        async def then_it_ends(user_id: str, session_id: str) -> Stored:
+            found = await valid(user_id, session_id)
+            await identity.users.end_sessions(user.id)
+            # As if nobody had come to remove the record yet.
+            await identity.store.start(found.record)
+            return found
+
+        monkeypatch.setattr(identity.sessions, "valid", then_it_ends)
+        change = identity.credentials.change_password(user.id, session_of(own), PASSWORD, "another long password")
+        assert await refused(change) == "UNAUTHENTICATED"
+        monkeypatch.undo()
+        assert await identity.passwords.verify((await identity.users.get(user.id)).password_hash, PASSWORD)
+        assert not await is_valid(identity, user, session_of(own))
 
     async def test_ended_sessions_are_not_listed_and_not_kept(self, platform: Platform, identity: Identity) -> None:
         user, own = await identity.granted()

@@ -19,7 +19,10 @@ def new() -> None:
 @app.command("service")
 def service(
     name: Annotated[
-        str, typer.Argument(help="Of its folder, package, distribution, process and identity: stock_alerts.")
+        str,
+        typer.Argument(
+            help="Of its folder, package, distribution, process and identity; loyalty_points, for instance."
+        ),
     ],
     database: Annotated[bool, typer.Option("--database", help="With a database of its own.")] = False,
 ) -> None:

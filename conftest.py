@@ -79,7 +79,7 @@ def backend(
     done = subprocess.run(
         [str(BACKEND), *arguments],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=check,
         timeout=timeout,
         stdin=subprocess.DEVNULL,

@@ -185,8 +185,8 @@ def another(platform: Platform, process: str, options: Options, where: Site | No
                     break
             except httpx.HTTPError:
                 pass
-            assert launched.poll() is None, log.read_text()
-            assert time.monotonic() < give_up, log.read_text()
+            assert launched.poll() is None, log.read_text(encoding="utf-8")
+            assert time.monotonic() < give_up, log.read_text(encoding="utf-8")
             time.sleep(0.05)
         yield own
     finally:
@@ -227,7 +227,7 @@ async def reached_python(platform: Platform, responses: Iterable[httpx.Response]
     """How many of the requests that were answered so are in the BFF's log."""
     # Envoy writes its access log once a second.
     await asyncio.sleep(2.5)
-    log = (platform.layout.logs / "bff.log").read_text()
+    log = (platform.layout.logs / "bff.log").read_text(encoding="utf-8")
     return sum(response.headers["x-request-id"] in log for response in responses)
 
 

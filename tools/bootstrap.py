@@ -159,7 +159,7 @@ def managed_interpreter() -> Interpreter | None:
         environment = uv_environment(pip_settings.read(str(scratch / "bin" / "python")))
         run([str(uv), "python", "install", "3.12"], "", environment)
         found = subprocess.run(
-            [str(uv), "python", "find", "--managed-python", "3.12"], capture_output=True, check=True, text=True
+            [str(uv), "python", "find", "--managed-python", "3.12"], capture_output=True, check=True, encoding="utf-8"
         )
         return probe(found.stdout.strip())
     except (OSError, subprocess.CalledProcessError, BootstrapError) as error:

@@ -67,7 +67,7 @@ async def fuzz(
 def stack_of(data_dir: Path) -> tuple[Mapping[str, Any], Target]:
     """A running stack's status (`backend status --json`), and its edge."""
     command = [str(Path(sys.executable).parent / "backend"), "status", "--json", "--data-dir", str(data_dir)]
-    status = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    status = json.loads(subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout)
     port = {name: httpx.URL(status["endpoints"][name]).port or 0 for name in ("public", "public_tls")}
     authority = Layout(data_dir).certificates / "public" / "ca.crt"
     return status, Target(port["public"], port["public_tls"], authority)

@@ -26,6 +26,7 @@ _EXEMPT = ("20261126000002_products.sql", "20261126000002_canonical_addresses.sq
 CHECKS: dict[str, list[str]] = {
     "ruff format": [str(BIN / "ruff"), "format", "--check", "--quiet", "."],
     "ruff": [str(BIN / "ruff"), "check", "--quiet", "."],
+    "encodings": [sys.executable, "tools/lint_encodings.py"],
     "mypy": [sys.executable, "-m", "mypy", "libs", "services", "devstack", "tools", "tests", "conftest.py"],
     "import contracts": [str(BIN / "lint-imports"), "--no-cache"],
     "generated code is current": [sys.executable, "tools/generate.py", "--check"],
@@ -60,7 +61,7 @@ def run(name: str) -> tuple[str, bool, str, float]:
     """One check: its name, whether it passed, what it said, how long it took."""
     started = time.perf_counter()
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(CHECKS[name], cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(CHECKS[name], cwd=ROOT, capture_output=True, encoding="utf-8", env=environment, check=False)
     return name, done.returncode == 0, done.stdout + done.stderr, time.perf_counter() - started
 
 

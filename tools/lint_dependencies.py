@@ -31,7 +31,7 @@ def problems(distribution: Path) -> str:
     command = [str(Path(sys.executable).parent / "deptry"), "src", "--no-ansi", "--package-module-name-map", names]
     if ignored := _NOT_IMPORTED.get(name):
         command += ["--per-rule-ignores", f"DEP002={'|'.join(ignored)}"]
-    done = subprocess.run(command, cwd=distribution, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=distribution, capture_output=True, encoding="utf-8", check=False)
     return f"{name}\n{done.stdout}{done.stderr}" if done.returncode else ""
 
 

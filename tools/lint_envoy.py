@@ -32,7 +32,7 @@ def validate(config: Path) -> str:
     command = [envoy_command(config)[0], "--mode", "validate", "--config-path", str(config), "--log-level", "error"]
     # Paths below `run` are relative to the stack's directory.
     place = config.parent.parent
-    done = subprocess.run(command, env=environment(), cwd=place, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment(), cwd=place, capture_output=True, encoding="utf-8", check=False)
     return "" if done.returncode == 0 else f"{config.name}: {(done.stdout + done.stderr)[-2000:]}"
 
 

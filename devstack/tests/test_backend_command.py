@@ -131,7 +131,9 @@ def check_identity(status: dict[str, Any], where: tuple[str, str]) -> None:
 
     def create(password: str, email: str = "root@example.com") -> subprocess.CompletedProcess[str]:
         command = [str(BACKEND), "admin", "create", email, "--name", "Root", *where]
-        return subprocess.run(command, input=password + "\n", capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(
+            command, input=password + "\n", capture_output=True, encoding="utf-8", check=False, timeout=60
+        )
 
     assert create("qwertyuiop").returncode == 1
     assert (create("").returncode, create("").stderr) == (1, "no password was given\n")
@@ -192,7 +194,7 @@ def test_up_status_logs_restart_down_and_up_again(data_dir: Path) -> None:
     where = ("--data-dir", str(data_dir))
     offset = str(free_port_offset())
     said = data_dir.parent / "together"
-    with said.open("w") as output:
+    with said.open("w", encoding="utf-8") as output:
         together = subprocess.Popen(
             [str(BACKEND), "up", "--detach", "--die-with", str(this_run()), *where, "--port-offset", offset],
             stdin=subprocess.DEVNULL, stdout=output, stderr=output,
@@ -216,7 +218,9 @@ def test_up_status_logs_restart_down_and_up_again(data_dir: Path) -> None:
     assert status["endpoints"].keys() >= {"public", "public_tls", "bff_ops", "user_ops", "order_ops", "edge_ops"}
     assert set(status["demo"]) == {"admin", "support", "customer"}
     # Twice is harmless, at once as well.
-    assert (together.wait(120), "The platform is ready." in said.read_text()) == (0, True), said.read_text()
+    assert (together.wait(120), "The platform is ready." in said.read_text(encoding="utf-8")) == (0, True), (
+        said.read_text(encoding="utf-8")
+    )
     assert "already running" in backend("up", "--detach", *where, "--port-offset", offset).stdout
     assert first.stdout.count("@example.com") == backend("status", *where).stdout.count("@example.com") == 3
     check_logs(status, where)
@@ -233,7 +237,7 @@ def test_up_status_logs_restart_down_and_up_again(data_dir: Path) -> None:
     assert stat.S_IMODE((data_dir / "state.json").stat().st_mode) == 0o600
     decided = cut_off_a_rotation(data_dir)
     backend("down", *where)
-    ended = json.loads((data_dir / "state.json").read_text())
+    ended = json.loads((data_dir / "state.json").read_text(encoding="utf-8"))
     assert (ended["ready"], ended["stopping"]) == (False, True)
     # There is nothing to follow; what there is to read is still shown.
     over = backend("logs", "-f", "--service", "supervisor", *where, check=False)
@@ -259,7 +263,7 @@ def test_demo_data_that_cannot_be_loaded_take_nothing_down_and_loading_again_mak
     """Loading is killed in the middle, then done again four times: within any limit, and counted against nobody's."""
     where = ("--data-dir", str(data_dir), "--port-offset", str(free_port_offset()))
     starting = subprocess.Popen(
-        [str(BACKEND), "up", "--detach", "--die-with", str(this_run()), *where], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+        [str(BACKEND), "up", "--detach", "--die-with", str(this_run()), *where], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, encoding="utf-8",
         env={**os.environ, "HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""},
     )  # fmt: skip
     found: list[psutil.Process] = []
@@ -286,7 +290,7 @@ def test_demo_data_that_cannot_be_loaded_take_nothing_down_and_loading_again_mak
     loads = [
         subprocess.run(
             [sys.executable, "-m", "devstack.demo", *where, "--options", "{}"],
-            capture_output=True, text=True, check=False, timeout=120,
+            capture_output=True, encoding="utf-8", check=False, timeout=120,
         )
         for _ in range(4)
     ]  # fmt: skip
@@ -330,7 +334,7 @@ def test_a_port_in_use_is_named_with_its_owner_and_the_next_free_offset(
 def test_a_damaged_data_directory_is_said_so_with_the_log_and_nothing_is_left_running(tmp_path: Path) -> None:
     data_dir = tmp_path / "stack"
     (data_dir / "postgres").mkdir(parents=True, mode=0o700)
-    (data_dir / "postgres" / "PG_VERSION").write_text("18\n")
+    (data_dir / "postgres" / "PG_VERSION").write_text("18\n", encoding="utf-8")
     if os.geteuid() == 0:
         shutil.chown(data_dir / "postgres", "nobody")
     offset = str(free_port_offset())
@@ -350,14 +354,14 @@ def test_a_damaged_data_directory_is_said_so_with_the_log_and_nothing_is_left_ru
 def test_data_of_another_postgresql_are_named_and_left_alone(tmp_path: Path) -> None:
     data_dir = tmp_path / "stack"
     (data_dir / "postgres").mkdir(parents=True, mode=0o700)
-    (data_dir / "postgres" / "PG_VERSION").write_text("16\n")
+    (data_dir / "postgres" / "PG_VERSION").write_text("16\n", encoding="utf-8")
     offset = str(free_port_offset())
     failed = backend("up", "--detach", "--data-dir", str(data_dir), "--port-offset", offset, check=False)
     assert failed.returncode == 1
     assert "postgres: its data were written by PostgreSQL 16, and this is 18\n" in failed.stdout
     assert "pg_dump" in failed.stdout
     assert "reset" not in failed.stdout
-    assert (data_dir / "postgres" / "PG_VERSION").read_text() == "16\n"
+    assert (data_dir / "postgres" / "PG_VERSION").read_text(encoding="utf-8") == "16\n"
     assert processes_of(data_dir) == []
 
 
@@ -374,7 +378,7 @@ def test_a_directory_too_deep_for_sockets_is_named_before_anything_starts(tmp_pa
 
 
 def test_a_data_directory_that_cannot_be_made_or_read_is_named_without_a_stack_trace(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     for command in ("up", "status"):
         failed = backend(command, "--data-dir", str(tmp_path / "file" / "stack"), check=False)
         assert failed.returncode == 1
@@ -453,7 +457,7 @@ def test_a_start_that_is_ended_leaves_nothing_and_so_does_one_that_is_killed(
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         preexec_fn=as_in_a_terminal,  # noqa: PLW1509
     )  # fmt: skip
-    until(lambda: log.exists() and said in log.read_text())
+    until(lambda: log.exists() and said in log.read_text(encoding="utf-8"))
     starting.send_signal(number)
     starting.wait(120)
     until(lambda: processes_of(data_dir) == [])
@@ -464,7 +468,8 @@ def test_the_stacks_of_a_test_run_end_with_it_whatever_ends_it(tmp_path: Path, k
     """Killed as the kernel does it when memory is short: the run, or one of its workers, after which the run goes on."""
     data_dir, begun = tmp_path / "stack", tmp_path / "begun"
     test = tmp_path / "test_holding.py"
-    test.write_text(f"""
+    test.write_text(
+        f"""
 import time
 from pathlib import Path
 
@@ -475,16 +480,18 @@ def test_holding() -> None:
     start_platform(Path({str(data_dir)!r}), "--no-demo")
     Path({str(begun)!r}).touch()
     time.sleep(600)
-""")
-    (tmp_path / "pytest.ini").write_text("[pytest]")
+""",
+        encoding="utf-8",
+    )
+    (tmp_path / "pytest.ini").write_text("[pytest]", encoding="utf-8")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     # Other plugins take seconds to load, and longer in the worker.
     environment |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     command = [sys.executable, "-m", "pytest", "-p", "xdist.plugin", "-n", "1", "--max-worker-restart", "0", str(test)]
-    with (tmp_path / "output").open("w") as output:
+    with (tmp_path / "output").open("w", encoding="utf-8") as output:
         run = psutil.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
     until(lambda: begun.exists() or run.poll() is not None)
-    assert begun.exists(), (tmp_path / "output").read_text()
+    assert begun.exists(), (tmp_path / "output").read_text(encoding="utf-8")
     (worker,) = [child for child in run.children() if "sys.stdin.readline" in " ".join(child.cmdline())]
     (worker if killed == "worker" else run).kill()
     run.wait(60)
@@ -505,7 +512,7 @@ def test_two_stacks_run_side_by_side(platform: Platform, data_dir: Path) -> None
 def test_where_there_are_files_and_no_stack_nothing_is_touched(tmp_path: Path, command: list[str], undone: str) -> None:
     """`up` would take the rights of others from all of it, and make it a stack's, which `reset` deletes."""
     thesis = tmp_path / "thesis.txt"
-    thesis.write_text("years of work")
+    thesis.write_text("years of work", encoding="utf-8")
     thesis.chmod(0o644)
     refused = backend(*command, "--data-dir", str(tmp_path), check=False)
     said = f"{tmp_path} has files, and none of a stack; nothing was {undone}. Is it the right --data-dir?\n"
@@ -539,11 +546,11 @@ def test_a_start_under_way_is_waited_for_and_ends_as_it_does(tmp_path: Path, fai
         assert (status.returncode, "starting" in status.stdout) == (4, True)
         for line in (f"data dir     {layout.data_dir}", "port offset  100", "up for       0:00:", "/docs\n"):
             assert line in status.stdout
-        with said.open("w") as output:
+        with said.open("w", encoding="utf-8") as output:
             joining = subprocess.Popen(
                 [str(BACKEND), "up", "--detach", *where], stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
-        until(lambda: "already starting; this waits for it" in said.read_text())
+        until(lambda: "already starting; this waits for it" in said.read_text(encoding="utf-8"))
         assert joining.poll() is None
         now.ready, now.error = not failure, failure
         now.write(layout)
@@ -551,7 +558,7 @@ def test_a_start_under_way_is_waited_for_and_ends_as_it_does(tmp_path: Path, fai
             supervisor.kill()
             supervisor.wait()
         assert joining.wait(60) == (1 if failure else 0)
-        assert (failure or "The platform is ready.") in said.read_text()
+        assert (failure or "The platform is ready.") in said.read_text(encoding="utf-8")
         supervisor.kill()
 
 
@@ -562,7 +569,7 @@ def test_a_stack_that_is_being_stopped_is_waited_for_and_started_again(tmp_path:
     with (
         subprocess.Popen(["sleep", "120"], preexec_fn=die_with_parent(signal.SIGKILL)) as supervisor,  # noqa: PLW1509
         socket.create_server(("127.0.0.1", layout.port("public"))),
-        said.open("w") as output,
+        said.open("w", encoding="utf-8") as output,
     ):
         began = psutil.Process(supervisor.pid).create_time()
         now = StackState(supervisor.pid, began, layout.port_offset, stopping=True, endpoints=layout.endpoints(()))
@@ -573,13 +580,13 @@ def test_a_stack_that_is_being_stopped_is_waited_for_and_started_again(tmp_path:
         starting = subprocess.Popen(
             [str(BACKEND), "up", "--detach", *where], stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
-        until(lambda: "it is being stopped; this waits for its end" in said.read_text())
+        until(lambda: "it is being stopped; this waits for its end" in said.read_text(encoding="utf-8"))
         assert starting.poll() is None
         supervisor.kill()
         supervisor.wait()
         # That it does start is seen by what stands in its way.
         assert starting.wait(120) == 1
-    assert f"public: port {layout.port('public')} is in use" in said.read_text()
+    assert f"public: port {layout.port('public')} is in use" in said.read_text(encoding="utf-8")
 
 
 def test_of_progress_only_whole_lines_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -591,7 +598,7 @@ def test_of_progress_only_whole_lines_are_shown(tmp_path: Path, capsys: pytest.C
         ('ady"}\n{"event"', "  order        ready\n"),
         (': "x: y"}\n', "  x            y\n"),
     ):
-        with (layout.logs / "supervisor.log").open("a") as log:
+        with (layout.logs / "supervisor.log").open("a", encoding="utf-8") as log:
             log.write(written)
         progress.show(lambda: True)
         assert capsys.readouterr().out == shown
@@ -661,7 +668,7 @@ def launcher(tmp_path: Path) -> Path:
     clone = tmp_path / "a clone"
     (clone / "tools").mkdir(parents=True)
     (clone / ".venv" / "bin").mkdir(parents=True)
-    (clone / "tools" / "bootstrap.py").write_text("")
+    (clone / "tools" / "bootstrap.py").write_text("", encoding="utf-8")
     (clone / ".venv" / "bin" / "backend").symlink_to(BACKEND)
     shutil.copy(ROOT / "backend", clone / "backend")
     link = tmp_path / "linked backend"
@@ -672,7 +679,13 @@ def launcher(tmp_path: Path) -> Path:
 def test_the_launcher_works_from_anywhere_and_messages_name_it_as_it_was_typed(launcher: Path) -> None:
     def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd="/", capture_output=True, text=True, check=False, env={**os.environ, **environment}, timeout=60
+            command,
+            cwd="/",
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+            env={**os.environ, **environment},
+            timeout=60,
         )
 
     told = run(str(launcher), "keys", "--data-dir", str(launcher.parent / "nothing"))

@@ -101,7 +101,7 @@ def test_a_rotation_of_the_authority_that_was_interrupted_leaves_both_roots_trus
 
 def test_a_certificate_that_cannot_be_read_is_made_again(made: Certificates, tmp_path: Path) -> None:
     data = tmp_path / "certs" / "order" / "..data"
-    (data / "tls.crt").write_text("not a certificate")
+    (data / "tls.crt").write_text("not a certificate", encoding="utf-8")
     made.ensure()
     assert len(load(data / "tls.crt")) == 2
 
@@ -111,13 +111,16 @@ def test_replicas_and_policies_are_checked_before_anything_starts(tmp_path: Path
     assert parse_without(["mtls"]) == ("mtls",)
     for arguments in (["--replicas", "edge=2"], ["--replicas", "order=0"], ["--replicas", "order"], ["--without", "x"]):
         command = [str(BACKEND), "up", "--data-dir", str(tmp_path / "stack"), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
         assert done.returncode == 2
         assert arguments[1] in done.stdout
         assert not (tmp_path / "stack").exists()
     for command in (["certs"], ["certs", "rotate"], ["certs", "trust"], ["keys"], ["keys", "rotate"]):
         done = subprocess.run(
-            [str(BACKEND), *command, "--data-dir", str(tmp_path / "stack")], capture_output=True, text=True, check=False
+            [str(BACKEND), *command, "--data-dir", str(tmp_path / "stack")],
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
         )
         assert (done.returncode, "backend up" in done.stderr) == (3, True)
 
@@ -135,7 +138,8 @@ def test_what_is_said_of_trusting_the_certificate_can_be_typed_whatever_the_dire
                 "processes": [],
                 "endpoints": {"public_tls": "https://127.0.0.1:8143"},
             }
-        )
+        ),
+        encoding="utf-8",
     )
     shown = backend("certs", "trust", "--data-dir", str(stack)).stdout
     typed = [shlex.split(line) for line in shown.splitlines() if line.startswith(("  curl", "  Debian", "  macOS"))]

@@ -55,7 +55,7 @@ def test_a_cluster_is_rendered_from_values_and_envoy_takes_it(cluster: Site, tmp
     directory = Path(cluster.secret_files) / name
     directory.mkdir(parents=True)
     for file, text in secret_files(name, cluster).items():
-        (directory / file).write_text(text)
+        (directory / file).write_text(text, encoding="utf-8")
     process = Process(name, port=9000, ops_port=9100, socket_prefix=f"run/{name}", tls_port=9443)
     text = configuration(process, cluster, Options(max_heap_mib=2048, rate_limit_scale=2, max_connections=99))
     leaves = values(yaml.safe_load(text))
@@ -66,10 +66,10 @@ def test_a_cluster_is_rendered_from_values_and_envoy_takes_it(cluster: Site, tmp
     assert "spiffe://shop.example/" in leaves or name == "edge"
     assert {"production", "2.3.4", "10.0.0.0", str(2048 * 2**20), "99"} <= set(leaves)
     config = tmp_path / f"{name}.yaml"
-    config.write_text(text)
+    config.write_text(text, encoding="utf-8")
     command = [envoy_command(config)[0], "--mode", "validate", "--config-path", str(config), "--log-level", "error"]
     (tmp_path / "run").mkdir()
-    done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

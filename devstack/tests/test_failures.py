@@ -158,14 +158,14 @@ def test_each_of_several_failing_services_has_its_own_lines() -> None:
 def test_only_the_lines_of_this_run_are_shown(tmp_path: Path) -> None:
     log = tmp_path / "user.log"
     assert lines_since(log, 0) == ""
-    log.write_text("of the run before\n")
+    log.write_text("of the run before\n", encoding="utf-8")
     begins = log.stat().st_size
     assert lines_since(log, begins) == ""
-    with log.open("a") as file:
+    with log.open("a", encoding="utf-8") as file:
         file.write("of this one\n")
     assert lines_since(log, begins) == "of this one\n"
     # A log over its limit begins anew.
-    log.write_text("newer\n")
+    log.write_text("newer\n", encoding="utf-8")
     assert lines_since(log, begins) == "newer\n"
 
 

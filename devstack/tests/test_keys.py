@@ -22,7 +22,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def published(layout: Layout) -> list[str]:
-    return [key["kid"] for key in json.loads(keys.jwks_file(layout).read_text())["keys"]]
+    return [key["kid"] for key in json.loads(keys.jwks_file(layout).read_text(encoding="utf-8"))["keys"]]
 
 
 def test_an_old_key_verifies_until_its_last_token_has_expired_and_no_longer(layout: Layout) -> None:

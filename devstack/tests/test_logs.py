@@ -238,7 +238,9 @@ class TestSelection:
 class TestOrder:
     def test_logs_are_merged_by_time_older_parts_and_lines_out_of_order_included(self, tmp_path: Path) -> None:
         def write(name: str, *seconds: float) -> None:
-            (tmp_path / name).write_text("".join(request(s, request_id=str(s)) + "\n" for s in seconds))
+            (tmp_path / name).write_text(
+                "".join(request(s, request_id=str(s)) + "\n" for s in seconds), encoding="utf-8"
+            )
 
         write("edge.log.1", 1, 4)
         # A request's line has the time at which it began and is written when it has ended.
@@ -249,8 +251,10 @@ class TestOrder:
         assert seconds == [1, 2, 3, 4, 5, 7, 8, 9, 200]
 
     def test_the_lines_of_one_message_stay_together(self, tmp_path: Path) -> None:
-        (tmp_path / "postgres.log").write_text("2026-01-31 12:00:01.000 UTC [9] ERROR:  a\n\tb\n\tc\n")
-        (tmp_path / "valkey.log").write_text("9:M 2026-01-31T12:00:01.000Z * z\n")
+        (tmp_path / "postgres.log").write_text(
+            "2026-01-31 12:00:01.000 UTC [9] ERROR:  a\n\tb\n\tc\n", encoding="utf-8"
+        )
+        (tmp_path / "valkey.log").write_text("9:M 2026-01-31T12:00:01.000Z * z\n", encoding="utf-8")
         assert [event.text for event in files.read(tmp_path, Selection())] == ["a", "b", "c", "z"]
 
 

@@ -32,7 +32,7 @@ class Scratch:
     directory: Path
 
     def add(self, version: int, text: str) -> None:
-        (self.directory / f"{version}_x.sql").write_text(text)
+        (self.directory / f"{version}_x.sql").write_text(text, encoding="utf-8")
 
     async def apply(self, said: list[str] | None = None, patience: Patience = _PATIENCE) -> list[str]:
         done = await apply(self.url, read(self.directory), ([] if said is None else said).append, patience)
@@ -162,13 +162,13 @@ async def test_two_runners_at_once_run_everything_once(scratch: Scratch) -> None
 def test_what_is_no_migration_or_may_not_run_outside_a_transaction_is_refused(
     tmp_path: Path, name: str, text: str
 ) -> None:
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(MigrationError, match=name):
         read(tmp_path)
 
 
 def test_the_part_that_goes_back_is_never_run(tmp_path: Path) -> None:
-    (tmp_path / "20260101000001_x.sql").write_text(_COLUMN)
+    (tmp_path / "20260101000001_x.sql").write_text(_COLUMN, encoding="utf-8")
     assert read(tmp_path) == [
         Migration("20260101000001", "20260101000001_x.sql", "ALTER TABLE goods ADD COLUMN price bigint;", True)
     ]

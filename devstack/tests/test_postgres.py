@@ -24,7 +24,7 @@ async def test_a_server_that_says_that_it_is_starting_is_not_asked_and_has_nothi
     async with await asyncio.start_unix_server(count, sockets / ".s.PGSQL.5432"):
         for status, times in (("starting", 0), ("ready   ", 1), ("stopping", 2)):
             lines = ["4711", str(directory), "1795714979", "5432", str(sockets), "", "  1234  5", status]
-            (directory / "postmaster.pid").write_text("\n".join(lines) + "\n")
+            (directory / "postmaster.pid").write_text("\n".join(lines) + "\n", encoding="utf-8")
             assert not await postgres.accepts_connections(layout)
             assert asked == times
     shutil.rmtree(layout.sockets)

@@ -9,7 +9,11 @@ from devstack import privileges
 
 def run_child(script: str, *paths: Path) -> str:
     return subprocess.run(
-        ["/bin/sh", "-c", script], check=True, capture_output=True, text=True, preexec_fn=privileges.child_setup(paths)
+        ["/bin/sh", "-c", script],
+        check=True,
+        capture_output=True,
+        encoding="utf-8",
+        preexec_fn=privileges.child_setup(paths),
     ).stdout
 
 
@@ -18,7 +22,7 @@ def test_a_child_reaches_what_lies_below_a_private_directory_and_has_nothing_els
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
     program = private / "program"
-    program.write_text("#!/bin/sh\necho reached\n")
+    program.write_text("#!/bin/sh\necho reached\n", encoding="utf-8")
     program.chmod(0o755)
     # `test -x` is access(2), which is how PostgreSQL looks for its own programs.
     script = f'test -x "{program}" && "{program}" && id -u && grep -E "^Cap(Prm|Eff|Amb)" /proc/self/status'

@@ -79,7 +79,7 @@ async def test_a_killed_process_comes_back_and_nothing_is_lost(people: People, s
     await until_ready(stack)
     client = await people.log_in(login)
     assert (await client.get_order(order.id)).data == order
-    log = (stack.layout.logs / "supervisor.log").read_text()
+    log = (stack.layout.logs / "supervisor.log").read_text(encoding="utf-8")
     assert f"{name}: crashed with status -9; starting again in" in log
 
 
@@ -279,7 +279,7 @@ async def test_a_restart_drains_what_runs(people: People, stack: Platform) -> No
 async def test_data_survive_a_sigkill_of_everything(people: People, stack: Platform) -> None:
     client, login = await people.newcomer()
     order = await people.order(client, (await people.product(), 1))
-    state = json.loads(stack.layout.state_file.read_text())
+    state = json.loads(stack.layout.state_file.read_text(encoding="utf-8"))
     pids = [state["supervisor_pid"], *(process["pid"] for process in state["processes"])]
     everything = [
         child for pid in pids for child in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True))
@@ -305,7 +305,7 @@ async def test_data_survive_a_sigkill_of_everything(people: People, stack: Platf
 
 
 def test_what_only_the_supervisors_death_leaves_behind_is_ended_by_the_next_start(stack: Platform) -> None:
-    state = json.loads(stack.layout.state_file.read_text())
+    state = json.loads(stack.layout.state_file.read_text(encoding="utf-8"))
     os.kill(state["supervisor_pid"], signal.SIGKILL)
     again = backend(
         "up", "--detach",

@@ -24,9 +24,9 @@ def pytest_collection_modifyitems(items):
 
 
 def run(directory: Path, conftest: str, *options: str) -> subprocess.CompletedProcess[str]:
-    (directory / "conftest.py").write_text(conftest)
-    (directory / "test_x.py").write_text("def test_a(): pass\ndef test_b(): pass\n")
-    (directory / "pytest.ini").write_text("[pytest]\n")
+    (directory / "conftest.py").write_text(conftest, encoding="utf-8")
+    (directory / "test_x.py").write_text("def test_a(): pass\ndef test_b(): pass\n", encoding="utf-8")
+    (directory / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | {"PYTHONPATH": f"{ROOT}/tests"}
     # Other plugins take seconds to load, and longer in each worker.
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
@@ -43,7 +43,7 @@ def run(directory: Path, conftest: str, *options: str) -> subprocess.CompletedPr
         *options,
     ]
     return subprocess.run(
-        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=directory, env=environment, capture_output=True, encoding="utf-8", timeout=60, check=False
     )
 
 

@@ -11,7 +11,7 @@ from devstack.layout import ROOT
 
 from conftest import Platform
 
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_example_of_the_readme_places_and_pays_an_order(platform: Platform) -> None:
@@ -20,7 +20,7 @@ def test_the_example_of_the_readme_places_and_pays_an_order(platform: Platform) 
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", match[1]],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
         timeout=60,
         env={**os.environ, "API": platform.url},

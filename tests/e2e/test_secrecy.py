@@ -51,7 +51,7 @@ async def test_no_secret_reaches_a_log(people: People) -> None:
     logs = sorted(people.platform.layout.logs.glob("*.log*"))
     assert {path.stem for path in logs} >= {"bff", "edge", "order", "user", "postgres", "valkey", "supervisor"}
     for path in logs:
-        text = path.read_text(errors="replace")
+        text = path.read_text(errors="replace", encoding="utf-8")
         for what, secret in hidden.items():
             assert secret not in text, f"{what} is in {path.name}"
 
@@ -62,7 +62,7 @@ async def test_every_line_of_a_service_is_json_with_the_standard_fields(people: 
     await BackendClient(people.http).list_products(limit=1)
     standard = {"time", "level", "service", "environment", "version", "instance_id", "event"}
     for name in ("bff", "user", "order"):
-        lines = (people.platform.layout.logs / f"{name}.log").read_text().splitlines()
+        lines = (people.platform.layout.logs / f"{name}.log").read_text(encoding="utf-8").splitlines()
         ours = [
             line for line in map(json.loads, lines) if not str(line.get("logger", "")).startswith(("envoy.", "launch"))
         ]
@@ -79,5 +79,5 @@ async def test_one_request_has_one_id_in_every_log(people: People) -> None:
     async with asyncio.timeout(10):
         for name in ("edge", "bff", "order"):
             # Envoy writes its access log twice a second.
-            while request_id not in (people.platform.layout.logs / f"{name}.log").read_text():
+            while request_id not in (people.platform.layout.logs / f"{name}.log").read_text(encoding="utf-8"):
                 await asyncio.sleep(0.2)

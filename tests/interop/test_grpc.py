@@ -51,7 +51,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]
         upstreams=[Upstream("user", grpc=True, endpoints=(Endpoint("127.0.0.1", upstream),))],
     )  # fmt: skip
     config = tmp_path_factory.mktemp("interop") / "envoy.yaml"
-    config.write_text(text.replace("interop_app.main:", "interop_app:"))
+    config.write_text(text.replace("interop_app.main:", "interop_app:"), encoding="utf-8")
     log = (config.parent / "log").open("wb")
     environment = {**os.environ, "PYTHONPATH": str(APPS)}
     launcher = [sys.executable, "-m", "chassis.launch", str(config)]
@@ -63,7 +63,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]
                     break
             except httpx.HTTPError:
                 pass
-            assert process.poll() is None, (config.parent / "log").read_text()
+            assert process.poll() is None, (config.parent / "log").read_text(encoding="utf-8")
             import time
 
             time.sleep(0.05)

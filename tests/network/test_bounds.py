@@ -40,7 +40,7 @@ async def test_a_large_body_is_refused_before_python(people: People, stack: Plat
 
 async def test_a_slow_body_never_reaches_python(stack: Platform) -> None:
     def refreshes() -> int:
-        return (stack.layout.logs / "bff.log").read_text().count('"path":"/v1/auth/refresh"')
+        return (stack.layout.logs / "bff.log").read_text(encoding="utf-8").count('"path":"/v1/auth/refresh"')
 
     before = refreshes()
     _, writer = await asyncio.open_connection("127.0.0.1", stack.layout.port("public"))
@@ -301,7 +301,7 @@ async def test_a_path_has_one_spelling(people: People, stack: Platform) -> None:
 
     async def read_by_python() -> int:
         await asyncio.sleep(2.5)
-        return (stack.layout.logs / "bff.log").read_text().count('"path":"/v1/orders/.."')
+        return (stack.layout.logs / "bff.log").read_text(encoding="utf-8").count('"path":"/v1/orders/.."')
 
     port = stack.layout.port("public")
     paths = ("/v1//products?limit=1", "/v1/orders/../me", "/v1/orders/%2e%2e/me", "/v1/orders/..", "/v1/me%2fsessions")

@@ -375,7 +375,7 @@ class TestAnswers:
         assert len(large.json()["items"]) == 50
         small = await people.http.get("/v1/products?limit=1", headers=gzip)
         assert "content-encoding" not in small.headers
-        config = (stack.layout.envoy / "edge.yaml").read_text()
+        config = (stack.layout.envoy / "edge.yaml").read_text(encoding="utf-8")
         # Up to the next route.
         login = config[config.index("- name: login\n") :].partition("match:\n")[2].partition("match:\n")[0]
         assert "CompressorPerRoute" in login
@@ -504,7 +504,7 @@ class TestProxies:
                 untrusted = await other.get("/v1/products?limit=1", headers=said)
                 ill_formed = await proxy.get("/v1/products?limit=1", headers={**said, "x-request-id": 'a"b c'})
                 await asyncio.sleep(1.2)
-            log = next(stack.layout.logs.glob("edge-at-*.log")).read_text()
+            log = next(stack.layout.logs.glob("edge-at-*.log")).read_text(encoding="utf-8")
         lines = {line["request_id"]: line for line in map(json.loads, log.splitlines()) if "request_id" in line}
         assert trusted.headers["x-request-id"] == said["x-request-id"]
         assert lines[said["x-request-id"]]["client"] == "203.0.113.7"

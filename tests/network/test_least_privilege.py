@@ -150,7 +150,9 @@ def test_postgresql_needs_no_capability_to_work_in_a_private_directory(stack: Pl
     """As root, the server is another user that has nothing more than its own files."""
     if privileges.unprivileged_user() is None:
         return
-    status = (stack.layout.data_dir.__class__("/proc") / str(stack.pid("postgres")) / "status").read_text()
+    status = (stack.layout.data_dir.__class__("/proc") / str(stack.pid("postgres")) / "status").read_text(
+        encoding="utf-8"
+    )
     lines = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert lines["CapEff"] == "0" * 16
     assert lines["Uid"].split()[0] != "0"

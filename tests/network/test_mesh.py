@@ -152,7 +152,7 @@ async def test_a_client_talks_to_no_other_service_than_it_meant(stack: Platform)
             response = await client.get(f"http://127.0.0.1:{own.port('public')}/v1/products?limit=1")
         upstream = await inside.metrics(f"http://127.0.0.1:{own.port('edge_ops')}")
     assert response.status_code == 503
-    assert "/v1/products" not in (stack.layout.logs / "user.log").read_text()
+    assert "/v1/products" not in (stack.layout.logs / "user.log").read_text(encoding="utf-8")
     assert upstream['envoy_cluster_ssl_fail_verify_san{envoy_cluster_name="bff"}'] > 0
 
 
@@ -261,7 +261,11 @@ async def test_every_envoy_says_who_called_it(people: People, stack: Platform) -
     expected = {"bff": "spiffe://backend.local/edge", "order": "spiffe://backend.local/bff", "edge": None}
     for name, peer in expected.items():
         for _ in range(60):
-            logs = [path.read_text() for path in stack.layout.logs.glob(f"{name}*.log") if "-at-" not in path.name]
+            logs = [
+                path.read_text(encoding="utf-8")
+                for path in stack.layout.logs.glob(f"{name}*.log")
+                if "-at-" not in path.name
+            ]
             lines = [json.loads(line) for text in logs for line in text.splitlines() if request_id in line]
             found = [line for line in lines if line["event"] == "request"]
             if found:
@@ -280,7 +284,7 @@ async def test_every_envoy_says_who_called_it(people: People, stack: Platform) -
         # Envoy writes once a second.
         await asyncio.sleep(1.5)
         (log,) = stack.layout.logs.glob("edge-at-*.log")
-        assert response.headers["x-request-id"] not in log.read_text()
+        assert response.headers["x-request-id"] not in log.read_text(encoding="utf-8")
 
 
 async def test_metrics_and_probes_are_on_the_ops_side_only(people: People, stack: Platform) -> None:

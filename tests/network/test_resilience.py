@@ -210,7 +210,7 @@ async def test_a_killed_replica_costs_no_read_and_no_order_and_comes_back(people
         await asyncio.gather(*(http.get("/v1/products?limit=1") for _ in range(40)))
     await asyncio.sleep(1.5)
     for name in ("order", "order-2"):
-        lines = (stack.layout.logs / f"{name}.log").read_text().splitlines()[-60:]
+        lines = (stack.layout.logs / f"{name}.log").read_text(encoding="utf-8").splitlines()[-60:]
         assert any("ListProducts" in line for line in lines)
 
 
@@ -377,18 +377,18 @@ def test_every_policy_can_be_left_out_and_changes_what_is_rendered(stack: Platfo
         for process in ("edge", "order"):
             path = proxies.render_one(layout, options, process, own)
             # What a process is given: its configuration and its environment.
-            texts.append((path.read_text(), services.environment(process, layout, secrets, options)))
+            texts.append((path.read_text(encoding="utf-8"), services.environment(process, layout, secrets, options)))
             path.unlink()
         reference = []
         for process in ("edge", "order"):
             path = proxies.render_one(layout, _options(stack), process, own)
             plain = _options(stack)
-            reference.append((path.read_text(), services.environment(process, layout, secrets, plain)))
+            reference.append((path.read_text(encoding="utf-8"), services.environment(process, layout, secrets, plain)))
             path.unlink()
         assert texts != reference, policy
 
 
 def _options(stack: Platform) -> Options:
-    state = json.loads(stack.layout.state_file.read_text())
+    state = json.loads(stack.layout.state_file.read_text(encoding="utf-8"))
     assert state["ready"]
     return Options(replicas={"order": 2})

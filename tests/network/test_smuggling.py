@@ -69,7 +69,7 @@ async def logs_are_written() -> None:
 
 
 def seen_by_the_bff(stack: Platform, marker: str) -> list[str]:
-    lines = (stack.layout.logs / "bff.log").read_text().splitlines()
+    lines = (stack.layout.logs / "bff.log").read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["path"] for line in lines if marker in line and '"event":"request"' in line]
 
 

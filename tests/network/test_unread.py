@@ -119,5 +119,5 @@ async def test_answers_that_nobody_reads_cost_the_bff_a_part_each(stack: Platfor
             await one.close()
         assert await whole_answers(url, 6) == 6
     assert grown < _UNREAD * 400_000
-    log = (stack.layout.logs / "bff.log").read_text()
+    log = (stack.layout.logs / "bff.log").read_text(encoding="utf-8")
     assert "Traceback" not in log

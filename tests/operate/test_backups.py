@@ -100,13 +100,13 @@ async def test_what_is_no_whole_backup_of_ours_is_refused(stack: Platform, tmp_p
     backups.read(target, stack.secrets)
     with pytest.raises(BackupError, match="exists already"):
         await backups.back_up(stack.layout, stack.secrets, target)
-    whole = (target / "manifest.json").read_text()
+    whole = (target / "manifest.json").read_text(encoding="utf-8")
     later = json.loads(whole)
     later["databases"]["orderdb"]["migrations"].append("99990101000001")
-    (target / "manifest.json").write_text(json.dumps(later))
+    (target / "manifest.json").write_text(json.dumps(later), encoding="utf-8")
     with pytest.raises(BackupError, match="later version: it has migrations 99990101000001"):
         backups.read(target, stack.secrets)
-    (target / "manifest.json").write_text(whole)
+    (target / "manifest.json").write_text(whole, encoding="utf-8")
     archive = target / "userdb.dump"
     archive.write_bytes(archive.read_bytes()[:-1])
     with pytest.raises(BackupError, match=r"userdb\.dump is damaged"):

@@ -11,7 +11,7 @@ from conftest import Platform, backend
 
 
 def debug_lines(stack: Platform, service: str) -> int:
-    return (stack.layout.logs / f"{service}.log").read_text().count('"level":"debug"')
+    return (stack.layout.logs / f"{service}.log").read_text(encoding="utf-8").count('"level":"debug"')
 
 
 def test_a_level_changes_at_once_for_one_service_and_falls_back_by_itself(stack: Platform) -> None:

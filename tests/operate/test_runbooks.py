@@ -33,7 +33,7 @@ SHOWN = {
 
 @pytest.mark.parametrize("page", sorted(path.stem for path in RUNBOOKS.glob("*.md")))
 def test_what_a_runbook_says_works(stack: Platform, page: str) -> None:
-    text = (RUNBOOKS / f"{page}.md").read_text()
+    text = (RUNBOOKS / f"{page}.md").read_text(encoding="utf-8")
     for link in re.findall(r"\]\((?!https:)([^)#]+)\)", text):
         assert (RUNBOOKS / link).exists(), link
     commands = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
@@ -47,7 +47,7 @@ def test_what_a_runbook_says_works(stack: Platform, page: str) -> None:
             "BACKEND_DATA_DIR": str(stack.layout.data_dir),
         },
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
         timeout=120,
     )

@@ -35,7 +35,7 @@ def test_the_tutorial_ends_with_an_operation_that_answers(tmp_path: Path) -> Non
         command = ["git", "apply", "--recount", "-"] if kind == "diff" else ["bash", "-euo", "pipefail", "-c", text]
         done = subprocess.run(
             command, input=text if kind == "diff" else None, cwd=copy, env=environment,
-            capture_output=True, text=True, check=False, timeout=300,
+            capture_output=True, encoding="utf-8", check=False, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, text + done.stdout + done.stderr
         shown += done.stdout

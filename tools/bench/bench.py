@@ -122,7 +122,7 @@ class Bench:
         watch = CpuWatch(self.layout)
         done = subprocess.run(
             [str(BIN / "k6"), "run", "--quiet", "--no-usage-report", str(HERE / "scenario.js")],
-            env=environment, capture_output=True, text=True, check=False,
+            env=environment, capture_output=True, encoding="utf-8", check=False,
         )  # fmt: skip
         cpu = watch.percent()
         if done.returncode != 0:
@@ -138,7 +138,7 @@ class Bench:
         output = subprocess.run(
             [wrk, "-t1", f"-c{connections}", f"-d{seconds or self.seconds}", "--latency",
              "-H", f"Authorization: Bearer {self.token}", self.url + path],
-            capture_output=True, text=True, check=True,
+            capture_output=True, encoding="utf-8", check=True,
         ).stdout  # fmt: skip
         if "Non-2xx" in output:
             raise SystemExit(f"wrk {path}: not all answers were a success\n{output}")
@@ -175,7 +175,7 @@ class Bench:
                 [str(postgres.BINARIES / "pgbench"), "--no-vacuum", "--client", str(connections), "--jobs", "1",
                  "--time", str(self.seconds), "--protocol", "prepared", "--file", script.name,
                  postgres.superuser_url(self.layout, self.secrets, "orderdb")],
-                capture_output=True, text=True, check=True,
+                capture_output=True, encoding="utf-8", check=True,
             ).stdout  # fmt: skip
         return float(output.split("tps = ")[1].split()[0])
 

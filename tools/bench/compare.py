@@ -80,7 +80,7 @@ class Checkout:
         output = subprocess.run(
             ["wrk", "-t1", f"-c{_CONNECTIONS}", f"-d{seconds}", "-H", f"Authorization: {credentials}",
              f"{self._url}/v1/orders/{self._order}"],
-            capture_output=True, text=True, check=True,
+            capture_output=True, encoding="utf-8", check=True,
         ).stdout  # fmt: skip
         used = self._cpu() - before
         requests, rate = (re.search(p, output) for p in (r"(\d+) requests in", r"Requests/sec:\s+([\d.]+)"))
@@ -89,7 +89,7 @@ class Checkout:
         return Reading(float(rate[1]), used / int(requests[1]) * 1e6)
 
     def _run(self, *arguments: str) -> str:
-        done = subprocess.run([self._backend, *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run([self._backend, *arguments], capture_output=True, encoding="utf-8", check=False)
         if done.returncode:
             raise SystemExit(f"{self._backend} {arguments[0]} failed\n{done.stdout}{done.stderr}")
         return done.stdout

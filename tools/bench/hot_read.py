@@ -38,7 +38,7 @@ class Child:
         self._process = subprocess.Popen(
             [sys.executable, str(_SERVICE), service],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, sources))},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8",
         )  # fmt: skip
 
     def read(self, requests: int) -> float:

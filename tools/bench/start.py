@@ -78,7 +78,7 @@ class Checkout:
         return Start(seconds, sum(processes.values()), said, processes)
 
     def _run(self, *arguments: str) -> None:
-        done = subprocess.run([self._backend, *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run([self._backend, *arguments], capture_output=True, encoding="utf-8", check=False)
         if done.returncode:
             raise SystemExit(f"{self._backend} {arguments[0]} failed\n{done.stdout}{done.stderr}")
 

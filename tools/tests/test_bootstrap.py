@@ -93,7 +93,7 @@ global.broken=__import__('os')
 
     def test_pip_itself_is_asked(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         configuration = tmp_path / "pip.conf"
-        configuration.write_text("[global]\nindex-url = https://mirror/simple\ncert = /company.pem\n")
+        configuration.write_text("[global]\nindex-url = https://mirror/simple\ncert = /company.pem\n", encoding="utf-8")
         monkeypatch.setenv("PIP_CONFIG_FILE", str(configuration))
         monkeypatch.setenv("PIP_CERT", "/other.pem")
         found = pip_settings.read(sys.executable)
@@ -140,7 +140,7 @@ def mirror(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         for path, data in files.items():
             archive.writestr(path, data)
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    (pages / "index.html").write_text(f'<a href="{wheel.name}#sha256={digest}">{wheel.name}</a>')
+    (pages / "index.html").write_text(f'<a href="{wheel.name}#sha256={digest}">{wheel.name}</a>', encoding="utf-8")
 
     class Quiet(SimpleHTTPRequestHandler):
         def handle(self) -> None:
@@ -163,7 +163,7 @@ def mirror(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 def uv_installs(target: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(UV), "pip", "install", "--no-cache", "--no-deps", "--target", str(target), "onlyhere"],
-        env=environment, capture_output=True, text=True, check=False, timeout=60,
+        env=environment, capture_output=True, encoding="utf-8", check=False, timeout=60,
     )  # fmt: skip
 
 
@@ -191,7 +191,7 @@ def test_behind_a_companys_authority_and_mirror_uv_works_as_pip_does(
 class TestInterpreter:
     def fake(self, tmp_path: Path, answer: str) -> str:
         path = tmp_path / "a python"
-        path.write_text(f"#!/bin/sh\necho '{answer}'\n")
+        path.write_text(f"#!/bin/sh\necho '{answer}'\n", encoding="utf-8")
         path.chmod(0o755)
         return str(path)
 
@@ -214,7 +214,7 @@ class TestInterpreter:
         for name, reason in (("/bin/true", "is no working Python"), ("python-nope", "there is no such program")):
             done = subprocess.run(
                 [sys.executable, str(bootstrap.ROOT / "tools" / "bootstrap.py")],
-                env={**os.environ, "PYTHON": name}, capture_output=True, text=True, check=False,
+                env={**os.environ, "PYTHON": name}, capture_output=True, encoding="utf-8", check=False,
             )  # fmt: skip
             assert (done.returncode, done.stdout) == (1, "")
             assert reason in done.stderr
@@ -230,7 +230,7 @@ class TestCurrent:
         monkeypatch.setattr(bootstrap, "STAMP", venv / "bootstrap.json")
         own = bootstrap.probe(str(venv / "bin" / "python"))
         assert own is not None
-        bootstrap.STAMP.write_text(json.dumps(bootstrap.stamp_of(own)))
+        bootstrap.STAMP.write_text(json.dumps(bootstrap.stamp_of(own)), encoding="utf-8")
         return venv
 
     def test_a_finished_environment_is_left_alone(self, environment: Path) -> None:
@@ -248,8 +248,8 @@ class TestCurrent:
     def test_nor_one_whose_python_or_locks_have_changed_since(
         self, environment: Path, change: dict[str, object]
     ) -> None:
-        stamp = json.loads(bootstrap.STAMP.read_text())
-        bootstrap.STAMP.write_text(json.dumps(stamp | change))
+        stamp = json.loads(bootstrap.STAMP.read_text(encoding="utf-8"))
+        bootstrap.STAMP.write_text(json.dumps(stamp | change), encoding="utf-8")
         assert not bootstrap.is_current(None)
 
     def test_one_without_our_latest_services_is_usable_and_not_current(self, environment: Path) -> None:

@@ -30,21 +30,22 @@ CREATE TABLE boxes (
 
 
 def generate(tmp_path: Path, queries: str) -> str:
-    (tmp_path / "schema.sql").write_text(SCHEMA)
-    (tmp_path / "queries.sql").write_text(queries)
+    (tmp_path / "schema.sql").write_text(SCHEMA, encoding="utf-8")
+    (tmp_path / "queries.sql").write_text(queries, encoding="utf-8")
     plugin = tmp_path / "plugin"
-    plugin.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT / "tools/sqlc_plugin.py"}"\n')
+    plugin.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT / "tools/sqlc_plugin.py"}"\n', encoding="utf-8")
     plugin.chmod(0o755)
     (tmp_path / "sqlc.yaml").write_text(
         'version: "2"\n'
         "plugins: [{name: p, process: {cmd: ./plugin, format: json}}]\n"
-        "sql: [{engine: postgresql, schema: schema.sql, queries: queries.sql, codegen: [{plugin: p, out: out}]}]\n"
+        "sql: [{engine: postgresql, schema: schema.sql, queries: queries.sql, codegen: [{plugin: p, out: out}]}]\n",
+        encoding="utf-8",
     )
     sqlc = Path(sys.executable).parent / "sqlc"
-    done = subprocess.run([str(sqlc), "generate"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run([str(sqlc), "generate"], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    return (tmp_path / "out" / "queries.py").read_text()
+    return (tmp_path / "out" / "queries.py").read_text(encoding="utf-8")
 
 
 class FakeConnection:
@@ -139,7 +140,7 @@ async def test_embedded_tables_come_as_their_own_rows(tmp_path: Path) -> None:
 
 def test_the_generated_module_passes_the_strict_type_checker(tmp_path: Path) -> None:
     source = generate(tmp_path, "-- name: GetBox :one\nSELECT * FROM boxes WHERE id = $1;\n")
-    (tmp_path / "generated.py").write_text(source)
+    (tmp_path / "generated.py").write_text(source, encoding="utf-8")
     command = [
         sys.executable,
         "-m",
@@ -150,7 +151,7 @@ def test_the_generated_module_passes_the_strict_type_checker(tmp_path: Path) -> 
         str(tmp_path / "c"),
         "generated.py",
     ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stdout
 
 

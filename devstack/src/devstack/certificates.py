@@ -136,7 +136,7 @@ class Certificates:
     def _locked(self) -> Iterator[None]:
         # The supervisor renews, a person rotates.
         self._pki.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (self._pki / "lock").open("w") as lock:
+        with (self._pki / "lock").open("w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 

@@ -292,7 +292,7 @@ def main() -> int:
     os.umask(0o077)
     try:
         layout.make()
-        with (layout.data_dir / "lock").open("w") as lock:
+        with (layout.data_dir / "lock").open("w", encoding="utf-8") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -24,7 +24,7 @@ from contracts.bff.v1.operations import OPERATIONS, ListOrdersQuery
 from devstack.layout import ROOT
 from msgspec import Meta, Struct
 
-SCHEMAS = yaml.safe_load((ROOT / "api/openapi/bff.v1.yaml").read_text())["components"]["schemas"]
+SCHEMAS = yaml.safe_load((ROOT / "api/openapi/bff.v1.yaml").read_text(encoding="utf-8"))["components"]["schemas"]
 BODIES = sorted({operation.body for operation in OPERATIONS if operation.body}, key=lambda model: model.__name__)
 LIMIT = 65536
 PRODUCT = {"sku": "X-1", "name": "x", "price": {"amount_minor": 1, "currency": "EUR"}, "initial_stock": 0}

@@ -39,7 +39,7 @@ async def test_a_busy_pool_is_renewed_again_and_again_and_nobody_notices(
 ) -> None:
     file, server = tmp_path / "password", await platform.database("userdb")
     await server.execute(f"ALTER ROLE {role} PASSWORD 'p0'")
-    file.write_text("p0\n")
+    file.write_text("p0\n", encoding="utf-8")
     url = _URL.format(role=role, database="userdb", host=postgres.socket_directory(platform.layout))
     database = Database(url, min_size=1, max_size=2, service="test", password_file=file)
     await database.open()
@@ -57,11 +57,11 @@ async def test_a_busy_pool_is_renewed_again_and_again_and_nobody_notices(
             clients.create_task(work())
         for number in range(1, 6):
             # As a rotation does it: both, the server, the new one.
-            file.write_text(f"p{number}\np{number - 1}\n")
+            file.write_text(f"p{number}\np{number - 1}\n", encoding="utf-8")
             await database.renew()
             await server.execute(f"ALTER ROLE {role} PASSWORD 'p{number}'")
             await database.renew()
-            file.write_text(f"p{number}\n")
+            file.write_text(f"p{number}\n", encoding="utf-8")
             before = done["work"]
             await database.renew()
             async with asyncio.timeout(10):
@@ -98,7 +98,7 @@ async def test_a_changed_file_renews_once_and_a_failure_is_tried_again(
 ) -> None:
     monkeypatch.setattr(password_files, "_LOOK_SECONDS", 0.01)
     file, calls = tmp_path / "password", 0
-    file.write_text("a")
+    file.write_text("a", encoding="utf-8")
 
     async def renew() -> None:
         nonlocal calls
@@ -110,7 +110,7 @@ async def test_a_changed_file_renews_once_and_a_failure_is_tried_again(
         await asyncio.sleep(0.1)
         assert calls == 0
         replacement = tmp_path / "new"
-        replacement.write_text("b")
+        replacement.write_text("b", encoding="utf-8")
         replacement.replace(file)
         async with asyncio.timeout(5):
             while calls < 2:
@@ -130,8 +130,8 @@ async def test_a_changed_file_renews_once_and_a_failure_is_tried_again(
 )
 def test_what_is_tried_until_the_server_takes_one(tmp_path: Path, before: str, after: str, tried: list[str]) -> None:
     file = tmp_path / "password"
-    file.write_text(before)
+    file.write_text(before, encoding="utf-8")
     found = passwords(file)
     first = next(found)
-    file.write_text(after)
+    file.write_text(after, encoding="utf-8")
     assert [first, *found] == tried

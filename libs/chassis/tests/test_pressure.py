@@ -21,10 +21,10 @@ def answer(connections: int) -> bytes:
 def test_the_file_says_how_full_it_is(tmp_path: Path) -> None:
     file, answers = tmp_path / "edge.pressure", iter([answer(0), answer(25), answer(99), answer(140)])
     pressure = ConnectionPressure(file, 100, lambda _: next(answers))
-    said = [file.read_text()]
+    said = [file.read_text(encoding="utf-8")]
     for _ in range(4):
         pressure.tell()
-        said.append(file.read_text())
+        said.append(file.read_text(encoding="utf-8"))
     assert said == ["0.00", "0.00", "0.25", "0.99", "1.00"]
 
 
@@ -35,7 +35,7 @@ def test_it_is_replaced_when_there_is_news_and_as_a_whole(tmp_path: Path) -> Non
     files = set()
     for _ in range(3):
         pressure.tell()
-        files.add((file.stat().st_ino, file.read_text()))
+        files.add((file.stat().st_ino, file.read_text(encoding="utf-8")))
     assert [text for _, text in sorted(files, key=lambda one: one[1])] == ["0.50", "0.60"]
     assert [path.name for path in tmp_path.iterdir()] == ["edge.pressure"]
 
@@ -51,7 +51,7 @@ def test_an_envoy_that_does_not_answer_changes_nothing(tmp_path: Path) -> None:
     pressure = ConnectionPressure(file, 10, ask)
     pressure.tell()
     pressure.tell()
-    assert file.read_text() == "0.50"
+    assert file.read_text(encoding="utf-8") == "0.50"
 
 
 def test_only_an_envoy_that_reads_one_is_told(tmp_path: Path) -> None:
@@ -69,4 +69,4 @@ def test_only_an_envoy_that_reads_one_is_told(tmp_path: Path) -> None:
     pressure = of_configuration(bootstrap(connections, injected), lambda _: answer(10))
     assert pressure is not None
     pressure.tell()
-    assert (tmp_path / "told").read_text() == "0.20"
+    assert (tmp_path / "told").read_text(encoding="utf-8") == "0.20"

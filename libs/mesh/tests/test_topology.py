@@ -41,7 +41,7 @@ def test_it_is_read_before_anything_is_installed() -> None:
         [sys.executable, "-I", "-S", "-c", program, str(SOURCE.parent.parent)],
         capture_output=True,
         check=True,
-        text=True,
+        encoding="utf-8",
     )
     assert done.stdout.split() == [str(len(topology.SERVICES))]
 

@@ -38,7 +38,7 @@ def create(
         [sys.executable, "-m", "user.create_user", email, name, "admin"],
         env={**base_environment(), **variables, "LOG_LEVEL": "error"},
         input=password + "\n",
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     raise typer.Exit(done.returncode)

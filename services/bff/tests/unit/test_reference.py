@@ -12,13 +12,13 @@ VENDOR = files("bff.reference") / "vendor"
 
 
 def test_what_is_vendored_is_unchanged_and_says_its_version_and_licence() -> None:
-    for line in (VENDOR / "SHA256SUMS").read_text().splitlines():
+    for line in (VENDOR / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
         digest, name = line.split()
         assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == digest, name
-    version = re.search(r"version \| (\d+)\.(\d+)\.\d+ ", (VENDOR / "README.md").read_text())
+    version = re.search(r"version \| (\d+)\.(\d+)\.\d+ ", (VENDOR / "README.md").read_text(encoding="utf-8"))
     assert version is not None
     assert (int(version[1]), int(version[2])) >= (5, 35)
-    assert "Apache License" in (VENDOR / "LICENSE").read_text()
+    assert "Apache License" in (VENDOR / "LICENSE").read_text(encoding="utf-8")
 
 
 def test_the_page_is_whole_and_its_policy_allows_nothing_but_its_own_parts() -> None:

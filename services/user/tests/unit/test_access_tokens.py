@@ -166,7 +166,7 @@ def test_a_key_that_goes_bad_later_leaves_the_others_in_force(tmp_path: Path) ->
     clock = Clock()
     made = tokens(tmp_path, clock)
     token = made.issue(USER, SESSION, [])
-    (tmp_path / "20990101T000000.pem").write_text("not a key")
+    (tmp_path / "20990101T000000.pem").write_text("not a key", encoding="utf-8")
     clock.now += 2
     assert made.verify(token).user_id == USER
     assert made.verify(made.issue(USER, SESSION, [])).session_id == SESSION

@@ -26,6 +26,7 @@ _EXEMPT = ("20261126000002_products.sql", "20261126000002_canonical_addresses.sq
 CHECKS: dict[str, list[str]] = {
     "ruff format": [str(BIN / "ruff"), "format", "--check", "--quiet", "."],
     "ruff": [str(BIN / "ruff"), "check", "--quiet", "."],
+    "ruff, ignored": [sys.executable, "tools/lint_ignores.py"],
     "encodings": [sys.executable, "tools/lint_encodings.py"],
     "mypy": [sys.executable, "-m", "mypy", "libs", "services", "devstack", "tools", "tests", "conftest.py"],
     "import contracts": [str(BIN / "lint-imports"), "--no-cache"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import h2.config
@@ -57,7 +58,7 @@ def status_of(answer: bytes) -> int:
 
 
 @pytest.fixture(autouse=True)
-async def the_next_client_is_served(people: People):  # type: ignore[no-untyped-def]
+async def the_next_client_is_served(people: People) -> AsyncIterator[None]:
     yield
     assert (await BackendClient(people.http).list_products(limit=1)).status == 200
 

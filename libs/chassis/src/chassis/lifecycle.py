@@ -38,8 +38,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """A wired service: its application, the lanes that its calls take, what must work for it to be ready, and what it is
-    ready without.
+    """A wired service: its application, the lanes of its calls, what it is ready with, and what it is ready without.
 
     A failing one of `details` is told by the readiness probe and by the metrics, and takes nobody out: it would take
     every replica out, with all that still works.

@@ -51,7 +51,10 @@ class TestMoney:
             Money(amount, "EUR")
 
 
-def product(available: int, price: Money = Money(100, "EUR")) -> Product:
+PRICE = Money(100, "EUR")
+
+
+def product(available: int, price: Money = PRICE) -> Product:
     return Product(uuid4(), "SKU", "name", price, available, 1, 1, NOW)
 
 
@@ -104,11 +107,11 @@ def order(status: OrderStatus = OrderStatus.PENDING_PAYMENT) -> Order:
 
 
 class TestStateMachine:
-    ALLOWED = {
+    ALLOWED = frozenset({
         ("pending_payment", "paid"), ("pending_payment", "cancelled"), ("pending_payment", "expired"),
         ("paid", "shipped"), ("paid", "refunding"), ("shipped", "delivered"), ("shipped", "refunding"),
         ("delivered", "refunding"), ("refunding", "refunded"),
-    }  # fmt: skip
+    })  # fmt: skip
 
     @pytest.mark.parametrize("start", OrderStatus)
     @pytest.mark.parametrize("end", OrderStatus)

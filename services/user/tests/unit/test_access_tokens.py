@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
@@ -198,5 +197,5 @@ def test_what_is_generated_is_for_its_owner_only_and_made_once(tmp_path: Path) -
     first, again = load_or_create(tmp_path / "s"), load_or_create(tmp_path / "s")
     assert first == again
     for path in (tmp_path / "s").rglob("*"):
-        mode = stat.S_IMODE(os.stat(path).st_mode)
+        mode = stat.S_IMODE(path.stat().st_mode)
         assert path.is_dir() or mode == 0o600, path

@@ -16,7 +16,7 @@ from user.service.passwords import Passwords
 
 
 @pytest.fixture
-def passwords():  # type: ignore[no-untyped-def]
+def passwords() -> Iterator[Passwords]:
     made = Passwords(workers=1, queue=2)
     yield made
     made.close()

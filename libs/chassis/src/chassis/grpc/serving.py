@@ -18,8 +18,10 @@ from chassis.tokens import TokenVerifier
 
 
 class _Health(cast("Any", health).aio.HealthServicer):  # type: ignore[misc]
-    """Check, as Envoy asks it. Not Watch: a stream without an end would hold up every drain, and those who would watch
-    ask again when they are told so (grpc.health.v1: treat UNIMPLEMENTED as "no health checks by stream").
+    """Check, as Envoy asks it, and not Watch.
+
+    A stream without an end would hold up every drain, and those who would watch ask again when they are told so
+    (grpc.health.v1: treat UNIMPLEMENTED as "no health checks by stream").
     """
 
     async def Watch(self, _request: Any, context: Any) -> AsyncIterator[Any]:

@@ -276,8 +276,9 @@ def granted_under(record: SessionRecord, user: User) -> bool:
 
 
 def _fingerprint(client: Client) -> bytes:
-    """Which client this is: the browser that has the device cookie, wherever it is; of others, the same agent at the same
-    address. ADR 0013 says what that is good for.
+    """Which client this is; ADR 0013 says what that is good for.
+
+    The browser that has the device cookie, wherever it is; of others, the same agent at the same address.
     """
     known_by = ("device", client.device_token) if client.device_token else (client.user_agent, network(client.address))
     return hashlib.sha256("\0".join(known_by).encode()).digest()[:16]

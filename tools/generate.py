@@ -61,7 +61,7 @@ def run(what: str, command: list[str], cwd: Path = ROOT, **environment: str) -> 
         GenerationError: it failed, with all that it said.
     """
     done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, encoding="utf-8", check=False
     )
     if done.returncode != 0:
         raise GenerationError(f"{what}:\n{(done.stdout + done.stderr).strip()}")

@@ -253,8 +253,8 @@ class TestCurrent:
         assert not bootstrap.is_current(None)
 
     def test_one_without_our_latest_services_is_usable_and_not_current(self, environment: Path) -> None:
-        stamp = json.loads(bootstrap.STAMP.read_text())
-        bootstrap.STAMP.write_text(json.dumps(stamp | {"own": "other"}))
+        stamp = json.loads(bootstrap.STAMP.read_text(encoding="utf-8"))
+        bootstrap.STAMP.write_text(json.dumps(stamp | {"own": "other"}), encoding="utf-8")
         assert bootstrap.is_usable(None)
         assert not bootstrap.is_current(None)
 
@@ -263,9 +263,9 @@ class TestCurrent:
     ) -> None:
         asked: list[tuple[str, ...]] = []
         monkeypatch.setattr(bootstrap, "uv_pip", lambda *arguments, remedy: asked.append(arguments))
-        stamp = json.loads(bootstrap.STAMP.read_text()) | {"own": "other"}
+        stamp = json.loads(bootstrap.STAMP.read_text(encoding="utf-8")) | {"own": "other"}
         gone = {"distributions": [*bootstrap.distributions(), "services/stock_alerts"]}
-        bootstrap.STAMP.write_text(json.dumps(stamp | gone))
+        bootstrap.STAMP.write_text(json.dumps(stamp | gone), encoding="utf-8")
         bootstrap.prepare()
         assert [command for command, *_ in asked] == ["install", "uninstall"]
         assert [str(bootstrap.ROOT / s.folder) in asked[0] for s in SERVICES] == [True] * len(SERVICES)

@@ -42,7 +42,7 @@ def test_everything_that_cannot_be_generated_is_said_at_once(monkeypatch: pytest
 
 def test_a_page_without_its_marks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate_blocks, "ROOT", tmp_path)
-    (tmp_path / "pyproject.toml").write_text("[tool.mypy]\n")
+    (tmp_path / "pyproject.toml").write_text("[tool.mypy]\n", encoding="utf-8")
     with pytest.raises(generate_blocks.BlockError, match=r"pyproject.toml has 0 blocks '# generated: mypy_path"):
         generate_blocks.current()
 
@@ -53,4 +53,4 @@ def test_what_is_right_already_is_not_written_again(tmp_path: Path) -> None:
     before = (tmp_path / "a.txt").stat().st_mtime_ns
     generate.write({**files, Path("b/c.txt"): "three"}, tmp_path)
     assert (tmp_path / "a.txt").stat().st_mtime_ns == before
-    assert (tmp_path / "b/c.txt").read_text() == "three"
+    assert (tmp_path / "b/c.txt").read_text(encoding="utf-8") == "three"

@@ -51,12 +51,12 @@ def test_what_a_service_says_of_itself_is_its_row(tmp_path: Path) -> None:
     package.mkdir(parents=True)
     for name in ("__init__", "settings"):
         (package / f"{name}.py").touch()
-    (package / "main.py").write_text("app = 1\nsomeops = 2\n")
-    (tmp_path / "services/stock/pyproject.toml").write_text('[project]\nname = "backend-stocks"\n')
+    (package / "main.py").write_text("app = 1\nsomeops = 2\n", encoding="utf-8")
+    (tmp_path / "services/stock/pyproject.toml").write_text('[project]\nname = "backend-stocks"\n', encoding="utf-8")
     schema = tmp_path / "services/stock/db"
     for name in ("migrations", "queries"):
         (schema / name).mkdir(parents=True)
-    (schema / "sqlc.yaml").write_text("sql: [{codegen: [{out: ../src/stocks/repository}]}]\n")
+    (schema / "sqlc.yaml").write_text("sql: [{codegen: [{out: ../src/stocks/repository}]}]\n", encoding="utf-8")
     contract = tmp_path / "api/proto/stock/v1/stock.proto"
     contract.parent.mkdir(parents=True)
     contract.touch()

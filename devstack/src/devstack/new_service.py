@@ -172,7 +172,7 @@ def _text(value: str) -> str:
 
 
 def _step(what: str, *arguments: str, root: Path) -> None:
-    done = subprocess.run([sys.executable, *arguments], cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, *arguments], cwd=root, capture_output=True, encoding="utf-8", check=False)
     if done.returncode != 0:
         raise NotMadeError(f"{what} failed, so nothing of the service was kept:\n{(done.stdout + done.stderr).strip()}")
 

@@ -50,7 +50,7 @@ from order.domain.money import Money
 from order.domain.order import OrderStatus
 from order.domain.unpaid import UnpaidLimits
 from order.gateways.bounded import BoundedGateway
-from order.gateways.payment import ChargeOutcome, RefundOutcome
+from order.gateways.payment import ChargeOutcome, PaymentGateway, RefundOutcome
 from order.gateways.payment_sandbox import PaymentSandbox
 from order.handlers import messages
 from order.service.catalog import CatalogUseCases
@@ -189,7 +189,8 @@ async def arena(layout: Layout, secrets: Secrets) -> AsyncIterator[Arena]:
     clients = [PipelinedClient(services.valkey_url(layout, secrets)) for _ in range(2)]
     try:
         await database.open()
-        first, second = (_replica(database, client) for client in clients)
+        provider = BoundedGateway(Provider(PaymentSandbox(database)), 1)
+        first, second = (replica(database, client, provider) for client in clients)
         yield Arena(database, (first, second))
     finally:
         await database.close()
@@ -199,25 +200,26 @@ async def arena(layout: Layout, secrets: Secrets) -> AsyncIterator[Arena]:
         await superuser.close()
 
 
-def _replica(database: Database, client: PipelinedClient) -> Replica:
+def replica(database: Database, client: PipelinedClient, gateway: PaymentGateway) -> Replica:
+    """The use cases as `order.main` wires them."""
+
     def now() -> datetime:
         return datetime.now(UTC)
 
     caches = Caches(VersionedCache(client, "order:race:order:", 60), VersionedCache(client, "order:race:product:", 60))
     transitions = Transitions(caches, now)
     replays = ReplayCache(client, 60)
-    provider = BoundedGateway(Provider(PaymentSandbox(database)), 1)
     return Replica(
         orders=OrderUseCases(
             database=database, transitions=transitions, replays=replays, now=now, new_id=uuid7,
             payment_window=timedelta(minutes=15), unpaid=UnpaidLimits(orders=0, pieces=0, window=timedelta(0)),
         ),
         payments=PaymentUseCases(
-            database=database, transitions=transitions, replays=replays, gateway=provider, now=now, new_id=uuid7,
+            database=database, transitions=transitions, replays=replays, gateway=gateway, now=now, new_id=uuid7,
             # Who repeats a payment asks the provider at once, beside the first.
             answer_time=timedelta(0),
         ),
-        refunds=RefundUseCases(database=database, transitions=transitions, gateway=provider, now=now),
+        refunds=RefundUseCases(database=database, transitions=transitions, gateway=gateway, now=now),
         catalog=CatalogUseCases(database=database, cache=caches.products, now=now, new_id=uuid7),
         caches=caches,
     )  # fmt: skip
@@ -395,23 +397,23 @@ class _Round:
         return IdempotentRequest(self._customer, key, hashlib.sha256(key.encode()).digest())
 
 
-async def _sweep(arena: Arena, *, closely: bool = False) -> None:
+async def sweep_everything(arena: Arena, *, closely: bool = False) -> None:
     """What the sweep does over the next hours, now; `closely`: only what one round of it does."""
-    replica = arena.replicas[1]
+    sweeping = arena.replicas[1]
     for _ in range(1 if closely else 4):
         async with arena.database.connection() as connection:
             await connection.execute("UPDATE refunds SET next_attempt_at = now() WHERE status <> 'succeeded'")
             await connection.execute("UPDATE payments SET next_check_at = NULL WHERE status = 'processing'")
-        await replica.payments.settle_stuck(timedelta(seconds=-60))
-        await replica.refunds.finish_due()
-    await replica.orders.expire()
+        await sweeping.payments.settle_stuck(timedelta(seconds=-60))
+        await sweeping.refunds.finish_due()
+    await sweeping.orders.expire()
 
 
 async def _sweeping(arena: Arena) -> None:
     """A third replica's sweep, in the middle of the races."""
     while True:
         await asyncio.sleep(0.03)
-        await _sweep(arena, closely=True)
+        await sweep_everything(arena, closely=True)
 
 
 async def _together(arena: Arena, rounds: list[_Round], report: Report, *, sweep: bool) -> None:
@@ -425,10 +427,10 @@ async def _together(arena: Arena, rounds: list[_Round], report: Report, *, sweep
         sweeping.cancel()
         with suppress(asyncio.CancelledError):
             await sweeping
-    await _sweep(arena)
+    await sweep_everything(arena)
     # What was given up and arrives only now finds everything closed.
     await asyncio.gather(*_late, return_exceptions=True)
-    await _sweep(arena)
+    await sweep_everything(arena)
     records = await _records(arena, rounds)
     await asyncio.gather(*(one.check(records[one.order_id]) for one in rounds))
     for one in rounds:

@@ -14,9 +14,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import generate_blocks
@@ -255,8 +257,7 @@ def main() -> None:
         sys.exit(str(error))
     if not check:
         write(files, ROOT)
-        for path in left_over(files):
-            (ROOT / path).unlink()
+        remove(left_over(files), ROOT)
     elif names := stale(files):
         sys.exit("not current, run `make generate`:\n  " + "\n  ".join(names))
 
@@ -268,6 +269,15 @@ def write(files: Files, root: Path) -> None:
         if not target.exists() or target.read_text(encoding="utf-8") != text:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, encoding="utf-8")
+
+
+def remove(paths: Sequence[Path], root: Path) -> None:
+    """Take files away, and the folders that then hold nothing but what Python keeps of them."""
+    for path in paths:
+        (root / path).unlink()
+    for folder in sorted({parent for path in paths for parent in path.parents}, reverse=True):
+        if {found.name for found in (root / folder).iterdir()} <= {"__pycache__"}:
+            shutil.rmtree(root / folder)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,14 @@ def test_a_step_that_fails_leaves_nothing(root: Path, monkeypatch: pytest.Monkey
     assert everything(root) == before
 
 
+def test_what_python_left_of_a_removed_service_is_in_nobodys_way(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(new_service, "_step", lambda *_, **__: None)
+    cache = root / "services/stock_alerts/src/stock_alerts/__pycache__/main.cpython-311.pyc"
+    cache.parent.mkdir(parents=True)
+    cache.touch()
+    assert make("stock_alerts", database=False, root=root).row.name == "stock_alerts"
+
+
 @pytest.mark.parametrize("database", [False, True])
 def test_the_template_is_written_under_the_new_name_alone(
     root: Path, monkeypatch: pytest.MonkeyPatch, database: bool

@@ -54,3 +54,15 @@ def test_what_is_right_already_is_not_written_again(tmp_path: Path) -> None:
     generate.write({**files, Path("b/c.txt"): "three"}, tmp_path)
     assert (tmp_path / "a.txt").stat().st_mtime_ns == before
     assert (tmp_path / "b/c.txt").read_text(encoding="utf-8") == "three"
+
+
+def test_nothing_is_left_where_nothing_is_generated_any_more(tmp_path: Path) -> None:
+    files = {
+        Path("a/v1/gone.py"): "",
+        Path("a/v1/__pycache__/gone.pyc"): "",
+        Path("b/gone.py"): "",
+        Path("b/here.py"): "",
+    }
+    generate.write(files, tmp_path)
+    generate.remove([Path("a/v1/gone.py"), Path("b/gone.py")], tmp_path)
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == ["b", "b/here.py"]

@@ -94,8 +94,13 @@ def problems(row: Service, root: Path = ROOT) -> list[str]:
     contracts = root / "libs/contracts/src/contracts"
     places = [root / row.folder, root / "api/proto" / name, contracts / name, contracts / f"{name}.py", root / name]
     places += [path for place in (root, root / "tests", root / "tools") for path in place.glob(f"{name}.py")]
-    found += [f"{name}: {path.relative_to(root)} is there already" for path in places if path.exists()]
+    found += [f"{name}: {path.relative_to(root)} is there already" for path in places if _holds_something(path)]
     return found
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether there is more than what Python has left of modules that are gone."""
+    return path.is_file() or any(found.is_file() and found.parent.name != "__pycache__" for found in path.rglob("*"))
 
 
 def _installed(name: str) -> str:

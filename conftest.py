@@ -31,7 +31,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from devstack import ports, postgres, services
 
-pytest_plugins = ["browsers", "completeness"]
+pytest_plugins = ["browsers", "completeness", "telling"]
 
 BACKEND = Path(sys.executable).parent / "backend"
 

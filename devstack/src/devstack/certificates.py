@@ -1,4 +1,4 @@
-"""The development certificate authority: who each process of a stack is.
+"""The development certificate authority, which gives every process of a stack its identity.
 
     pki/root.{crt,key}            signs intermediates only
     pki/intermediate.{crt,key}    signs workload certificates
@@ -37,9 +37,9 @@ WORKLOADS = ("edge", "bff", "user", "order", "limiter", "ops")
 PUBLIC = "public"
 LIFE = timedelta(hours=24)
 _CA_LIFE = timedelta(days=3650)
-# Against clocks that differ.
+# Certificates begin to be valid this long before they are made, for readers whose clocks are behind.
 _BACKDATE = timedelta(minutes=5)
-# How long after a change every Envoy has surely read it (it is told by the kernel, at once).
+# By then every Envoy is certain to have read a changed file: the kernel tells it of the change at once.
 SETTLE_SECONDS = 2.0
 
 
@@ -50,7 +50,7 @@ def spiffe_id(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A certificate as people want to see it."""
+    """A certificate as the command line shows it."""
 
     name: str
     identity: str
@@ -61,7 +61,7 @@ class Issued:
 
     @property
     def renew_at(self) -> datetime:
-        """Half of its life is over."""
+        """When half of its life is over: it is replaced then."""
         return self.not_before + (self.not_after - self.not_before) / 2
 
 
@@ -77,7 +77,7 @@ class Certificates:
     Args:
         pki: the authority's own directory.
         directory: one directory below it for each certificate.
-        life: of the workload certificates; without it, as long as those before them, and a day at first.
+        life: how long workload certificates are valid; None: as long as those that they replace, and a day at first.
     """
 
     def __init__(self, pki: Path, directory: Path, life: timedelta | None = None) -> None:
@@ -101,23 +101,23 @@ class Certificates:
                     self._issue(name)
 
     def next_renewal(self) -> datetime:
-        """When the first certificate is due."""
+        """When the next certificate has to be replaced."""
         return min(issued.renew_at for issued in self.issued())
 
     def issued(self) -> list[Issued]:
-        """What is in use now."""
+        """The certificates that are in use now."""
         return [found for name in (*WORKLOADS, PUBLIC) if (found := self._read(name)) is not None]
 
     def rotate(self) -> None:
-        """A new key and certificate for everybody, from the same authority."""
+        """Give every process a new key and certificate, from the same authority."""
         with self._locked():
             for name in (*WORKLOADS, PUBLIC):
                 self._issue(name)
 
     def rotate_authority(self) -> None:
-        """A new root and intermediate, without a moment in which somebody trusts too little.
+        """Replace root and intermediate, and let no process at any moment refuse a certificate that another one uses.
 
-        First everybody trusts both roots, then everybody gets a certificate from the new one, then the old root goes.
+        First every process trusts both roots, then each gets a certificate from the new one, then the old root is removed.
         """
         with self._locked():
             old = self._roots()
@@ -134,7 +134,7 @@ class Certificates:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        # The supervisor renews, a person rotates.
+        # The supervisor may renew certificates while somebody rotates them.
         self._pki.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self._pki / "lock").open("w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -149,7 +149,7 @@ class Certificates:
         write_private(self._pki / "root.key", private_pem(root_key))
         write_private(self._pki / "root.crt", root.public_bytes(Encoding.PEM))
         write_private(self._pki / "intermediate.key", private_pem(key))
-        # Last: its presence says that all of it is there.
+        # Written last: where it is there, `ensure` takes the authority to be complete.
         write_private(self._pki / "intermediate.crt", intermediate.public_bytes(Encoding.PEM))
 
     def _intermediate(self) -> _Authority:
@@ -163,7 +163,7 @@ class Certificates:
         return (self._pki / "root.crt").read_bytes()
 
     def _bundle(self, name: str) -> bytes:
-        """What is trusted now: as long as an interrupted rotation of the authority is unfinished, both roots."""
+        """What is trusted now: both roots, when a rotation of the authority was interrupted and is not finished."""
         root, current = self._roots(), self._directory / name / "ca.crt"
         bundle = current.read_bytes() if current.exists() else b""
         return bundle if root in bundle else root

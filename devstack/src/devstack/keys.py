@@ -1,10 +1,10 @@
-"""The keys that sign access tokens: made on first start, rotated by `backend keys rotate`.
+"""The keys that sign access tokens: the first start makes one, `backend keys rotate` replaces it.
 
     secrets/signing-keys/<time>.pem    private, the User service's
     jwks/jwks.json                     public, what everybody verifies with
 
-A new key is published at once and signs only when every verifier has surely read it; an old one verifies until the
-last token that it signed has expired, and is removed then.
+A new key is published at once, but it begins to sign only when every verifier is certain to have read it. An old key
+goes on verifying until the last token that it signed has expired; then it is removed.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from devstack.envoy import JWKS_CACHE_SECONDS
 from devstack.layout import Layout
 from devstack.secrets import private_pem, write_private
 
-# Every edge has fetched the key set once more, and once again for good measure.
+# By then every edge has fetched the key set again; twice the time that it keeps the set, in case a fetch fails.
 ACTIVATION_SECONDS = 2 * JWKS_CACHE_SECONDS
-# After this an edge has no key that is no longer published: its cache's time, and the fetch's own.
+# By then no edge accepts a key that is no longer published: what it had cached has expired and been fetched again.
 EDGE_SECONDS = JWKS_CACHE_SECONDS + 1
-# The life of a token, and a minute for clocks and requests under way.
+# How long a token is valid, and a minute more for clocks that differ and for requests that are still being served.
 _RETIREMENT_SECONDS = ACCESS_TOKEN_SECONDS + 60
 
 
 @dataclass(frozen=True, slots=True)
 class KeyState:
-    """A key as people want to see it."""
+    """A signing key as the command line shows it."""
 
     kid: str
     created: datetime
-    # published, signing or verifying
+    # "published" signs no tokens yet, "signing" signs the new ones, "verifying" has signed tokens that are still valid.
     state: str
 
 
@@ -58,7 +58,7 @@ def jwks_file(layout: Layout) -> Path:
 
 
 def ensure(layout: Layout) -> None:
-    """At least one key, and the public set beside it."""
+    """Make the first key when there is none, and write the public key set."""
     directory(layout).mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(layout):
         if not any(directory(layout).glob("*.pem")):
@@ -67,9 +67,9 @@ def ensure(layout: Layout) -> None:
 
 
 def rotate(layout: Layout) -> datetime:
-    """A new key, published at once; when it begins to sign."""
+    """Make a new key and publish it at once; returns the time at which it begins to sign."""
     with _locked(layout):
-        # Two of the same second would have one name.
+        # A file is named by the second in which its key was made, so no two keys may be made in the same second.
         created = max(time.time(), load_keys(directory(layout))[-1].created + 1)
         _make(layout, datetime.fromtimestamp(created, UTC))
         _publish(layout)
@@ -77,10 +77,14 @@ def rotate(layout: Layout) -> datetime:
 
 
 def revoke(layout: Layout, kid: str | None) -> list[str]:
-    """End a key that is no longer only ours, and every token it has signed; the key that signs, without a `kid`.
+    """Remove a key that somebody else may have, and with it every token that it has signed; returns its id.
 
-    Services refuse its tokens within a second. When none that is published would be left, a new one signs at once; the
-    edges know it when they have fetched the key set again.
+    Services refuse its tokens within a second. When no other key would be left, a new one is made and signs at once;
+    edges accept its tokens when they have fetched the key set again.
+
+    Args:
+        layout: whose keys.
+        kid: which key; None for the one that signs now.
 
     Raises:
         KeyError: there is no such key.
@@ -89,7 +93,7 @@ def revoke(layout: Layout, kid: str | None) -> list[str]:
         known = {key.kid: key for key in load_keys(directory(layout))}
         gone = known[kid or SigningKeys(directory(layout), ACTIVATION_SECONDS).signing().kid]
         if len(known) == 1:
-            # Its file is named by its time, and two of the same second would have one name.
+            # A file is named by the second in which its key was made, so no two keys may be made in the same second.
             _make(layout, datetime.fromtimestamp(max(time.time(), gone.created + 1), UTC))
         _path(layout, gone).unlink()
         _publish(layout)
@@ -97,9 +101,9 @@ def revoke(layout: Layout, kid: str | None) -> list[str]:
 
 
 def retire(layout: Layout, now: float) -> list[str]:
-    """Remove every key whose last token has expired, so that a stolen old key is of no use; their ids."""
+    """Remove every key whose last token has expired, so that stealing it is of no use; returns their ids."""
     with _locked(layout):
-        # Its successor has signed for as long as a token lives.
+        # Its successor has been signing for longer than a token is valid.
         gone = [
             key
             for key, successor in pairwise(load_keys(directory(layout)))
@@ -128,7 +132,7 @@ def states(layout: Layout) -> list[KeyState]:
 
 @contextmanager
 def _locked(layout: Layout) -> Iterator[None]:
-    # The supervisor retires, a person rotates.
+    # The supervisor may retire a key while somebody rotates or revokes one.
     descriptor = os.open(directory(layout), os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

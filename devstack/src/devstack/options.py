@@ -28,7 +28,7 @@ class Options:
     """See `backend up --help`."""
 
     replicas: Mapping[str, int] = field(default_factory=dict)
-    # Policies left out: for the tests that prove what each is for, and to measure what each costs.
+    # The policies that are left out, so that tests can show what each is for and benchmarks what each costs.
     without: tuple[str, ...] = ()
     certificate_seconds: float = 86400
     # Multiplies every limit of the contract.
@@ -36,15 +36,15 @@ class Options:
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     https_only: bool = False
-    # The window in which the limiter counts an address's new connections, and longer than any of them lives.
+    # In seconds: the window in which the limiter counts an address's new connections, which no connection outlives.
     connection_seconds: int = 300
-    # Of one Envoy: connections to it, and its own heap (without Python's).
+    # Bounds of each Envoy: the connections to it, and its own heap, without what Python allocates in it.
     max_connections: int = 4096
     max_heap_mib: int = 512
-    # Of the two Valkey servers: state, which is never evicted, and copies.
+    # Bounds of the two Valkey servers: the one of state, which is never evicted, and the one of cached copies.
     valkey_memory_mib: int = 512
     cache_memory_mib: int = 256
-    # A process that answers no liveness probe for so long is killed and started again.
+    # A process that answers no liveness probe for this long is killed and started again.
     liveness_seconds: float = 30.0
     # Whether products, accounts and orders to try are loaded on the first start.
     demo: bool = True
@@ -61,7 +61,7 @@ class Options:
 
 
 def parse_replicas(texts: list[str]) -> dict[str, int]:
-    """`order=2` and the like.
+    """How many processes each service runs as, from texts like `order=2`.
 
     Raises:
         ValueError: an unknown service or an impossible number.
@@ -78,7 +78,7 @@ def parse_replicas(texts: list[str]) -> dict[str, int]:
 
 
 def parse_without(texts: list[str]) -> tuple[str, ...]:
-    """Names of policies.
+    """The names of policies, checked.
 
     Raises:
         ValueError: there is no such policy.
@@ -90,7 +90,7 @@ def parse_without(texts: list[str]) -> tuple[str, ...]:
 
 
 def parse_origins(texts: list[str]) -> tuple[str, ...]:
-    """Web origins, as browsers send them.
+    """Web origins as browsers send them, checked.
 
     Raises:
         ValueError: one is no origin.

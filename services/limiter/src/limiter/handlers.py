@@ -20,9 +20,10 @@ from limiter.limits import Limit, Limits
 from limiter.window import Decision, SlidingWindow
 
 _Response = rls_pb2.RateLimitResponse
-# What one address may open over HTTP/3 in a window, as a part of all that an edge may have. Who may not comes over TCP.
+# What one address may open over HTTP/3 in a window, as a part of all connections that an edge may have. A client that
+# is refused comes over TCP instead.
 _HTTP3_PART = 32
-# While Valkey does not answer, one connection in so many seconds finds out whether it does again.
+# While Valkey does not answer, one connection is let through to it in this time, to find out whether it does again.
 _TRY_AGAIN_SECONDS = 1.0
 
 
@@ -33,8 +34,8 @@ class RateLimitHandlers(RateLimitServiceServicer):
         self._limits = limits
         self._window = window
         self._leases = leases
-        # Valkey did not answer a connection: until this time of the monotonic clock no other is to wait for it.
-        self._away_until: float | None = None
+        # Set while Valkey does not answer: until this time of the monotonic clock no connection waits for it.
+        self._down_until: float | None = None
 
     async def ShouldRateLimit(self, request: rls_pb2.RateLimitRequest, _context: object) -> rls_pb2.RateLimitResponse:
         """OVER_LIMIT when one descriptor is.
@@ -45,7 +46,7 @@ class RateLimitHandlers(RateLimitServiceServicer):
         """
         try:
             if request.domain == "connections":
-                return await self._connection_unless_away(request)
+                return await self._connection_unless_down(request)
             return await self._operations(request)
         except (ValkeyError, OSError) as error:
             raise ServiceError("UNAVAILABLE") from error
@@ -62,20 +63,20 @@ class RateLimitHandlers(RateLimitServiceServicer):
             statuses.append(_status(limit, decision))
         return _Response(overall_code=overall, statuses=statuses)
 
-    async def _connection_unless_away(self, request: rls_pb2.RateLimitRequest) -> rls_pb2.RateLimitResponse:
+    async def _connection_unless_down(self, request: rls_pb2.RateLimitRequest) -> rls_pb2.RateLimitResponse:
         # An edge asks for few at a time and waits long (deploy/envoy/policies/traffic.j2): if each of them waited for a
         # Valkey that hangs, the line would be let in a few a second.
-        if self._away_until is not None:
+        if self._down_until is not None:
             now = monotonic()
-            if now < self._away_until:
+            if now < self._down_until:
                 raise ServiceError("UNAVAILABLE")
-            self._away_until = now + _TRY_AGAIN_SECONDS
+            self._down_until = now + _TRY_AGAIN_SECONDS
         try:
             answer = await self._connection(request)
         except (ValkeyError, OSError):
-            self._away_until = monotonic() + _TRY_AGAIN_SECONDS
+            self._down_until = monotonic() + _TRY_AGAIN_SECONDS
             raise
-        self._away_until = None
+        self._down_until = None
         return answer
 
     # does not pass on: domain, hits_addend

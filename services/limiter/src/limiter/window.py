@@ -1,10 +1,11 @@
-"""A sliding window in Valkey: one atomic call a decision, a bounded record whatever the limit.
+"""Counts requests in a sliding window, in Valkey: each decision is one atomic call, each record small at any limit.
 
     limit:<name>     hash: number of a slot (a twentieth of the window) -> requests counted in it
 
-Counted is every slot that overlaps the last `window`, the oldest as a whole: so no window, wherever it begins, holds
-more than the limit (no second burst after a window's edge), at the price of a limit that is a twentieth stricter for
-who uses it up all the time. What is refused is not counted: a client that waits as told gets through.
+All slots that overlap the last `window` are added up, and the oldest of them counts as a whole. So no window, wherever
+it begins, holds more requests than the limit: there is no second burst after the edge of a window. In return the limit
+is up to a twentieth stricter for a client that uses it up all the time. A request that is refused is not counted, so a
+client that waits as long as it is told gets through.
 """
 
 from __future__ import annotations
@@ -51,7 +52,10 @@ return {1, limit - used - 1, ends(slot)}
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether the request may pass and how many more may; seconds until one more may, or until all may again."""
+    """Whether a request may pass, and how many more may after it.
+
+    `reset` is in seconds: until another request may pass when this one may not, else until the window is empty again.
+    """
 
     allowed: bool
     remaining: int
@@ -59,7 +63,7 @@ class Decision:
 
 
 class SlidingWindow:
-    """The counters."""
+    """Counts requests by name."""
 
     def __init__(self, client: PipelinedClient) -> None:
         self._client = client

@@ -1,14 +1,14 @@
-"""The open connections of an edge: each holds a lease, and one address may hold a part only of what the others leave free.
+"""The open connections of an edge: each holds a lease, and one address may hold only a part of what others leave free.
 
     limit:leases:<edge>             hash: number of a slot (a twentieth of the window) -> leases given in it, of all addresses
     limit:leases:<edge>:<address>   the same, of one address
 
-A lease says in which slot it was given, and is taken out of it when it comes back. One that never comes back (the news
-was lost) ends with its slot: the window is longer than any connection lives.
+A lease says in which slot it was given, and is taken out of that slot when its connection ends. If the news of that end
+is lost, the lease ends together with its slot: the window is longer than any connection lives.
 
-An address gets another lease while it holds fewer than a sixteenth of those that are free (and its first while there is
-any): with 4,096, the first that takes all it can gets 240. After five of them three quarters are left, after twenty a
-third, after a hundred still a few: there is a share for who has none.
+An address gets another lease as long as it holds fewer than a sixteenth of the leases that are free; its first lease it
+gets as long as there is one. Of 4,096, the first address that takes all it can gets 240. After five such addresses three
+quarters are left, after twenty a third, and after a hundred still a few, so that an address that has none gets one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 from chassis.valkey import PipelinedClient, Script
 
 _SLOTS = 20
-# What one address may hold, as a part of what is free.
+# One address may hold this part of what is free: a sixteenth.
 _PART = 16
 _TAKE: Script[int | None] = Script("""
 local time = redis.call('TIME')
@@ -50,14 +50,19 @@ end
 
 
 class Leases:
-    """Of every edge; `seconds` is longer than any connection lives."""
+    """The leases of all edges; `seconds` is the window, longer than any connection lives."""
 
     def __init__(self, client: PipelinedClient, seconds: int) -> None:
         self._client = client
         self._seconds = seconds
 
     async def take(self, edge: str, address: str, connections: int) -> str | None:
-        """A lease for one more connection from an address, at an edge that may have so many; None when it may have no more.
+        """Take a lease for one more connection from an address; None when the address may have no more.
+
+        Args:
+            edge: which start of which edge asks.
+            address: whose connection it is.
+            connections: how many connections the edge may have in all.
 
         Raises:
             chassis.valkey.ValkeyError: Valkey did not answer.
@@ -67,7 +72,7 @@ class Leases:
         return None if slot is None else f"{slot} {edge} {address}"
 
     async def give_back(self, lease: str) -> None:
-        """The connection has ended.
+        """Give a lease back, because its connection has ended.
 
         Raises:
             chassis.valkey.ValkeyError: Valkey did not answer.

@@ -1,4 +1,4 @@
-"""Which limit a descriptor is counted against."""
+"""Which limit applies to what an edge asks about (Envoy calls it a descriptor)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from chassis.errors import ServiceError
 from contract_runtime.operation import Operation
 
-# What one customer of a provider usually gets: counting single addresses would give everyone 2**64 of them.
+# A provider usually gives each customer a network of this size. If single addresses were counted, every customer would
+# have 2**64 limits.
 _IPV6_PREFIX = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """So many requests in any window."""
+    """At most `requests` in any window of `seconds`."""
 
     requests: int
     seconds: int
@@ -23,15 +24,17 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A new connection from an address, at a start of an edge that may have so many; over HTTP/3 the edge is not named."""
+    """A new connection that an address asks for."""
 
     address: str
+    # How many connections the edge may have in all.
     connections: int
+    # Which start of which edge asks; None for HTTP/3, where the edge does not say.
     edge: str | None
 
 
 class Limits:
-    """The limits of the contract and of an address's connections, times `scale`."""
+    """The contract's limits, and that of new connections from one address, each multiplied by `scale`."""
 
     def __init__(self, operations: Iterable[Operation], *, connections: Limit, scale: float) -> None:
 
@@ -42,7 +45,7 @@ class Limits:
             operation.id: scaled(Limit(operation.rate_limit.requests, operation.rate_limit.seconds))
             for operation in operations
         }
-        # New ones of an address.
+        # Of new connections from one address.
         self.connections = scaled(connections)
 
     def find(self, domain: str, entries: dict[str, str]) -> tuple[str, Limit]:

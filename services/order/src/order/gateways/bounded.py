@@ -1,4 +1,4 @@
-"""A payment provider that is never waited for longer than so long, whatever it does."""
+"""A payment provider for which nobody waits longer than a set time, whatever it does."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 
 class BoundedGateway:
-    """Every call of another `PaymentGateway` within a time; what it has not answered by then may still happen.
+    """Bounds every call of another `PaymentGateway` in time; what it has not answered by then may still happen.
 
     Args:
         gateway: the provider.
-        seconds: for each call.
+        seconds: how long one call may take.
     """
 
     def __init__(self, gateway: PaymentGateway, seconds: float) -> None:

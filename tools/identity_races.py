@@ -135,7 +135,7 @@ class Identity:
             sessions=self.sessions,
             now=self.clock,
         )
-        self.handlers = UserHandlers(self.users, self.credentials, cache, CursorSigner("secret"))
+        self.handlers = UserHandlers(self.users, self.credentials, CursorSigner("secret"))
         self.reader = SessionReader(client)
 
     async def newcomer(self) -> User:

@@ -52,7 +52,7 @@ from order.domain.unpaid import UnpaidLimits
 from order.gateways.bounded import BoundedGateway
 from order.gateways.payment import ChargeOutcome, PaymentGateway, RefundOutcome
 from order.gateways.payment_sandbox import PaymentSandbox
-from order.handlers import messages
+from order.service import records as shown
 from order.service.catalog import CatalogUseCases
 from order.service.orders import Actor, OrderUseCases
 from order.service.payments import PaymentUseCases
@@ -336,10 +336,10 @@ class _Round:
             self.violations.append(f"{name} failed: {error!r}")
 
     async def _read(self) -> None:
-        """Read as the handlers do, and offer what was read to the cache."""
+        """Read what the database has, and offer it to the cache."""
         while True:
             for replica in self._arena.replicas:
-                answer = messages.order(await replica.orders.get(self.order_id, self._support))
+                answer = shown.order(await replica.orders.get(self.order_id, self._support))
                 await replica.caches.orders.offer(answer.id, answer.version, answer.SerializeToString())
                 await asyncio.sleep(0.003)
 

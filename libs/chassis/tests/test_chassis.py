@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from chassis.cache import stored_under
 from chassis.config import ConfigurationError, DatabaseSettings, load
 from chassis.context import accept_request_id
 from chassis.cursors import CursorSigner
@@ -23,6 +24,8 @@ from chassis.http.request import Request
 from chassis.ids import uuid7
 from contract_runtime.operation import Operation, RateLimit
 from contracts.errors import ERRORS
+from contracts.user.v1.session_pb2 import Session, SessionRecord
+from contracts.user.v1.user_pb2 import User
 from google.rpc.status_pb2 import Status
 from hypothesis import given
 from hypothesis import strategies as st
@@ -142,6 +145,12 @@ class TestCursors:
         for signer, scope in ((CursorSigner("t" * 32), "list"), (self.signer, "other")):
             with pytest.raises(ServiceError):
                 signer.decode(scope, cursor, 1)
+
+
+def test_the_contract_says_where_records_are_kept() -> None:
+    assert (stored_under(User), stored_under(SessionRecord)) == ("user:", "session:")
+    with pytest.raises(ValueError, match="user.v1.Session has no option"):
+        stored_under(Session)
 
 
 class TestIds:

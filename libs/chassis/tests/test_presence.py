@@ -14,7 +14,7 @@ from chassis.errors import ServiceError
 from chassis.grpc.channel import Channel, TransportResponse
 from chassis.grpc.peer import RetryBudget, UnaryMethod
 from chassis.http.application import HttpApplication
-from chassis.presence import CallerGoneError
+from chassis.presence import CallerGoneError, Presence
 from contract_runtime.operation import Operation, RateLimit
 from starlette.responses import Response
 
@@ -125,3 +125,74 @@ async def test_nothing_is_called_and_nothing_tried_again_for_who_has_gone(admiss
     await application(Calling(), admission)(dict(SCOPE), peer.receive, peer.send)
     # The first, its retry, which finds nobody, and the last.
     assert (calls, peer.sent) == (3, [])
+
+
+async def test_the_deadline_ends_the_work_and_is_told_from_other_cancellations() -> None:
+    loop = asyncio.get_running_loop()
+    with pytest.raises(TimeoutError), Presence(Peer().receive, loop.time() + 0.01) as presence:
+        await asyncio.Event().wait()
+    task = asyncio.current_task()
+    assert task is not None
+    # Nothing is left behind that would end what comes after.
+    assert (presence.is_late, task.cancelling()) == (True, 0)
+    await asyncio.sleep(0)
+
+    async def work() -> None:
+        with Presence(Peer().receive, loop.time() + 60):
+            await asyncio.Event().wait()
+
+    cancelled = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+
+
+async def test_cancelled_by_the_deadline_and_by_somebody_else_it_is_cancelled() -> None:
+    loop = asyncio.get_running_loop()
+
+    async def work() -> None:
+        with Presence(Peer().receive, loop.time() + 0.01) as presence:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                assert presence.is_late
+                task.cancel()
+
+    task = asyncio.create_task(work())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_work_that_ends_before_its_deadline_leaves_no_timer() -> None:
+    with Presence(Peer().receive, asyncio.get_running_loop().time() + 0.01):
+        pass
+    await asyncio.sleep(0.03)
+
+
+@pytest.mark.parametrize(("share", "timers"), [(1.0, 0), (0.5, 1)])
+async def test_a_call_within_a_request_has_a_timer_of_its_own_only_when_it_has_less_time(
+    share: float, timers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_up: list[float | None] = []
+    timeout = asyncio.timeout
+
+    def counted(after: float | None) -> asyncio.Timeout:
+        set_up.append(after)
+        return timeout(after)
+
+    monkeypatch.setattr("chassis.grpc.channel.asyncio.timeout", counted)
+
+    class Transport:
+        async def post(self, *_: Any) -> TransportResponse:
+            raise ConnectionError
+
+    now = asyncio.get_running_loop().time()
+    current = context.RequestContext("request-1", deadline=now + 4 * share, timer=now + 4)
+    method = Channel(Transport()).unary_unary("/s.S/Get", lambda _: b"", lambda _: None)
+    with context.serving(current), pytest.raises(grpc.aio.AioRpcError):
+        await method(None, timeout=current.remaining())
+    assert len(set_up) == timers
+    with pytest.raises(grpc.aio.AioRpcError):
+        await method(None, timeout=4)
+    assert len(set_up) == timers + 1, "outside of a request nothing else ends a call"

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import structlog
+from contracts.common.v1 import options_pb2
+from google.protobuf.message import Message
 
 from chassis.errors import ServiceError
 from chassis.valkey import PipelinedClient, Script, ValkeyError
@@ -84,6 +86,18 @@ class VersionedCache:
             await self._client.evaluate(_RAISE, keys, [*versions.values(), FLOOR_SECONDS])
         except ValkeyError as error:
             raise ServiceError("UNAVAILABLE") from error
+
+
+def stored_under(message: type[Message]) -> str:
+    """What the keys of a message's records start with: the contract says so, to whoever writes and whoever reads them.
+
+    Raises:
+        ValueError: the contract says nothing.
+    """
+    prefix: str = message.DESCRIPTOR.GetOptions().Extensions[options_pb2.stored_under]
+    if not prefix:
+        raise ValueError(f"{message.DESCRIPTOR.full_name} has no option stored_under")
+    return prefix
 
 
 def payload(entry: bytes | None) -> bytes | None:

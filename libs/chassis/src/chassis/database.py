@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from asyncpg.pool import PoolConnectionProxy
 from chassis import context, password_files
 from chassis.config import DatabaseSettings
 from chassis.errors import ServiceError
+from chassis.observe import Work, observe
 
 # What transactions together may take of a pool. They wait for each other's locks with a connection in their hands; the
 # rest is for reads, which wait for nobody.
@@ -22,6 +24,7 @@ TRANSACTIONS_SHARE = 0.75
 DEFAULT_STATEMENT_SECONDS = 10.0
 # How long the connections of an old password may go on with what they do: longer than any request may take.
 _RENEWAL_SECONDS = 15.0
+_NAME_LENGTH = 60
 
 
 class Connection:
@@ -34,23 +37,27 @@ class Connection:
 
     async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
         """All rows of a query."""
-        rows: list[asyncpg.Record] = await self._connection.fetch(sql, *args, timeout=_seconds())
+        with observe(_statement(sql)):
+            rows: list[asyncpg.Record] = await self._connection.fetch(sql, *args, timeout=_seconds())
         return rows
 
     async def fetchrow(self, sql: str, *args: object) -> asyncpg.Record | None:
         """The first row of a query, or None."""
-        row: asyncpg.Record | None = await self._connection.fetchrow(sql, *args, timeout=_seconds())
+        with observe(_statement(sql)):
+            row: asyncpg.Record | None = await self._connection.fetchrow(sql, *args, timeout=_seconds())
         return row
 
     async def execute(self, sql: str, *args: object) -> int:
         """Run a statement; the number of rows it touched."""
-        tag: str = await self._connection.execute(sql, *args, timeout=_seconds())
+        with observe(_statement(sql)):
+            tag: str = await self._connection.execute(sql, *args, timeout=_seconds())
         count = tag.rpartition(" ")[2]
         return int(count) if count.isdigit() else 0
 
     async def executemany(self, sql: str, args: Iterable[Sequence[object]]) -> None:
         """Run a statement once for each tuple of arguments, in one round trip."""
-        await self._connection.executemany(sql, args, timeout=_seconds())
+        with observe(_statement(sql)):
+            await self._connection.executemany(sql, args, timeout=_seconds())
 
 
 class Database:
@@ -154,7 +161,7 @@ class Database:
         Raises:
             ServiceError: DEADLINE_EXCEEDED, or UNAVAILABLE when the database cannot be reached.
         """
-        with _translated(), self._users:
+        with observe(_CONNECTION), self._users:
             async with self._pool.acquire(timeout=_seconds()) as raw:
                 yield Connection(raw)
 
@@ -165,7 +172,7 @@ class Database:
         Raises:
             ServiceError: DEADLINE_EXCEEDED, or UNAVAILABLE when the database cannot be reached.
         """
-        with _translated(), self._users:
+        with observe(_TRANSACTION), self._users:
             async with self._turn(), self._pool.acquire(timeout=_seconds()) as raw, raw.transaction():
                 yield Connection(raw)
 
@@ -223,12 +230,18 @@ _UNREACHABLE = (
 )
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turns the driver's connection failures into ServiceError; everything else passes unchanged."""
-    try:
-        yield
-    except TimeoutError as error:
-        raise ServiceError("DEADLINE_EXCEEDED") from error
-    except _UNREACHABLE as error:
-        raise ServiceError("UNAVAILABLE") from error
+def _translate(error: Exception, _name: str) -> ServiceError | None:
+    """The driver's connection failures; everything else stays what it is."""
+    if isinstance(error, TimeoutError):
+        return ServiceError("DEADLINE_EXCEEDED")
+    return ServiceError("UNAVAILABLE") if isinstance(error, _UNREACHABLE) else None
+
+
+_CONNECTION = Work("database", "connection", _translate)
+_TRANSACTION = Work("database", "transaction", _translate)
+
+
+@lru_cache(maxsize=512)
+def _statement(sql: str) -> Work:
+    """A statement's own name is the beginning of its text. Its errors are its connection's or its transaction's."""
+    return Work("database", " ".join(sql.split())[:_NAME_LENGTH])

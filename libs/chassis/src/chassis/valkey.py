@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import hiredis
 
 from chassis import password_files
+from chassis.observe import Work, observe
 
 T = TypeVar("T")
 
@@ -29,6 +30,7 @@ _OUT_OF_MEMORY = "out of memory"
 CACHE_TIMEOUT_SECONDS = 0.25
 # Commands waiting for their replies; more are refused at once.
 _MAX_PENDING = 4096
+_GET, _MGET, _SET, _SCRIPT = (Work("valkey", command) for command in ("GET", "MGET", "SET", "EVALSHA"))
 
 
 class ValkeyError(Exception):
@@ -89,7 +91,8 @@ class PipelinedClient:
         Raises:
             ValkeyError: no connection, no answer in time, or an error reply.
         """
-        return cast("bytes | None", await (await self._ready()).send(b"GET", key))
+        with observe(_GET):
+            return cast("bytes | None", await (await self._ready()).send(b"GET", key))
 
     async def mget(self, *keys: str) -> list[bytes | None]:
         """The values of several keys.
@@ -97,7 +100,8 @@ class PipelinedClient:
         Raises:
             ValkeyError: as `get`.
         """
-        return cast("list[bytes | None]", await (await self._ready()).send(b"MGET", *keys))
+        with observe(_MGET):
+            return cast("list[bytes | None]", await (await self._ready()).send(b"MGET", *keys))
 
     async def set(self, key: str, value: bytes, seconds: int) -> None:
         """Keep a value for some seconds.
@@ -105,7 +109,8 @@ class PipelinedClient:
         Raises:
             ValkeyError: as `get`.
         """
-        await (await self._ready()).send(b"SET", key, value, b"EX", seconds)
+        with observe(_SET):
+            await (await self._ready()).send(b"SET", key, value, b"EX", seconds)
 
     async def ping(self) -> None:
         """Raise unless Valkey answers.
@@ -136,14 +141,15 @@ class PipelinedClient:
         Raises:
             ValkeyError: as `get`.
         """
-        try:
-            reply = await (await self._ready()).send(b"EVALSHA", script.digest, len(keys), *keys, *arguments)
-        except ResponseError as error:
-            if not str(error).startswith("NOSCRIPT"):
-                raise
-            # Unknown after a restart of Valkey; known from now on.
-            reply = await (await self._ready()).send(b"EVAL", script.source, len(keys), *keys, *arguments)
-        return cast("T", reply)
+        with observe(_SCRIPT):
+            try:
+                reply = await (await self._ready()).send(b"EVALSHA", script.digest, len(keys), *keys, *arguments)
+            except ResponseError as error:
+                if not str(error).startswith("NOSCRIPT"):
+                    raise
+                # Unknown after a restart of Valkey; known from now on.
+                reply = await (await self._ready()).send(b"EVAL", script.source, len(keys), *keys, *arguments)
+            return cast("T", reply)
 
     async def renew(self) -> None:
         """Replace the connection, for instance when the password has changed; the old one ends with its last reply.

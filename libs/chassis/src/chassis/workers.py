@@ -9,6 +9,9 @@ from typing import Self
 
 import structlog
 
+from chassis.observe import Work as Observed
+from chassis.observe import observe
+
 Work = Callable[[], Awaitable[None]]
 
 # The pause before a worker that has ended is started again: doubled each time it ends soon, up to the longest.
@@ -65,7 +68,8 @@ class Workers:
         while True:
             began = clock()
             try:
-                await work()
+                with observe(Observed("worker", name)):
+                    await work()
             except (Exception, asyncio.CancelledError) as error:
                 if self._is_stopping(name):
                     raise

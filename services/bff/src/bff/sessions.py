@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import msgspec
-from chassis.cache import payload
+from chassis.cache import payload, stored_under
 from chassis.errors import ServiceError
 from chassis.valkey import PipelinedClient, ValkeyError
 from contracts.user.v1.session_pb2 import SessionRecord
 from contracts.user.v1.user_pb2 import User
 from google.protobuf.message import DecodeError
+
+_SESSION, _USER = stored_under(SessionRecord), stored_under(User)
 
 
 class SessionCheck(msgspec.Struct, frozen=True):
@@ -32,7 +34,7 @@ class SessionReader:
                 reached: nobody can be authenticated then.
         """
         try:
-            raw, user_entry = await self._client.mget(f"session:{session_id}", f"user:{user_id}")
+            raw, user_entry = await self._client.mget(_SESSION + session_id, _USER + user_id)
         except (ValkeyError, OSError) as error:
             raise ServiceError("UNAVAILABLE") from error
         if raw is None:

@@ -110,8 +110,8 @@ def build(settings: Settings, database: Database, client: PipelinedClient) -> Se
     catalog = CatalogUseCases(database=database, cache=caches.products, now=now, new_id=uuid7)
     cursors = CursorSigner(settings.cursor_secret.get_secret_value())
     return Servicers(
-        orders=OrderHandlers(orders, payments, refunds, caches, cursors),
-        catalog=CatalogHandlers(catalog, caches.products, cursors),
+        orders=OrderHandlers(orders, payments, refunds, cursors),
+        catalog=CatalogHandlers(catalog, cursors),
         sweep=Sweep(
             orders=orders,
             payments=payments,

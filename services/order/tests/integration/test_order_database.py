@@ -40,6 +40,7 @@ from order.gateways.payment import ChargeOutcome, PaymentGateway, RefundOutcome
 from order.gateways.payment_sandbox import PaymentSandbox
 from order.repository import idempotency, orders, payments, products, queries
 from order.repository.queries import PaymentStatus
+from order.service import records
 from order.service.catalog import CatalogUseCases
 from order.service.orders import EXPIRY_BATCH, Actor, OrderUseCases
 from order.service.payments import STUCK_BATCH, PaymentUseCases
@@ -342,6 +343,12 @@ async def test_nobody_sees_a_strangers_order(database: Database, replicas: tuple
     with pytest.raises(NotFoundError):
         await one.get(order.id, Actor(uuid7()))
     assert await one.get(order.id, Actor(uuid7(), sees_any=True)) == order
+    # The first time from the database, then from the cache.
+    for _ in range(2):
+        with pytest.raises(NotFoundError):
+            await one.shown(str(order.id), Actor(uuid7()))
+        for actor in (Actor(order.user_id), Actor(uuid7(), sees_any=True)):
+            assert await one.shown(str(order.id), actor) == records.order(order)
 
 
 class SlowWay:
@@ -444,7 +451,7 @@ async def test_a_repetition_in_the_instant_of_the_firsts_commit_is_not_told_what
 ) -> None:
     """It has the lock, and its snapshot is of before the commit: the order is refunding, the stock is gone."""
     clock, (one, _) = replicas
-    sandbox, caches = PaymentSandbox(database), one._transitions._caches
+    sandbox, caches = PaymentSandbox(database), one._transitions.caches
     catalog = CatalogUseCases(database=database, cache=caches.products, now=clock, new_id=uuid7)
     paying, refunding = payments_of(database, one, clock, sandbox), refunds_of(database, one, clock, sandbox)
     user, product = uuid7(), await new_product(database, stock=2)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from chassis.admission import Admission
-from chassis.cache import VersionedCache
+from chassis.cache import VersionedCache, stored_under
 from chassis.config import load
 from chassis.cursors import CursorSigner
 from chassis.database import Database
@@ -67,7 +67,7 @@ def build(settings: Settings, database: Database, client: PipelinedClient, passw
     Raises:
         SigningKeyError: the signing keys are missing or unusable.
     """
-    cache = VersionedCache(client, "user:", settings.user_cache_seconds)
+    cache = VersionedCache(client, stored_under(user_pb2.User), settings.user_cache_seconds)
     secret = settings.refresh_token_secret.get_secret_value()
     sessions = Sessions(
         database=database,
@@ -112,7 +112,7 @@ def build(settings: Settings, database: Database, client: PipelinedClient, passw
     )
     cursors = CursorSigner(settings.cursor_secret.get_secret_value())
     return Servicers(
-        UserHandlers(use_cases, credentials, cache, cursors),
+        UserHandlers(use_cases, credentials, cursors),
         SessionHandlers(sessions, credentials, use_cases),
         use_cases,
         token_verifier(settings),
@@ -134,7 +134,7 @@ async def compose() -> AsyncIterator[Composition]:
             application,
             service.servicers.admission,
             readiness={"postgresql": service.database.ping, "valkey": service.client.ping},
-            details={"valkey": service.client.accepts_writes("user:")},
+            details={"valkey": service.client.accepts_writes(stored_under(user_pb2.User))},
             workers={
                 **following(service.settings.database_password_file, service.database.renew),
                 **following(service.settings.valkey_password_file, service.client.renew),

@@ -5,22 +5,21 @@ from __future__ import annotations
 from uuid import UUID
 
 from chassis import context
-from chassis.cache import VersionedCache
 from chassis.cursors import CursorSigner
 from contracts.order.v1 import catalog_pb2
 from contracts.order.v1.catalog_pb2_grpc import CatalogServiceServicer
 
 from order.domain.money import entered
 from order.handlers import messages
+from order.service import records
 from order.service.catalog import CatalogUseCases
 
 
 class CatalogHandlers(CatalogServiceServicer):
     """The servicer."""
 
-    def __init__(self, catalog: CatalogUseCases, cache: VersionedCache, cursors: CursorSigner) -> None:
+    def __init__(self, catalog: CatalogUseCases, cursors: CursorSigner) -> None:
         self._catalog = catalog
-        self._cache = cache
         self._cursors = cursors
 
     async def ListProducts(
@@ -33,24 +32,19 @@ class CatalogHandlers(CatalogServiceServicer):
         found = await self._catalog.page(request.search, (key[0], UUID(key[1])) if key else None, limit + 1)
         shown, more = found[:limit], len(found) > limit
         return catalog_pb2.ListProductsResponse(
-            products=[messages.product(product) for product in shown],
+            products=[records.product(product) for product in shown],
             next_cursor=self._cursors.encode(scope, [shown[-1].name, str(shown[-1].id)]) if more else "",
         )
 
     async def GetProduct(self, request: catalog_pb2.GetProductRequest, _context: object) -> catalog_pb2.Product:
         """See the contract."""
-        cached = await self._cache.get(request.id)
-        if cached is not None:
-            return catalog_pb2.Product.FromString(cached)
-        answer = messages.product(await self._catalog.get(UUID(request.id)))
-        await self._cache.offer(answer.id, answer.version + answer.stock_version, answer.SerializeToString())
-        return answer
+        return await self._catalog.shown(request.id)
 
     async def CreateProduct(self, request: catalog_pb2.CreateProductRequest, _context: object) -> catalog_pb2.Product:
         """See the contract."""
         price = entered(request.price.amount_minor, request.price.currency)
         actor_id = UUID(context.caller().user_id)
-        return messages.product(
+        return records.product(
             await self._catalog.create(request.sku, request.name, price, request.initial_stock, actor_id)
         )
 
@@ -58,7 +52,7 @@ class CatalogHandlers(CatalogServiceServicer):
         """See the contract."""
         price = entered(request.price.amount_minor, request.price.currency) if request.HasField("price") else None
         name = request.name if request.HasField("name") else None
-        return messages.product(await self._catalog.update(UUID(request.id), name, price, messages.version(request)))
+        return records.product(await self._catalog.update(UUID(request.id), name, price, messages.version(request)))
 
     async def AdjustStock(self, request: catalog_pb2.AdjustStockRequest, _context: object) -> catalog_pb2.ProductResult:
         """See the contract."""
@@ -68,4 +62,4 @@ class CatalogHandlers(CatalogServiceServicer):
             request.delta,
             request.reason,
         )
-        return catalog_pb2.ProductResult(product=messages.product(product), replayed=replayed)
+        return catalog_pb2.ProductResult(product=records.product(product), replayed=replayed)

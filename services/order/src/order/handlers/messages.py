@@ -1,4 +1,4 @@
-"""Domain values to protobuf and back."""
+"""Domain values to protobuf and back; those that are also kept as they are shown are in `order.service.records`."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ from typing import Literal, Protocol
 from uuid import UUID
 
 from chassis import context
-from contracts.common.v1 import money_pb2
-from contracts.order.v1 import catalog_pb2, order_pb2
+from contracts.order.v1 import order_pb2
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from order.domain.money import MAX_SUM_MINOR, Money
-from order.domain.order import Order, OrderStatus, Transition
-from order.domain.product import Product
+from order.domain.order import Transition
 from order.domain.refund import Refund, RefundStatus
 from order.repository.orders import OrderFilter
+from order.service.records import STATUS, timestamp
 from order.service.replay import IdempotentRequest
 
-_TO_WIRE = {status: order_pb2.OrderStatus.Value(f"ORDER_STATUS_{status.name}") for status in OrderStatus}
 _REFUND_TO_WIRE = {status: order_pb2.RefundStatus.Value(f"REFUND_STATUS_{status.name}") for status in RefundStatus}
-_FROM_WIRE = {number: status for status, number in _TO_WIRE.items()}
+_FROM_WIRE = {number: status for status, number in STATUS.items()}
 
 
 class _Versioned(Protocol):
@@ -34,46 +32,10 @@ class _Versioned(Protocol):
     def HasField(self, field_name: Literal["expected_version"], /) -> bool: ...
 
 
-def timestamp(moment: datetime) -> Timestamp:
-    """A protobuf timestamp."""
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
-
-
-def money(value: Money) -> money_pb2.Money:
-    """A money message."""
-    return money_pb2.Money(amount_minor=value.amount_minor, currency=value.currency)
-
-
 def spent(value: Money) -> order_pb2.Spent:
     """A sum over orders, or as much of it as can be said."""
     shown = min(value.amount_minor, MAX_SUM_MINOR)
     return order_pb2.Spent(amount_minor=shown, currency=value.currency, capped=shown < value.amount_minor)
-
-
-# does not pass on: expires_at
-def order(value: Order) -> order_pb2.Order:
-    """An order message."""
-    return order_pb2.Order(
-        id=str(value.id),
-        user_id=str(value.user_id),
-        status=_TO_WIRE[value.status],
-        items=[
-            order_pb2.OrderItem(
-                product_id=str(line.product_id),
-                name=line.name,
-                quantity=line.quantity,
-                unit_price=money(line.unit_price),
-                line_total=money(line.total),
-            )
-            for line in value.lines
-        ],
-        total=money(value.total),
-        version=value.version,
-        created_at=timestamp(value.created_at),
-        updated_at=timestamp(value.updated_at),
-    )
 
 
 # does not pass on: order_id
@@ -81,8 +43,8 @@ def transition(value: Transition) -> order_pb2.OrderTransition:
     """A transition message."""
     return order_pb2.OrderTransition(
         version=value.version,
-        from_status=order_pb2.ORDER_STATUS_UNSPECIFIED if value.from_status is None else _TO_WIRE[value.from_status],
-        to_status=_TO_WIRE[value.to_status],
+        from_status=order_pb2.ORDER_STATUS_UNSPECIFIED if value.from_status is None else STATUS[value.from_status],
+        to_status=STATUS[value.to_status],
         actor_id="" if value.actor_id is None else str(value.actor_id),
         reason=value.reason,
         occurred_at=timestamp(value.occurred_at),
@@ -103,20 +65,6 @@ def refund(value: Refund) -> order_pb2.Refund:
         next_attempt_at=None if value.status is RefundStatus.SUCCEEDED else timestamp(value.next_attempt_at),
         requested_at=timestamp(value.requested_at),
         updated_at=timestamp(value.updated_at),
-    )
-
-
-def product(value: Product) -> catalog_pb2.Product:
-    """A product message."""
-    return catalog_pb2.Product(
-        id=str(value.id),
-        sku=value.sku,
-        name=value.name,
-        price=money(value.price),
-        available=value.available,
-        version=value.version,
-        created_at=timestamp(value.created_at),
-        stock_version=value.stock_version,
     )
 
 

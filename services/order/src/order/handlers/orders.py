@@ -12,14 +12,13 @@ from contracts.common.v1 import paging_pb2
 from contracts.order.v1 import order_pb2
 from contracts.order.v1.order_pb2_grpc import OrderServiceServicer
 
-from order.domain.errors import NotFoundError
 from order.domain.order import Order
 from order.handlers import messages
 from order.repository.orders import OrderFilter
+from order.service import records
 from order.service.orders import Actor, OrderUseCases
 from order.service.payments import PaymentUseCases
 from order.service.refunds import RefundUseCases
-from order.service.transitions import Caches
 
 
 class OrderHandlers(OrderServiceServicer):
@@ -30,13 +29,11 @@ class OrderHandlers(OrderServiceServicer):
         orders: OrderUseCases,
         payments: PaymentUseCases,
         refunds: RefundUseCases,
-        caches: Caches,
         cursors: CursorSigner,
     ) -> None:
         self._orders = orders
         self._payments = payments
         self._refunds = refunds
-        self._cache = caches.orders
         self._cursors = cursors
 
     async def CreateOrder(self, request: order_pb2.CreateOrderRequest, _context: object) -> order_pb2.OrderResult:
@@ -45,21 +42,11 @@ class OrderHandlers(OrderServiceServicer):
         order, replayed = await self._orders.create(
             messages.idempotent_request("create", request, request.idempotency_key), lines
         )
-        return order_pb2.OrderResult(order=messages.order(order), replayed=replayed)
+        return order_pb2.OrderResult(order=records.order(order), replayed=replayed)
 
     async def GetOrder(self, request: order_pb2.GetOrderRequest, _context: object) -> order_pb2.Order:
-        """See the contract. The hot path: a cached record is the answer itself, only its owner is looked at."""
-        caller = context.caller()
-        cached = await self._cache.get(request.id)
-        if cached is not None:
-            answer = order_pb2.Order.FromString(cached)
-            if answer.user_id != caller.user_id and not caller.may("orders:read_any"):
-                raise NotFoundError
-            return answer
-        order = await self._orders.get(UUID(request.id), _actor())
-        answer = messages.order(order)
-        await self._cache.offer(answer.id, answer.version, answer.SerializeToString())
-        return answer
+        """See the contract."""
+        return await self._orders.shown(request.id, _actor())
 
     async def ListOrders(self, request: order_pb2.ListOrdersRequest, _context: object) -> order_pb2.ListOrdersResponse:
         """See the contract."""
@@ -79,7 +66,7 @@ class OrderHandlers(OrderServiceServicer):
         """See the contract."""
         newest, spent = await self._orders.summary(UUID(context.caller().user_id), request.newest)
         return order_pb2.OrderSummary(
-            newest=[messages.order(order) for order in newest], spent=[messages.spent(amount) for amount in spent]
+            newest=[records.order(order) for order in newest], spent=[messages.spent(amount) for amount in spent]
         )
 
     async def PayOrder(self, request: order_pb2.PayOrderRequest, _context: object) -> order_pb2.OrderResult:
@@ -90,24 +77,24 @@ class OrderHandlers(OrderServiceServicer):
             request.payment_token,
             messages.version(request),
         )
-        return order_pb2.OrderResult(order=messages.order(order), replayed=replayed)
+        return order_pb2.OrderResult(order=records.order(order), replayed=replayed)
 
     async def CancelOrder(self, request: order_pb2.CancelOrderRequest, _context: object) -> order_pb2.Order:
         """See the contract."""
         expected = messages.version(request)
-        return messages.order(await self._orders.cancel(UUID(request.order_id), _actor(), request.reason, expected))
+        return records.order(await self._orders.cancel(UUID(request.order_id), _actor(), request.reason, expected))
 
     async def ShipOrder(self, request: order_pb2.ShipOrderRequest, _context: object) -> order_pb2.Order:
         """See the contract."""
         order = await self._orders.ship(
             UUID(request.order_id), _actor(), request.carrier, request.tracking_number, messages.version(request)
         )
-        return messages.order(order)
+        return records.order(order)
 
     async def DeliverOrder(self, request: order_pb2.DeliverOrderRequest, _context: object) -> order_pb2.Order:
         """See the contract."""
         expected = messages.version(request)
-        return messages.order(await self._orders.deliver(UUID(request.order_id), _actor(), expected))
+        return records.order(await self._orders.deliver(UUID(request.order_id), _actor(), expected))
 
     async def RefundOrder(self, request: order_pb2.RefundOrderRequest, _context: object) -> order_pb2.OrderResult:
         """See the contract."""
@@ -118,7 +105,7 @@ class OrderHandlers(OrderServiceServicer):
             request.restock if request.HasField("restock") else None,
             messages.version(request),
         )
-        return order_pb2.OrderResult(order=messages.order(order), replayed=replayed)
+        return order_pb2.OrderResult(order=records.order(order), replayed=replayed)
 
     async def GetRefund(self, request: order_pb2.GetRefundRequest, _context: object) -> order_pb2.Refund:
         """See the contract."""
@@ -139,7 +126,7 @@ class OrderHandlers(OrderServiceServicer):
         shown: list[Order] = found[: page.limit]
         more = len(found) > page.limit
         return order_pb2.ListOrdersResponse(
-            orders=[messages.order(order) for order in shown],
+            orders=[records.order(order) for order in shown],
             next_cursor=self._cursors.encode(scope, [shown[-1].created_at.isoformat(), str(shown[-1].id)])
             if more
             else "",

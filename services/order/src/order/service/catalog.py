@@ -9,10 +9,12 @@ from uuid import UUID
 
 from chassis.cache import VersionedCache
 from chassis.database import Database
+from contracts.order.v1 import catalog_pb2
 
 from order.domain.money import Money
 from order.domain.product import Product
 from order.repository import idempotency, products
+from order.service import records
 from order.service.replay import IdempotentRequest
 from order.service.stored import decode_product, encode_product
 
@@ -45,6 +47,20 @@ class CatalogUseCases:
         """
         async with self._database.connection() as connection:
             return await products.get(connection, product_id)
+
+    async def shown(self, product_id: str) -> catalog_pb2.Product:
+        """One product as it is shown, from the cache when it is there.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        cached = await self._cache.get(product_id)
+        if cached is not None:
+            return catalog_pb2.Product.FromString(cached)
+        found = await self.get(UUID(product_id))
+        product = records.product(found)
+        await self._cache.offer(product.id, found.revision, product.SerializeToString())
+        return product
 
     async def page(self, search: str, after: tuple[str, UUID] | None, limit: int) -> list[Product]:
         """Up to `limit` products by name, after the keyset (name, id)."""

@@ -32,7 +32,7 @@ class Transitions:
     """
 
     def __init__(self, caches: Caches, now: Callable[[], datetime]) -> None:
-        self._caches = caches
+        self.caches = caches
         self._now = now
 
     async def apply(
@@ -57,10 +57,10 @@ class Transitions:
             back = demand((line.product_id, line.quantity) for line in order.lines)
             await products.lock_all(connection, back)
             await self.change_stock(connection, back, now)
-        await self._caches.orders.raise_floor({str(order.id): changed.version})
+        await self.caches.orders.raise_floor({str(order.id): changed.version})
         return changed
 
     async def change_stock(self, connection: Connection, deltas: Mapping[UUID, int], now: datetime) -> None:
         """Add the deltas to the stock of products that the caller has locked."""
         changed = await products.change_stock(connection, deltas, now)
-        await self._caches.products.raise_floor({str(product.id): product.revision for product in changed})
+        await self.caches.products.raise_floor({str(product.id): product.revision for product in changed})

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from chassis.cache import stored_under
 from chassis.valkey import PipelinedClient, Script
 from contracts.user.v1.session_pb2 import SessionRecord
 from google.protobuf.message import DecodeError
@@ -25,6 +26,7 @@ from user.repository.fail_closed import fail_closed
 MAX_SESSIONS = 50
 
 _DAY_SECONDS = 86_400
+_RECORD = stored_under(SessionRecord)
 
 _COUNT: Script[int] = Script("""
 local begun = redis.call('HINCRBY', KEYS[1], 'begun', 1)
@@ -165,7 +167,7 @@ def _stored(raw: bytes) -> Stored | None:
 
 
 def _session_key(session_id: str) -> str:
-    return f"session:{session_id}"
+    return _RECORD + session_id
 
 
 def _index_key(user_id: str) -> str:

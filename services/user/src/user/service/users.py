@@ -11,11 +11,13 @@ from uuid import UUID
 import structlog
 from chassis.cache import VersionedCache
 from chassis.database import Connection, Database
+from contracts.user.v1 import user_pb2
 
 from user.domain.email_address import canonical
 from user.domain.errors import LastAdministratorError
 from user.domain.user import Role, User, UserStatus, new_credential_version
 from user.repository import users
+from user.service import records
 from user.service.password_rules import PasswordRules
 from user.service.passwords import Passwords
 from user.service.sessions import Sessions
@@ -91,6 +93,16 @@ class UserUseCases:
         """
         async with self._database.connection() as connection:
             return await users.get(connection, user_id)
+
+    async def resolve(self, user_id: UUID) -> user_pb2.User:
+        """One user as they are shown; cached for the session checks of the BFF, which reads the cache itself.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        user = records.user(await self.get(user_id))
+        await self._cache.offer(user.id, user.version, user.SerializeToString())
+        return user
 
     async def page(self, search: str, before: UUID | None, limit: int) -> list[User]:
         """Up to `limit` users, newest first, below the keyset `before`."""

@@ -161,6 +161,7 @@ Global___FieldRules: _TypeAlias = FieldRules  # noqa: Y015
 ACCESS_FIELD_NUMBER: _builtins.int
 OPERATION_CLASS_FIELD_NUMBER: _builtins.int
 CALLERS_FIELD_NUMBER: _builtins.int
+STORED_UNDER_FIELD_NUMBER: _builtins.int
 RULES_FIELD_NUMBER: _builtins.int
 access: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Access]
 """Who may call this method. Every method has one; a service refuses to start otherwise."""
@@ -172,4 +173,6 @@ callers: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.ServiceOption
 """The processes whose certificate lets them call this service's methods; Envoy refuses all others
 (deploy/envoy/policies/peers.j2). Nobody may call a service that names none.
 """
+stored_under: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.str]
+"""What the keys in Valkey start with under which messages of this type are kept; the rest of a key is the record's id."""
 rules: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___FieldRules]

@@ -365,7 +365,7 @@ Global___RevokeUserSessionsResponse: _TypeAlias = RevokeUserSessionsResponse  # 
 
 @_typing.final
 class SessionRecord(_message.Message):
-    """What is kept in Valkey under `session:{id}`. The BFF reads it, with the user's record, on every request; it holds
+    """What is kept in Valkey. The BFF reads it, with the user's record, on every request; it holds
     nothing from which a refresh token could be made without this service's secret.
     """
 

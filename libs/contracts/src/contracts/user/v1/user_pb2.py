@@ -27,13 +27,15 @@ from contracts.common.v1 import paging_pb2 as common_dot_v1_dot_paging__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12user/v1/user.proto\x12\x07user.v1\x1a\x17\x63ommon/v1/options.proto\x1a\x16\x63ommon/v1/paging.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x01\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12#\n\x06status\x18\x04 \x01(\x0e\x32\x13.user.v1.UserStatus\x12\r\n\x05roles\x18\x05 \x03(\t\x12\x0f\n\x07version\x18\x06 \x01(\x03\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12\x63redential_version\x18\x08 \x01(\x03\"j\n\x0fRegisterRequest\x12\x1a\n\x05\x65mail\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x18\xfe\x01H\x02\x12\x1b\n\x08password\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\n\x18\x80\x01\x12\x1e\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x08\x92\xb5\x18\x04\x10\x01\x18\x64\"\x14\n\x12ResolveUserRequest\"j\n\x14UpdateProfileRequest\x12\x1e\n\x0c\x64isplay_name\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x10\x01\x18\x64\x12\x1d\n\x10\x65xpected_version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"]\n\x15\x43hangePasswordRequest\x12#\n\x10\x63urrent_password\x18\x01 \x01(\tB\t\x92\xb5\x18\x05\x08\x01\x18\x80\x01\x12\x1f\n\x0cnew_password\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\n\x18\x80\x01\"X\n\x10ListUsersRequest\x12,\n\x04page\x18\x01 \x01(\x0b\x32\x16.common.v1.PageRequestB\x06\x92\xb5\x18\x02\x08\x01\x12\x16\n\x06search\x18\x02 \x01(\tB\x06\x92\xb5\x18\x02\x18\x64\"F\n\x11ListUsersResponse\x12\x1c\n\x05users\x18\x01 \x03(\x0b\x32\r.user.v1.User\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"#\n\x08RoleList\x12\x17\n\x05roles\x18\x01 \x03(\tB\x08\x92\xb5\x18\x04\x18(8\n\"\xa2\x01\n\x11UpdateUserRequest\x12\x12\n\x02id\x18\x01 \x01(\tB\x06\x92\xb5\x18\x02H\x01\x12 \n\x05roles\x18\x02 \x01(\x0b\x32\x11.user.v1.RoleList\x12#\n\x06status\x18\x03 \x01(\x0e\x32\x13.user.v1.UserStatus\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_expected_version*[\n\nUserStatus\x12\x1b\n\x17USER_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12USER_STATUS_ACTIVE\x10\x01\x12\x18\n\x14USER_STATUS_DISABLED\x10\x02\x32\x88\x04\n\x0bUserService\x12?\n\x08Register\x12\x18.user.v1.RegisterRequest\x1a\r.user.v1.User\"\n\x8a\xb5\x18\x02\x10\x01\xa0\xb5\x18\x04\x12H\n\x0bResolveUser\x12\x1b.user.v1.ResolveUserRequest\x1a\r.user.v1.User\"\r\x90\x02\x01\x8a\xb5\x18\x02\x18\x01\xa0\xb5\x18\x01\x12V\n\rUpdateProfile\x12\x1d.user.v1.UpdateProfileRequest\x1a\r.user.v1.User\"\x17\x8a\xb5\x18\x0f\n\rprofile:write\xa0\xb5\x18\x02\x12X\n\x0e\x43hangePassword\x12\x1e.user.v1.ChangePasswordRequest\x1a\r.user.v1.User\"\x17\x8a\xb5\x18\x0f\n\rprofile:write\xa0\xb5\x18\x04\x12_\n\tListUsers\x12\x19.user.v1.ListUsersRequest\x1a\x1a.user.v1.ListUsersResponse\"\x1b\x90\x02\x01\x8a\xb5\x18\x10\n\x0eusers:read_any\xa0\xb5\x18\x05\x12R\n\nUpdateUser\x12\x1a.user.v1.UpdateUserRequest\x1a\r.user.v1.User\"\x19\x8a\xb5\x18\x11\n\x0fusers:write_any\xa0\xb5\x18\x05\x1a\x07\x9a\xb5\x18\x03\x62\x66\x66\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12user/v1/user.proto\x12\x07user.v1\x1a\x17\x63ommon/v1/options.proto\x1a\x16\x63ommon/v1/paging.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd3\x01\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12#\n\x06status\x18\x04 \x01(\x0e\x32\x13.user.v1.UserStatus\x12\r\n\x05roles\x18\x05 \x03(\t\x12\x0f\n\x07version\x18\x06 \x01(\x03\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12\x63redential_version\x18\x08 \x01(\x03:\t\xaa\xb5\x18\x05user:\"j\n\x0fRegisterRequest\x12\x1a\n\x05\x65mail\x18\x01 \x01(\tB\x0b\x92\xb5\x18\x07\x08\x01\x18\xfe\x01H\x02\x12\x1b\n\x08password\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\n\x18\x80\x01\x12\x1e\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x08\x92\xb5\x18\x04\x10\x01\x18\x64\"\x14\n\x12ResolveUserRequest\"j\n\x14UpdateProfileRequest\x12\x1e\n\x0c\x64isplay_name\x18\x01 \x01(\tB\x08\x92\xb5\x18\x04\x10\x01\x18\x64\x12\x1d\n\x10\x65xpected_version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_expected_version\"]\n\x15\x43hangePasswordRequest\x12#\n\x10\x63urrent_password\x18\x01 \x01(\tB\t\x92\xb5\x18\x05\x08\x01\x18\x80\x01\x12\x1f\n\x0cnew_password\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\x10\n\x18\x80\x01\"X\n\x10ListUsersRequest\x12,\n\x04page\x18\x01 \x01(\x0b\x32\x16.common.v1.PageRequestB\x06\x92\xb5\x18\x02\x08\x01\x12\x16\n\x06search\x18\x02 \x01(\tB\x06\x92\xb5\x18\x02\x18\x64\"F\n\x11ListUsersResponse\x12\x1c\n\x05users\x18\x01 \x03(\x0b\x32\r.user.v1.User\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\"#\n\x08RoleList\x12\x17\n\x05roles\x18\x01 \x03(\tB\x08\x92\xb5\x18\x04\x18(8\n\"\xa2\x01\n\x11UpdateUserRequest\x12\x12\n\x02id\x18\x01 \x01(\tB\x06\x92\xb5\x18\x02H\x01\x12 \n\x05roles\x18\x02 \x01(\x0b\x32\x11.user.v1.RoleList\x12#\n\x06status\x18\x03 \x01(\x0e\x32\x13.user.v1.UserStatus\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x13\n\x11_expected_version*[\n\nUserStatus\x12\x1b\n\x17USER_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12USER_STATUS_ACTIVE\x10\x01\x12\x18\n\x14USER_STATUS_DISABLED\x10\x02\x32\x88\x04\n\x0bUserService\x12?\n\x08Register\x12\x18.user.v1.RegisterRequest\x1a\r.user.v1.User\"\n\x8a\xb5\x18\x02\x10\x01\xa0\xb5\x18\x04\x12H\n\x0bResolveUser\x12\x1b.user.v1.ResolveUserRequest\x1a\r.user.v1.User\"\r\x90\x02\x01\x8a\xb5\x18\x02\x18\x01\xa0\xb5\x18\x01\x12V\n\rUpdateProfile\x12\x1d.user.v1.UpdateProfileRequest\x1a\r.user.v1.User\"\x17\x8a\xb5\x18\x0f\n\rprofile:write\xa0\xb5\x18\x02\x12X\n\x0e\x43hangePassword\x12\x1e.user.v1.ChangePasswordRequest\x1a\r.user.v1.User\"\x17\x8a\xb5\x18\x0f\n\rprofile:write\xa0\xb5\x18\x04\x12_\n\tListUsers\x12\x19.user.v1.ListUsersRequest\x1a\x1a.user.v1.ListUsersResponse\"\x1b\x90\x02\x01\x8a\xb5\x18\x10\n\x0eusers:read_any\xa0\xb5\x18\x05\x12R\n\nUpdateUser\x12\x1a.user.v1.UpdateUserRequest\x1a\r.user.v1.User\"\x19\x8a\xb5\x18\x11\n\x0fusers:write_any\xa0\xb5\x18\x05\x1a\x07\x9a\xb5\x18\x03\x62\x66\x66\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'user.v1.user_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_USER']._loaded_options = None
+  _globals['_USER']._serialized_options = b'\252\265\030\005user:'
   _globals['_REGISTERREQUEST'].fields_by_name['email']._loaded_options = None
   _globals['_REGISTERREQUEST'].fields_by_name['email']._serialized_options = b'\222\265\030\007\010\001\030\376\001H\002'
   _globals['_REGISTERREQUEST'].fields_by_name['password']._loaded_options = None
@@ -68,26 +70,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USERSERVICE'].methods_by_name['ListUsers']._serialized_options = b'\220\002\001\212\265\030\020\n\016users:read_any\240\265\030\005'
   _globals['_USERSERVICE'].methods_by_name['UpdateUser']._loaded_options = None
   _globals['_USERSERVICE'].methods_by_name['UpdateUser']._serialized_options = b'\212\265\030\021\n\017users:write_any\240\265\030\005'
-  _globals['_USERSTATUS']._serialized_start=1013
-  _globals['_USERSTATUS']._serialized_end=1104
+  _globals['_USERSTATUS']._serialized_start=1024
+  _globals['_USERSTATUS']._serialized_end=1115
   _globals['_USER']._serialized_start=114
-  _globals['_USER']._serialized_end=314
-  _globals['_REGISTERREQUEST']._serialized_start=316
-  _globals['_REGISTERREQUEST']._serialized_end=422
-  _globals['_RESOLVEUSERREQUEST']._serialized_start=424
-  _globals['_RESOLVEUSERREQUEST']._serialized_end=444
-  _globals['_UPDATEPROFILEREQUEST']._serialized_start=446
-  _globals['_UPDATEPROFILEREQUEST']._serialized_end=552
-  _globals['_CHANGEPASSWORDREQUEST']._serialized_start=554
-  _globals['_CHANGEPASSWORDREQUEST']._serialized_end=647
-  _globals['_LISTUSERSREQUEST']._serialized_start=649
-  _globals['_LISTUSERSREQUEST']._serialized_end=737
-  _globals['_LISTUSERSRESPONSE']._serialized_start=739
-  _globals['_LISTUSERSRESPONSE']._serialized_end=809
-  _globals['_ROLELIST']._serialized_start=811
-  _globals['_ROLELIST']._serialized_end=846
-  _globals['_UPDATEUSERREQUEST']._serialized_start=849
-  _globals['_UPDATEUSERREQUEST']._serialized_end=1011
-  _globals['_USERSERVICE']._serialized_start=1107
-  _globals['_USERSERVICE']._serialized_end=1627
+  _globals['_USER']._serialized_end=325
+  _globals['_REGISTERREQUEST']._serialized_start=327
+  _globals['_REGISTERREQUEST']._serialized_end=433
+  _globals['_RESOLVEUSERREQUEST']._serialized_start=435
+  _globals['_RESOLVEUSERREQUEST']._serialized_end=455
+  _globals['_UPDATEPROFILEREQUEST']._serialized_start=457
+  _globals['_UPDATEPROFILEREQUEST']._serialized_end=563
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_start=565
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_end=658
+  _globals['_LISTUSERSREQUEST']._serialized_start=660
+  _globals['_LISTUSERSREQUEST']._serialized_end=748
+  _globals['_LISTUSERSRESPONSE']._serialized_start=750
+  _globals['_LISTUSERSRESPONSE']._serialized_end=820
+  _globals['_ROLELIST']._serialized_start=822
+  _globals['_ROLELIST']._serialized_end=857
+  _globals['_UPDATEUSERREQUEST']._serialized_start=860
+  _globals['_UPDATEUSERREQUEST']._serialized_end=1022
+  _globals['_USERSERVICE']._serialized_start=1118
+  _globals['_USERSERVICE']._serialized_end=1638
 # @@protoc_insertion_point(module_scope)

@@ -40,7 +40,7 @@ Global___UserStatus: _TypeAlias = UserStatus  # noqa: Y015
 
 @_typing.final
 class User(_message.Message):
-    """Also the record that the User service keeps in Valkey under `user:{id}` for session checks."""
+    """Also the record that the User service keeps in Valkey for session checks."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -192,14 +192,18 @@ def bff(token: str) -> tuple[Application, Scope, bytes]:
     build = importlib.import_module("bff.main").build
     peers = [peer] if "peers" in inspect.signature(build).parameters else [peer("user"), peer("order")]
     application = build(load(Settings), client, *peers)
-    headers = [
+    return application, scope("GET", f"/v1/orders/{ORDER}", bff_headers(token)), b""
+
+
+def bff_headers(token: str) -> list[tuple[bytes, bytes]]:
+    """Of a read, as the edge passes it on."""
+    return [
         (b"host", b"127.0.0.1:8080"), (b"user-agent", b"wrk"), (b"accept", b"*/*"),
         (b"authorization", f"Bearer {token}".encode()), (b"x-forwarded-for", b"127.0.0.1"),
         (b"x-forwarded-proto", b"http"), (b"x-client-address", b"127.0.0.1"),
         (b"x-client-origin", b"http://127.0.0.1:8080"), (b"x-request-id", REQUEST_ID.encode()),
         (b"x-envoy-expected-rq-timeout-ms", b"2000"),
     ]  # fmt: skip
-    return application, scope("GET", f"/v1/orders/{ORDER}", headers), b""
 
 
 def order_service(token: str) -> tuple[Application, Scope, bytes]:

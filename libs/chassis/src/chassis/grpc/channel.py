@@ -195,7 +195,7 @@ class UnaryCall(_Method):
         self, request: Any, timeout: float | None, metadata: Metadata | None, compression: grpc.Compression | None
     ) -> Any:
         response = await self.start(request, timeout, metadata, compression)
-        # Read here and not by the generator that streams are read by: of a unary call it was a third (ADR 0026).
+        # Read here and not by the generator that streams are read by, which takes twice as long (ADR 0026).
         body, is_whole = b"", False
         try:
             async for chunk in response.chunks:

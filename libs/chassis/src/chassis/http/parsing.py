@@ -116,6 +116,8 @@ class HeaderReader(Generic[S]):
         self._parameters = _Parameters(model, "header", header_name)
         self._names = [(name.encode(), name) for name in model.__struct_encode_fields__]
         self._needs_key = any(f.required and f.encode_name == IDEMPOTENCY_KEY for f in fields_of(model))
+        # Most requests have none of them.
+        self._without = None if any(f.required for f in fields_of(model)) else model()
 
     def read(self, request: Request) -> S:
         """The headers as the model; raises ServiceError INVALID_ARGUMENT, or IDEMPOTENCY_KEY_REQUIRED."""
@@ -123,6 +125,8 @@ class HeaderReader(Generic[S]):
         for raw, name in self._names:
             if (text := request.header(raw)) is not None:
                 values[name] = text
+        if not values and self._without is not None:
+            return self._without
         if self._needs_key and IDEMPOTENCY_KEY not in values:
             raise key_problem("IDEMPOTENCY_KEY_REQUIRED", "is required")
         return self._parameters.of(values)

@@ -149,7 +149,7 @@ class TestCursors:
 
 def test_the_contract_says_where_records_are_kept() -> None:
     assert (stored_under(User), stored_under(SessionRecord)) == ("user:", "session:")
-    with pytest.raises(ValueError, match="user.v1.Session has no option"):
+    with pytest.raises(ValueError, match=r"user\.v1\.Session has no option"):
         stored_under(Session)
 
 

@@ -59,6 +59,13 @@ LIMIT sqlc.arg(row_limit);
 -- name: ListItemsOfOrders :many
 SELECT * FROM order_items WHERE order_id = ANY(sqlc.arg(order_ids)::uuid[]) ORDER BY order_id, line_no;
 
+-- name: ListItemsOfPage :many
+-- In the page's own order, newest first.
+SELECT order_items.* FROM order_items JOIN orders ON orders.id = order_items.order_id
+WHERE order_items.order_id = ANY(sqlc.arg(order_ids)::uuid[])
+ORDER BY orders.created_at DESC, orders.id DESC, order_items.line_no
+LIMIT sqlc.arg(row_limit);
+
 -- name: SumSpending :many
 SELECT currency, sum(total_minor)::numeric AS total_minor FROM orders
 WHERE user_id = $1 AND status IN ('paid', 'shipped', 'delivered', 'refunding')

@@ -39,6 +39,7 @@ from order.gateways.bounded import BoundedGateway
 from order.gateways.payment import ChargeOutcome, PaymentGateway, RefundOutcome
 from order.gateways.payment_sandbox import PaymentSandbox
 from order.repository import idempotency, orders, payments, products, queries
+from order.repository.orders import OrderFilter
 from order.repository.queries import PaymentStatus
 from order.service import records
 from order.service.catalog import CatalogUseCases
@@ -136,9 +137,36 @@ async def test_several_replicas_expire_each_order_once_and_give_its_stock_back_o
             break
     assert expired == 120
     async with database.connection() as connection:
-        mine = await orders.page(connection, orders.OrderFilter(user_id=user), None, 200)
+        mine, _ = await orders.page(connection, orders.OrderFilter(user_id=user), None, 200)
         assert {(order.status, order.version) for order in mine} == {(OrderStatus.EXPIRED, 2)}
         assert (await products.get(connection, product.id)).available == 200
+
+
+async def test_a_page_of_large_orders_is_shorter_and_the_rest_is_below_it(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    """Or one address that asks for the largest pages keeps everybody else waiting while they are made."""
+    clock, (one, _) = replicas
+    user = uuid7()
+    stock = [(await new_product(database, stock=100)).id for _ in range(50)]
+    placed = []
+    for number, lines in enumerate((50, 1, 50, 50, 50, 50, 50, 50, 1)):
+        clock.now += timedelta(seconds=1)
+        key = IdempotentRequest(user, f"page-{number:08}", hashlib.sha256(b"%d" % number).digest())
+        order, _ = await one.create(key, [(product, 1) for product in stock[:lines]])
+        placed.append((order.id, lines))
+    pages: list[list[tuple[uuid.UUID, int]]] = []
+    before, more = None, True
+    while more:
+        found, more = await one.page(OrderFilter(user_id=user), before, 100)
+        pages.append([(order.id, len(order.lines)) for order in found])
+        before = (found[-1].created_at, found[-1].id)
+    assert [order for page in pages for order in page] == placed[::-1]
+    assert [sum(lines for _, lines in page) for page in pages] == [201, 151]
+    assert all(sum(lines for _, lines in page) <= orders.PAGE_LINES for page in pages)
+    # A limit that ends the page first.
+    found, more = await one.page(OrderFilter(user_id=user), None, 3)
+    assert (len(found), more) == (3, True)
 
 
 async def test_a_key_in_use_is_said_so_at_once_and_not_waited_for(database: Database) -> None:
@@ -1011,7 +1039,8 @@ async def test_payments_and_refunds_that_cannot_be_finished_keep_no_other_from_i
     clock.now += timedelta(minutes=5)
     assert await paying.settle_stuck(timedelta(seconds=30)) == count - 1
     async with database.connection() as connection:
-        for order in await orders.page(connection, orders.OrderFilter(), None, 100):
+        found, _ = await orders.page(connection, orders.OrderFilter(), None, 100)
+        for order in found:
             gateway.poison = {row["id"] for row in await connection.fetch("SELECT id FROM payments")}
             with pytest.raises(ZeroDivisionError):
                 await refunding.refund(

@@ -12,7 +12,6 @@ from contracts.common.v1 import paging_pb2
 from contracts.order.v1 import order_pb2
 from contracts.order.v1.order_pb2_grpc import OrderServiceServicer
 
-from order.domain.order import Order
 from order.handlers import messages
 from order.repository.orders import OrderFilter
 from order.service import records
@@ -122,9 +121,7 @@ class OrderHandlers(OrderServiceServicer):
         scope = f"orders|{where}"
         key = self._cursors.decode(scope, page.cursor, length=2)
         before = (datetime.fromisoformat(key[0]), UUID(key[1])) if key else None
-        found = await self._orders.page(where, before, page.limit + 1)
-        shown: list[Order] = found[: page.limit]
-        more = len(found) > page.limit
+        shown, more = await self._orders.page(where, before, page.limit)
         return order_pb2.ListOrdersResponse(
             orders=[records.order(order) for order in shown],
             next_cursor=self._cursors.encode(scope, [shown[-1].created_at.isoformat(), str(shown[-1].id)])

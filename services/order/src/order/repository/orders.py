@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -12,6 +11,10 @@ from order.domain.money import Money
 from order.domain.order import Order, OrderStatus, Transition
 from order.repository import queries, rows
 from order.repository.queries import Connection
+
+# On one page of a list, whatever the orders' number: five of the largest orders. More would keep everybody else waiting
+# while it is made (a process makes one at a time), and would not fit what a hop holds for one reader (ADR 0028).
+PAGE_LINES = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +104,11 @@ async def update(connection: Connection, order: Order, transition: Transition) -
 
 async def page(
     connection: Connection, where: OrderFilter, before: tuple[datetime, UUID] | None, limit: int
-) -> list[Order]:
-    """Up to `limit` orders, newest first, below the keyset (created_at, id)."""
+) -> tuple[list[Order], bool]:
+    """Up to `limit` orders, newest first, below the keyset (created_at, id), and whether there are more below them.
+
+    Of large orders they are fewer: as many as have `PAGE_LINES` together.
+    """
     found = await queries.list_orders(
         connection,
         user_id=where.user_id,
@@ -111,9 +117,20 @@ async def page(
         status=None if where.status is None else queries.OrderStatus(where.status),
         created_from=where.created_from,
         created_before=where.created_before,
-        row_limit=limit,
+        row_limit=limit + 1,
     )
-    return await _with_lines(connection, found)
+    asked = found[:limit]
+    items = await queries.list_items_of_page(
+        connection, order_ids=[row.id for row in asked], row_limit=PAGE_LINES + 1
+    )
+    lines: dict[UUID, list[queries.OrderItem]] = {}
+    for item in items:
+        lines.setdefault(item.order_id, []).append(item)
+    if len(items) > PAGE_LINES:
+        # The last one's order may have more.
+        del lines[items[-1].order_id]
+    shown = [rows.order(row, lines[row.id]) for row in asked if row.id in lines]
+    return shown, len(found) > len(shown)
 
 
 async def expired(
@@ -139,15 +156,6 @@ async def spending(connection: Connection, user_id: UUID) -> list[Money]:
 async def history(connection: Connection, order_id: UUID) -> list[Transition]:
     """All transitions of an order, oldest first; none when the order does not exist."""
     return [rows.transition(row) for row in await queries.list_transitions(connection, order_id=order_id)]
-
-
-async def _with_lines(connection: Connection, found: Sequence[queries.Order]) -> list[Order]:
-    if not found:
-        return []
-    items: dict[UUID, list[queries.OrderItem]] = {row.id: [] for row in found}
-    for item in await queries.list_items_of_orders(connection, order_ids=list(items)):
-        items[item.order_id].append(item)
-    return [rows.order(row, items[row.id]) for row in found]
 
 
 async def _record(connection: Connection, transition: Transition) -> None:

@@ -455,6 +455,20 @@ async def list_items_of_orders(connection: Connection, *, order_ids: list[UUID])
     return [OrderItem(row[0], row[1], row[2], row[3], row[4], row[5]) for row in rows]
 
 
+LIST_ITEMS_OF_PAGE = """
+SELECT order_items.order_id, order_items.line_no, order_items.product_id, order_items.name, order_items.unit_price_minor, order_items.quantity FROM order_items JOIN orders ON orders.id = order_items.order_id
+WHERE order_items.order_id = ANY($1::uuid[])
+ORDER BY orders.created_at DESC, orders.id DESC, order_items.line_no
+LIMIT $2
+"""
+
+
+async def list_items_of_page(connection: Connection, *, order_ids: list[UUID], row_limit: int) -> list[OrderItem]:
+    """In the page's own order, newest first."""
+    rows = await connection.fetch(LIST_ITEMS_OF_PAGE, order_ids, row_limit)
+    return [OrderItem(row[0], row[1], row[2], row[3], row[4], row[5]) for row in rows]
+
+
 SUM_SPENDING = """
 SELECT currency, sum(total_minor)::numeric AS total_minor FROM orders
 WHERE user_id = $1 AND status IN ('paid', 'shipped', 'delivered', 'refunding')

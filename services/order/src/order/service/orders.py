@@ -150,15 +150,17 @@ class OrderUseCases:
         await self._cache.offer(order.id, order.version, order.SerializeToString())
         return order
 
-    async def page(self, where: OrderFilter, before: tuple[datetime, UUID] | None, limit: int) -> list[Order]:
-        """Up to `limit` orders, newest first, below the keyset (created_at, id)."""
+    async def page(
+        self, where: OrderFilter, before: tuple[datetime, UUID] | None, limit: int
+    ) -> tuple[list[Order], bool]:
+        """Up to `limit` orders, newest first, below the keyset (created_at, id), and whether there are more."""
         async with self._database.connection() as connection:
             return await orders.page(connection, where, before, limit)
 
     async def summary(self, user_id: UUID, newest: int) -> tuple[list[Order], list[Money]]:
         """A user's newest orders and what they have spent, by currency."""
         async with self._database.connection() as connection:
-            newest_orders = await orders.page(connection, OrderFilter(user_id=user_id), None, newest)
+            newest_orders, _ = await orders.page(connection, OrderFilter(user_id=user_id), None, newest)
             return newest_orders, await orders.spending(connection, user_id)
 
     async def history(self, order_id: UUID) -> list[Transition]:

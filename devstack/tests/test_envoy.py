@@ -73,6 +73,34 @@ def test_a_cluster_is_rendered_from_values_and_envoy_takes_it(cluster: Site, tmp
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def limits_in(tree: Any) -> list[dict[str, Any]]:
+    """Every local rate limit of a document."""
+    branches = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    found = [limit for branch in branches for limit in limits_in(branch)]
+    return [*found, tree] if isinstance(tree, dict) and str(tree.get("@type")).endswith(".LocalRateLimit") else found
+
+
+def test_an_ipv6_network_is_one_address_to_every_limit_of_the_edge(cluster: Site) -> None:
+    """A client has 2^64 addresses of it: each would have a limit of its own, and push the others' out."""
+    process = Process("edge", port=9000, ops_port=9100, socket_prefix="run/edge", tls_port=9443)
+    limits = limits_in(yaml.safe_load(configuration(process, cluster, Options())))
+    by_address = [
+        action
+        for limit in limits
+        for rule in limit.get("rate_limits", ())
+        for action in rule["actions"]
+        if any("address" in kind for kind in action)
+    ]
+    assert len(by_address) > 10
+    assert all(action["masked_remote_address"]["v6_prefix_mask_len"] == 64 for action in by_address)
+    assert all(
+        entry["key"] in {"user", "masked_remote_address"}
+        for limit in limits
+        for descriptor in limit.get("descriptors", ())
+        for entry in descriptor["entries"]
+    )
+
+
 @pytest.mark.parametrize("replicas", [1, 2, 5])
 def test_what_all_lanes_hold_fits_through_the_circuit_in_front_of_them(cluster: Site, replicas: int) -> None:
     """Otherwise a class would be refused there for another's calls."""

@@ -13,8 +13,9 @@ import connection_burst
 import hpack
 import httpx
 import inside
+import psutil
 from devstack.envoy import CONNECTION_DRAIN_SECONDS, FLUSH_SECONDS, Endpoint
-from devstack.layout import Layout
+from devstack.layout import PORTS, Layout
 from devstack.options import Options
 
 from conftest import People, Platform, client_address, http_client
@@ -310,3 +311,42 @@ async def test_a_path_has_one_spelling(people: People, stack: Platform) -> None:
     with inside.edge(stack, None, "paths") as url:
         assert await get(int(url.rsplit(":", 1)[1]), "/v1/orders/..") == "404"
     assert await read_by_python() == 1
+
+
+async def test_thousands_of_new_connections_keep_nobody_waiting_who_is_there(stack: Platform) -> None:
+    """In the order in which the edge answers, which does not depend on how fast it is."""
+    encoder = hpack.Encoder()
+    names = [(":method", "GET"), (":path", "/nothing/mine"), (":scheme", "https"), (":authority", "api")]
+    # The edge takes four of them at a time.
+    mine = b"".join(inside.frame(1, 0x5, 2 * number + 1, encoder.encode(names)) for number in range(12))
+    settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + inside.frame(4, 0, 0, b"")
+
+    async def answered_before(*without: str) -> int:
+        """Of 500 connections that came first, how many are answered before the requests of one that was there."""
+        # To a trusted proxy's connections there is no question to the limiter that would hold the others up.
+        with inside.edge(stack, Options(trusted_proxies=("127.0.0.0/8",)), *without) as url:
+            port = int(url.rsplit(":", 1)[1])
+            edge = max(psutil.Process().children(), key=lambda process: process.create_time())
+            log = stack.layout.logs / f"edge-at-{port - PORTS['public']}.log"
+            held = await inside.hold(port, "127.0.0.1", settings)
+            assert held.stream
+            reader, writer = held.stream
+            await reader.read(1)
+            others = []
+            with inside.paused(edge.pid):
+                for _ in range(500):
+                    others.append(await inside.hold(port, "127.0.0.1", _OTHERS))
+                writer.write(mine)
+                await writer.drain()
+            # Envoy writes its access log once a second.
+            while (text := log.read_text()).count("/nothing/others") < 500 or text.count("/nothing/mine") < 12:
+                await asyncio.sleep(0.25)
+            for other in (held, *others):
+                await other.close()
+            return text[: text.rindex("/nothing/mine")].count("/nothing/others")
+
+    assert await answered_before() < 50
+    assert await answered_before("connections") > 50
+
+
+_OTHERS = b"GET /nothing/others HTTP/1.1\r\nhost: x\r\n\r\n"

@@ -22,6 +22,7 @@ from contracts.bff.v1.client import BackendClient
 from contracts.bff.v1.operations import OPERATIONS
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from devstack.envoy import ADDRESS_REQUESTS
 from devstack.layout import PORTS
 from devstack.options import Options
 from user.repository.signing_keys import load_keys
@@ -237,6 +238,61 @@ class TestRateLimits:
             moved.access_token = one.access_token
             assert await order(moved) == 429
         assert await order(other) == 422
+
+    async def test_one_address_may_ask_so_much_in_all(self, stack: Platform) -> None:
+        """Whatever it asks for: what there is not, by a method or with a token that are wrong, what is over its own limit."""
+        scarce = Options(rate_limit_scale=20 / ADDRESS_REQUESTS)
+        floods = (
+            ("GET", "/nothing", {}, {404}),
+            ("DELETE", "/v1/products", {}, {405}),
+            ("GET", "/v1/me", {"authorization": "Bearer a.b.c"}, {401}),
+            ("GET", "/docs", {}, {200, 429}),
+        )
+
+        async def flood(url: str, method: str, path: str, headers: dict[str, str]) -> list[httpx.Response]:
+            async with inside.from_address(client_address(), url) as http:
+                asked = (http.request(method, path, headers=headers) for _ in range(16))
+                return await asyncio.gather(*asked)
+
+        def by_address(answer: httpx.Response) -> bool:
+            return answer.headers.get("ratelimit") == '"address";r=0;t=1'
+
+        with inside.edge(stack, scarce) as url:
+            for asked in await asyncio.gather(*(flood(url, *what) for *what, _ in floods)):
+                refused = [answer for answer in asked if by_address(answer)]
+                # Ten at once, and ten more over the minute.
+                assert 3 <= len(refused) <= 6
+                for answer in refused:
+                    assert (answer.status_code, answer.json()["type"]) == (429, "urn:backend:problem:rate-limited")
+                    assert answer.headers["retry-after"] == "1"
+                    # Who goes on needs a new connection for it, and has waited.
+                    assert answer.headers["connection"] == "close"
+                    assert answer.elapsed.total_seconds() >= 1.9
+            async with http_client(url) as neighbour:
+                assert (await neighbour.get("/v1/products?limit=1")).status_code == 200
+        with inside.edge(stack, scarce, "address_rate_limits") as url:
+            answers = await asyncio.gather(*(flood(url, *what) for *what, _ in floods))
+            for asked, (*_, own) in zip(answers, floods, strict=True):
+                assert {answer.status_code for answer in asked} == own
+                assert not any(map(by_address, asked))
+
+    async def test_what_the_floor_refuses_costs_the_limiter_nothing(self, stack: Platform) -> None:
+        with inside.another(stack, "edge", Options()) as own:
+            started = time.monotonic()
+            async with http_client(f"http://127.0.0.1:{own.port('public')}") as http:
+                body = {"refresh_token": "none"}
+                asked = (http.post("/v1/auth/refresh", json=body) for _ in range(200))
+                answers = await asyncio.gather(*asked)
+            refilled = 30 / 60 * (time.monotonic() - started)
+            found = await inside.metrics(f"http://127.0.0.1:{own.port('edge_ops')}")
+        kinds = (f'envoy_cluster_ratelimit_{kind}{{envoy_cluster_name="bff"}}' for kind in ("ok", "over_limit", "error"))
+        assert sum(found.get(kind, 0) for kind in kinds) <= 30 + refilled
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert len(refused) >= 170
+        for answer in refused:
+            assert answer.headers["ratelimit-policy"] == '"refreshTokens";q=30;w=60'
+            assert answer.headers["ratelimit"].startswith('"refreshTokens";r=0;t=')
+            assert 1 <= int(answer.headers["retry-after"]) <= 63
 
     async def test_sensitive_operations_are_counted_over_all_edges(self, stack: Platform) -> None:
         with inside.edge(stack) as url:

@@ -25,7 +25,7 @@ from conftest import People, Platform, client_address, http_client, new_key
 # Everything from 127.0.0.1 is one address to the limits, which are not what is tried here.
 # Seconds that callers wait for an answer which is slow.
 PATIENCE = (0.01, 0.1, 0.4, 9, 9)
-WITHOUT_LIMITS = ("global_rate_limits", "local_rate_limits", "connections")
+WITHOUT_LIMITS = ("address_rate_limits", "global_rate_limits", "local_rate_limits", "connections")
 
 
 def target(stack: Platform, own: Layout) -> Target:

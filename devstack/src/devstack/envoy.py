@@ -60,6 +60,11 @@ FLUSH_SECONDS = 10
 # operation may take 10, and the margin), and read within twice those above.
 CONNECTION_DRAIN_SECONDS = 50
 JWKS_CACHE_SECONDS = 15
+# Requests of one address in any minute, of whatever kind: an office of 240 browsers with 50 each, or ten times what one
+# customer may read at once. Who goes on is answered so many seconds late, with a status that nobody else gives.
+ADDRESS_REQUESTS = 12_000
+_ADDRESS_DELAY = 2
+_ADDRESS_STATUS = 430
 # What Envoy itself answers: the problem each status is, and the status it becomes. (The token filter says 403 for a
 # wrong audience, which RFC 6750 calls an invalid token; an unknown transfer coding is the client's mistake.)
 _LOCAL_REPLIES = {
@@ -73,6 +78,7 @@ _LOCAL_REPLIES = {
     431: (431, "MALFORMED_REQUEST"),
     501: (400, "MALFORMED_REQUEST"),
     429: (429, "RATE_LIMITED"),
+    _ADDRESS_STATUS: (429, "RATE_LIMITED"),
     503: (503, "UNAVAILABLE"),
     504: (504, "DEADLINE_EXCEEDED"),
 }
@@ -80,6 +86,7 @@ _REPLY_HEADERS = {
     401: {"www-authenticate": 'Bearer realm="backend", error="invalid_token"'},
     403: {"www-authenticate": 'Bearer realm="backend", error="invalid_token"'},
     503: {"retry-after": "1"},
+    _ADDRESS_STATUS: {"retry-after": "1", "ratelimit": '"address";r=0;t=1'},
 }
 _PATH_PARAMETER = re.compile(r"{\w+}")
 
@@ -336,6 +343,9 @@ def _edge_values(process: Process, site: Site, options: Options) -> dict[str, An
         "token_seconds": ACCESS_TOKEN_SECONDS,
         "jwks_cache_seconds": JWKS_CACHE_SECONDS,
         "rate_limit_scale": options.rate_limit_scale,
+        "address_requests": ADDRESS_REQUESTS,
+        "address_delay": _ADDRESS_DELAY,
+        "address_status": _ADDRESS_STATUS,
         "cors_origins": options.cors_origins,
         "cors_origins_pattern": "|".join(map(re.escape, options.cors_origins)),
         "https_only": options.https_only,

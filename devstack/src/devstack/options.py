@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 # Every policy of deploy/envoy/policies that can be left out, and the services' own admission.
 POLICIES = (
     "mtls", "peers", "admission", "access_log", "circuit_breakers", "flow_control", "outliers", "health_checks", "overload",
-    "connections", "authentication", "doubled_credentials", "client_headers", "global_rate_limits", "local_rate_limits",
+    "connections", "authentication", "doubled_credentials", "client_headers", "address_rate_limits", "global_rate_limits", "local_rate_limits",
     "authorities", "body_limit", "header_bounds", "slow_senders", "paths", "http2_floods", "security_headers", "compression", "cors",
     "http3",
 )  # fmt: skip

@@ -285,7 +285,9 @@ class TestRateLimits:
                 answers = await asyncio.gather(*asked)
             refilled = 30 / 60 * (time.monotonic() - started)
             found = await inside.metrics(f"http://127.0.0.1:{own.port('edge_ops')}")
-        kinds = (f'envoy_cluster_ratelimit_{kind}{{envoy_cluster_name="bff"}}' for kind in ("ok", "over_limit", "error"))
+        kinds = (
+            f'envoy_cluster_ratelimit_{kind}{{envoy_cluster_name="bff"}}' for kind in ("ok", "over_limit", "error")
+        )
         assert sum(found.get(kind, 0) for kind in kinds) <= 30 + refilled
         refused = [answer for answer in answers if answer.status_code == 429]
         assert len(refused) >= 170

@@ -120,9 +120,7 @@ async def page(
         row_limit=limit + 1,
     )
     asked = found[:limit]
-    items = await queries.list_items_of_page(
-        connection, order_ids=[row.id for row in asked], row_limit=PAGE_LINES + 1
-    )
+    items = await queries.list_items_of_page(connection, order_ids=[row.id for row in asked], row_limit=PAGE_LINES + 1)
     lines: dict[UUID, list[queries.OrderItem]] = {}
     for item in items:
         lines.setdefault(item.order_id, []).append(item)

@@ -332,10 +332,8 @@ async def test_thousands_of_new_connections_keep_nobody_waiting_who_is_there(sta
             assert held.stream
             reader, writer = held.stream
             await reader.read(1)
-            others = []
             with inside.paused(edge.pid):
-                for _ in range(500):
-                    others.append(await inside.hold(port, "127.0.0.1", _OTHERS))
+                others = [await inside.hold(port, "127.0.0.1", _OTHERS) for _ in range(500)]
                 writer.write(mine)
                 await writer.drain()
             # Envoy writes its access log once a second.

@@ -236,6 +236,27 @@ async def test_a_key_that_would_promise_nothing_is_refused(people: People, opera
     assert problem["errors"][0]["header"] == "Idempotency-Key"
 
 
+@pytest.mark.parametrize(
+    ("operation", "header"),
+    [
+        (operation, header)
+        for operation in OPERATIONS
+        for header in ("if-match", "if-none-match")
+        if not operation.headers or header not in operation.headers.__struct_encode_fields__
+    ],
+    ids=lambda value: getattr(value, "id", value),
+)
+async def test_a_condition_that_is_not_evaluated_is_refused(people: People, operation: Operation, header: str) -> None:
+    """And nothing is done: whoever says `If-Match: "3"` relies on it (RFC 9110, 13.1)."""
+    client = await people.role(role_with(operation.permission))
+    headers = {**headers_for(operation, client), header: '"3"'}
+    response = await people.http.request(
+        operation.method, path_of(operation), json=BODIES.get(operation.id), headers=headers
+    )
+    problem = check_problem(response, 400, "condition-refused")
+    assert problem["errors"][0]["header"].lower() == header
+
+
 @pytest.mark.parametrize("operation", [o for o in OPERATIONS if not (o.anonymous and o.method == "GET")], ids=name)
 async def test_what_is_somebodys_own_is_kept_by_no_cache(people: People, operation: Operation) -> None:
     client = await people.role(role_with(operation.permission))

@@ -40,6 +40,14 @@ ERRORS: dict[str, ErrorKind] = {
         "This operation takes no Idempotency-Key",
         None,
     ),
+    "CONDITION_REFUSED": ErrorKind(
+        "CONDITION_REFUSED",
+        "condition-refused",
+        400,
+        grpc.StatusCode.INVALID_ARGUMENT.value[0],
+        "This operation evaluates no such condition",
+        None,
+    ),
     "UNAUTHENTICATED": ErrorKind(
         "UNAUTHENTICATED",
         "unauthenticated",

@@ -169,6 +169,7 @@ class _Endpoint:
         self._wants_call = "call" in inspect.signature(handler).parameters
         self._path_parameters = parameters_of(operation.path)
         self._query = parsing.QueryReader(operation.query) if operation.query else None
+        self._refused_headers = parsing.refused_headers(operation)
         self._headers = parsing.HeaderReader(operation.headers) if operation.headers else None
         self._body = BodyReader(operation.body) if operation.body else None
         # What anybody may read may be kept by anybody; everything else is somebody's own, its errors included.
@@ -237,9 +238,9 @@ class _Endpoint:
             if not _UUID.fullmatch(value):
                 raise ServiceError("NOT_FOUND")
             wanted[name] = value.lower()
-        if self._operation.refuses_idempotency_key and request.header(b"idempotency-key") is not None:
-            # Taken in silence, it would promise what is not kept.
-            raise parsing.key_problem("IDEMPOTENCY_KEY_REFUSED", "is not taken by this operation")
+        for name, reason in self._refused_headers:
+            if request.header(name) is not None:
+                raise parsing.header_problem(reason, name.decode(), "is not taken by this operation")
         if self._query is not None:
             wanted["query"] = self._query.read(request)
         if self._headers is not None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import msgspec
+from contract_runtime.operation import Operation
 from msgspec import Struct, inspect
 
 from chassis.errors import FieldViolation, Place, ServiceError
@@ -19,6 +20,8 @@ from chassis.http.request import Request
 S = TypeVar("S", bound=Struct)
 
 IDEMPOTENCY_KEY = "idempotency-key"
+# RFC 9110, sections 13.1.1 and 13.1.2. (By time nothing is compared here: no answer has a Last-Modified.)
+CONDITIONS = ("if-match", "if-none-match")
 # No number of a contract is longer; Python's int() takes a time that grows faster than the count of digits.
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 # RFC 9110, section 12.4.2.
@@ -128,13 +131,23 @@ class HeaderReader(Generic[S]):
         if not values and self._without is not None:
             return self._without
         if self._needs_key and IDEMPOTENCY_KEY not in values:
-            raise key_problem("IDEMPOTENCY_KEY_REQUIRED", "is required")
+            # draft-ietf-httpapi-idempotency-key-header, section 2.7.
+            raise header_problem("IDEMPOTENCY_KEY_REQUIRED", IDEMPOTENCY_KEY, "is required")
         return self._parameters.of(values)
 
 
-def key_problem(reason: str, detail: str) -> ServiceError:
-    """What is wrong with the Idempotency-Key (draft-ietf-httpapi-idempotency-key-header, section 2.7)."""
-    return ServiceError(reason, violations=(FieldViolation(header_name(IDEMPOTENCY_KEY), detail, "header"),))
+def refused_headers(operation: Operation) -> tuple[tuple[bytes, str], ...]:
+    """What an operation must not be sent, and the reason of its refusal: taken in silence, it would promise what is not kept."""
+    taken = operation.headers.__struct_encode_fields__ if operation.headers else ()
+    refused = [(name.encode(), "CONDITION_REFUSED") for name in CONDITIONS if name not in taken]
+    if operation.refuses_idempotency_key:
+        refused.append((IDEMPOTENCY_KEY.encode(), "IDEMPOTENCY_KEY_REFUSED"))
+    return tuple(refused)
+
+
+def header_problem(reason: str, name: str, detail: str) -> ServiceError:
+    """What is wrong with a header that is there, or is not."""
+    return ServiceError(reason, violations=(FieldViolation(header_name(name), detail, "header"),))
 
 
 def header_name(name: str) -> str:

@@ -238,9 +238,9 @@ class _Endpoint:
             if not _UUID.fullmatch(value):
                 raise ServiceError("NOT_FOUND")
             wanted[name] = value.lower()
-        for name, reason in self._refused_headers:
-            if request.header(name) is not None:
-                raise parsing.header_problem(reason, name.decode(), "is not taken by this operation")
+        for header, reason in self._refused_headers:
+            if request.header(header) is not None:
+                raise parsing.header_problem(reason, header.decode(), "is not taken by this operation")
         if self._query is not None:
             wanted["query"] = self._query.read(request)
         if self._headers is not None:

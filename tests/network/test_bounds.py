@@ -337,7 +337,9 @@ async def test_thousands_of_new_connections_keep_nobody_waiting_who_is_there(sta
                 writer.write(mine)
                 await writer.drain()
             # Envoy writes its access log once a second.
-            while (text := log.read_text()).count("/nothing/others") < 500 or text.count("/nothing/mine") < 12:
+            while (text := log.read_text(encoding="utf-8")).count("/nothing/others") < 500 or text.count(
+                "/nothing/mine"
+            ) < 12:
                 await asyncio.sleep(0.25)
             for other in (held, *others):
                 await other.close()

@@ -20,11 +20,12 @@ import httpx
 import pytest
 from contracts.bff.v1 import models
 from contracts.bff.v1.client import BackendClient
-from devstack.layout import PORTS, PORTS_EACH, Layout
-from devstack.options import MAX_REPLICAS, REPLICATED, Options
+from devstack.layout import Layout
+from devstack.options import REPLICATED, Options
 from devstack.secrets import Secrets, load_or_create
 from devstack.secrets import file as secret_file
 from filelock import FileLock
+from mesh.topology import EDGE, PORTS_EACH
 from redis.asyncio import Redis
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -60,7 +61,7 @@ def free_port_offset() -> int:
     """An offset at which every port of the largest stack is free right now, and which no other worker is given."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    largest = Options(replicas=dict.fromkeys(REPLICATED, MAX_REPLICAS))
+    largest = Options(replicas=REPLICATED)
     # Below the range from which the kernel takes ports for outgoing connections (32768 and up on Linux).
     offsets = list(range(PORTS_EACH * (worker + 1), 24000, PORTS_EACH * workers))
     random.shuffle(offsets)
@@ -153,7 +154,7 @@ def start_platform(data_dir: Path, *options: str) -> Platform:
 def running_platform(data_dir: Path) -> Platform:
     """The stack that runs in `data_dir`."""
     status = json.loads(backend("status", "--json", "--data-dir", str(data_dir)).stdout)
-    offset = int(status["endpoints"]["public"].rsplit(":", 1)[1]) - PORTS["public"]
+    offset = int(status["endpoints"]["public"].rsplit(":", 1)[1]) - EDGE.port
     return Platform(Layout(data_dir, offset), status)
 
 

@@ -26,9 +26,9 @@ import pyqwest
 from chassis.grpc import framing
 from chassis.grpc.channel import Channel, TransportResponse
 from chassis.grpc.peer import Peer
-from devstack.envoy import Site
 from devstack.layout import Layout
 from devstack.options import Options
+from mesh.site import Site
 
 from conftest import Platform, free_port_offset
 from devstack import proxies, services

@@ -176,7 +176,7 @@ def session_of(tokens: Tokens) -> str:
 @asynccontextmanager
 async def opened(layout: Layout, secrets: Secrets, passwords: Passwords) -> AsyncIterator[Identity]:
     """The use cases over the servers of a running stack, with connections for two dozen callers at once."""
-    (own,) = (d for d in postgres.databases(secrets) if d.service == "user")
+    own = postgres.database_of("user", secrets)
     database = Database(own.url(layout), min_size=1, max_size=_CONNECTIONS, service="test")
     client = PipelinedClient(services.valkey_url(layout, secrets, "user"))
     with tempfile.TemporaryDirectory() as keys:

@@ -12,7 +12,8 @@ from pathlib import Path
 from chassis.launch import environment, envoy_command
 from devstack.certificates import Certificates
 from devstack.layout import Layout
-from devstack.options import POLICIES, Options
+from devstack.options import Options
+from mesh.policies import POLICIES
 
 from devstack import proxies
 

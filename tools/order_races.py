@@ -180,7 +180,7 @@ class Report:
 @asynccontextmanager
 async def arena(layout: Layout, secrets: Secrets) -> AsyncIterator[Arena]:
     """A database of its own in a running stack, and replicas over it."""
-    known = next(d for d in postgres.databases(secrets) if d.service == "order")
+    known = postgres.database_of("order", secrets)
     own = replace(known, database=f"races_{uuid.uuid4().hex}")
     superuser = await asyncpg.connect(postgres.superuser_url(layout, secrets, "postgres"))
     await postgres.prepare_one(layout, secrets, own)

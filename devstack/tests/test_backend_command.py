@@ -26,11 +26,13 @@ import httpx
 import psutil
 import pytest
 from devstack.keys import EDGE_SECONDS
-from devstack.layout import PORTS_EACH, ROOT, Layout
-from devstack.options import Options, parse_origins
+from devstack.layout import ROOT, Layout
+from devstack.options import Options
 from devstack.privileges import die_with_parent
 from devstack.secrets import Secrets, load_or_create, made_anew, rotation_journal, write_private
 from devstack.state import ProcessState, StackState
+from mesh.policies import parse_origins
+from mesh.topology import PORTS_EACH
 from typer.testing import CliRunner
 
 from conftest import BACKEND, Platform, backend, free_port_offset, this_run
@@ -172,11 +174,11 @@ def cut_off_a_rotation(data_dir: Path) -> Secrets:
     """New passwords have been decided on, and the superuser of PostgreSQL has its own; the new ones."""
     layout, old = Layout(data_dir), load_or_create(data_dir / "secrets")
     decided = made_anew(old)
-    write_private(rotation_journal(layout.secrets), json.dumps(asdict(decided)).encode())
+    write_private(rotation_journal(layout.secrets), decided.as_json())
 
     async def alter() -> None:
         server = await asyncpg.connect(postgres.superuser_url(layout, old, "postgres"))
-        await server.execute(f"ALTER ROLE postgres PASSWORD '{decided.postgres_password}'")
+        await server.execute(f"ALTER ROLE postgres PASSWORD '{decided['postgres_password']}'")
         await server.close()
 
     asyncio.run(alter())

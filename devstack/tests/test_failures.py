@@ -171,9 +171,9 @@ def test_only_the_lines_of_this_run_are_shown(tmp_path: Path) -> None:
 
 def test_a_secret_that_a_server_repeats_is_hidden_from_the_screen(tmp_path: Path) -> None:
     made = load_or_create(tmp_path)
-    line = f">>> 'user bff on >{made.bff_valkey_password} resetchannels'"
+    line = f">>> 'user bff on >{made.valkey_of('bff')} resetchannels'"
     text = made.hidden_in(explained(StartupError("valkey", "ended", "look", line)))
-    assert made.bff_valkey_password not in text
+    assert made.valkey_of("bff") not in text
     assert "user bff on >*** resetchannels" in text
     # What people have to type is shown.
-    assert made.hidden_in(made.admin_password) == made.admin_password
+    assert made.hidden_in(made["admin_password"]) == made["admin_password"]

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from devstack.envoy import JWKS_CACHE_SECONDS
 from devstack.layout import Layout
+from mesh.envoy import JWKS_CACHE_SECONDS
 
 from devstack import keys
 

@@ -4,13 +4,14 @@ import os
 import socket
 from pathlib import Path
 
-from devstack.layout import HIGHEST_OFFSET, PORTS, PORTS_EACH, Layout
-from devstack.options import MAX_REPLICAS, REPLICATED, Options
+from devstack.layout import HIGHEST_OFFSET, PORTS, Layout
+from devstack.options import REPLICATED, Options
 from devstack.ports import Port, next_free_offset, of_stack
+from mesh.topology import PORTS_EACH
 
 from conftest import free_port_offset
 
-LARGEST = Options(replicas=dict.fromkeys(REPLICATED, MAX_REPLICAS))
+LARGEST = Options(replicas=REPLICATED)
 
 
 def test_all_ports_of_the_largest_stack_lie_within_one_hundred_and_none_is_given_twice() -> None:

@@ -24,10 +24,11 @@ from chassis.grpc.peer import Peer
 from chassis.valkey import PipelinedClient
 from contracts.bff.v1 import models
 from devstack.options import Options
+from mesh.topology import CACHE, STATE
 from user.service.passwords import Passwords
 
 from conftest import People, Platform, new_key, order_of
-from devstack import services, valkey
+from devstack import services
 
 
 async def grpcio_server(stack: AsyncExitStack, servicers: object) -> str:
@@ -46,7 +47,7 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     async with AsyncExitStack() as stack:
         pipelined, cache = (
             PipelinedClient(services.valkey_url(platform.layout, platform.secrets, server=server))
-            for server in (valkey.STATE, valkey.CACHE)
+            for server in (STATE, CACHE)
         )
         stack.push_async_callback(pipelined.close)
         stack.push_async_callback(cache.close)

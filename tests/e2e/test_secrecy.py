@@ -43,9 +43,9 @@ async def test_no_secret_reaches_a_log(people: People) -> None:
         "device token": device,
         "payment token": payment.payment_token,
         "email": login.email,
-        "valkey password": secrets.bff_valkey_password,
-        "database password": secrets.order_database_password,
-        "admin password": secrets.admin_password,
+        "valkey password": secrets.valkey_of("bff"),
+        "database password": secrets["order_database_password"],
+        "admin password": secrets["admin_password"],
         "authorization header": "Bearer ey",
     }
     logs = sorted(people.platform.layout.logs.glob("*.log*"))

@@ -16,12 +16,12 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from devstack.envoy import Endpoint, Upstream
-from devstack.layout import ROOT
 from devstack.proxies import python_module
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from mesh.envoy import Upstream
+from mesh.site import Endpoint
 
 APPS = Path(__file__).parent / "apps"
 SERVICE = "interop.v1.Echo"
@@ -41,7 +41,7 @@ def free_ports(count: int) -> list[int]:
 def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
     """An Envoy with the interop application inside: its port, and the port where grpcio's server is to listen."""
     traffic, ops, upstream = free_ports(3)
-    templates = Environment(loader=FileSystemLoader(ROOT / "deploy/envoy"), undefined=StrictUndefined)  # noqa: S701
+    templates = Environment(loader=PackageLoader("mesh"), undefined=StrictUndefined)  # noqa: S701
     # Without any policy: grpcio's own server and client are the peers here.
     templates.globals["on"] = lambda _policy: False
     text = templates.get_template("service.yaml.j2").render(

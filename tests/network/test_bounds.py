@@ -14,9 +14,10 @@ import hpack
 import httpx
 import inside
 import psutil
-from devstack.envoy import CONNECTION_DRAIN_SECONDS, FLUSH_SECONDS, Endpoint
 from devstack.layout import PORTS, Layout
 from devstack.options import Options
+from mesh.envoy import CONNECTION_DRAIN_SECONDS, FLUSH_SECONDS
+from mesh.site import Endpoint
 
 from conftest import People, Platform, client_address, http_client
 from devstack import proxies

@@ -8,11 +8,14 @@ import asyncpg
 import pytest
 from chassis.valkey import PipelinedClient, Script
 from contracts.bff.v1 import models
+from mesh.topology import SERVICES, VALKEY_SERVERS
 from redis.asyncio import Redis
 
 from conftest import People, Platform
-from devstack import postgres, privileges, services, valkey
+from devstack import postgres, privileges, services
 
+USERS = {service.name: service.valkey for service in SERVICES if service.valkey is not None}
+WITH_DATABASES = [service.name for service in SERVICES if service.database is not None]
 # What the server lets anybody do, who has a password or is about to say it.
 _ANYBODYS = {"auth", "hello", "quit", "reset"}
 _LOOKS_FOR_KEYS = {"keys", "scan", "randomkey", "dbsize"}
@@ -40,9 +43,9 @@ async def _may(client: Redis, user: str, command: str) -> bool:
     return b"to run the" not in answer
 
 
-@pytest.mark.parametrize("user", sorted(valkey.USERS))
+@pytest.mark.parametrize("user", sorted(USERS))
 async def test_a_valkey_user_runs_the_commands_of_its_service_and_no_other(stack: Platform, user: str) -> None:
-    own = valkey.USERS[user]
+    own = USERS[user]
     async with stack.valkey(server=own.server) as admin:
         commands = await _commands(admin)
         allowed = {name for name in commands if await _may(admin, user, name)}
@@ -52,7 +55,7 @@ async def test_a_valkey_user_runs_the_commands_of_its_service_and_no_other(stack
     assert not allowed & (_LOOKS_FOR_KEYS | _ON_THE_SERVER)
 
 
-@pytest.mark.parametrize("user", sorted(name for name, user in valkey.USERS.items() if "eval" in user.commands))
+@pytest.mark.parametrize("user", sorted(name for name, user in USERS.items() if "eval" in user.commands))
 async def test_a_script_may_do_no_more_than_who_sends_it(stack: Platform, user: str) -> None:
     client = PipelinedClient(services.valkey_url(stack.layout, stack.secrets, user))
     try:
@@ -72,7 +75,7 @@ async def test_a_script_may_do_no_more_than_who_sends_it(stack: Platform, user: 
 
 async def test_the_services_miss_no_command(people: People, stack: Platform) -> None:
     """Everything that they do in a day is allowed: nothing is in the servers' logs of refusals."""
-    for server in valkey.SERVERS:
+    for server in VALKEY_SERVERS:
         async with stack.valkey(server=server) as admin:
             await admin.acl_log_reset()
     client, login = await people.newcomer()
@@ -84,18 +87,20 @@ async def test_the_services_miss_no_command(people: People, stack: Platform) -> 
     await client.refresh_tokens(models.RefreshRequest(refresh_token=tokens.refresh_token))
     await client.list_my_sessions()
     await client.logout()
-    for server in valkey.SERVERS:
+    for server in VALKEY_SERVERS:
         async with stack.valkey(server=server) as admin:
             assert await admin.acl_log() == []
 
 
-@pytest.mark.parametrize("service", ["user", "order"])
+@pytest.mark.parametrize("service", WITH_DATABASES)
 async def test_a_database_role_comes_into_its_own_database_only(stack: Platform, service: str) -> None:
-    own = next(d for d in postgres.databases(stack.secrets) if d.service == service)
+    own = postgres.database_of(service, stack.secrets)
     superuser = await stack.database("postgres")
     names = [row["datname"] for row in await superuser.fetch("SELECT datname FROM pg_database")]
     await superuser.close()
-    assert {"postgres", "template0", "template1", "userdb", "orderdb"} <= set(names)
+    assert {"postgres", "template0", "template1", *(d.database for d in postgres.databases(stack.secrets))} <= set(
+        names
+    )
     for name in names:
         url = own.url(stack.layout).replace(f"/{own.database}?", f"/{name}?")
         if name == own.database:
@@ -105,9 +110,9 @@ async def test_a_database_role_comes_into_its_own_database_only(stack: Platform,
                 await asyncpg.connect(url)
 
 
-@pytest.mark.parametrize("service", ["user", "order"])
+@pytest.mark.parametrize("service", WITH_DATABASES)
 async def test_a_database_role_makes_nothing_and_sees_no_migrations(stack: Platform, service: str) -> None:
-    own = next(d for d in postgres.databases(stack.secrets) if d.service == service)
+    own = postgres.database_of(service, stack.secrets)
     connection = await asyncpg.connect(own.url(stack.layout))
     try:
         for statement in (

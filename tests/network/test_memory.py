@@ -15,12 +15,13 @@ from contracts.bff.v1 import models
 from contracts.bff.v1.operations import OPERATIONS
 from devstack.options import Options
 from inside import paused
+from mesh.topology import CACHE
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 from user.settings import Settings
 
 from conftest import People, Platform, new_key, order_of
-from devstack import services, valkey
+from devstack import services
 
 _CHUNK = b"x" * 4096
 _FLOORS = 200
@@ -113,7 +114,7 @@ async def test_what_one_customer_makes_the_cache_keep_makes_room_for_others(peop
         ).data
         for i in range(50)
     ]
-    async with stack.valkey(server=valkey.CACHE) as cache:
+    async with stack.valkey(server=CACHE) as cache:
         before = await _names(cache)
         for _ in range(3):
             order = await people.order(client, *((product, 1) for product in products))
@@ -155,7 +156,7 @@ async def test_a_full_cache_pushes_out_copies_and_nobody_notices(people: People,
     client, login = await people.newcomer()
     product, key = await people.product(), new_key()
     order = (await client.create_order(order_of((product, 1)), idempotency_key=key)).data
-    async with stack.valkey(server=valkey.CACHE) as cache:
+    async with stack.valkey(server=CACHE) as cache:
         await _write(cache, "order:order:filler-", 3 * 256 * await _memory_mib(cache))
         assert int((await cache.info("stats"))["evicted_keys"]) > 0
         assert (await client.get_order(order.id)).data == order
@@ -172,7 +173,7 @@ async def test_a_floor_outlives_the_copies_that_it_forbids(stack: Platform) -> N
     floors = VersionedCache(client, "order:order:", 300)
     ids = [str(uuid.uuid4()) for _ in range(_FLOORS)]
     try:
-        async with stack.valkey(server=valkey.CACHE) as cache:
+        async with stack.valkey(server=CACHE) as cache:
             chunks = 256 * await _memory_mib(cache)
             await _write(cache, "order:order:old-", chunks)
             # The server's clock for what was used last has seconds.
@@ -191,7 +192,7 @@ async def test_a_floor_outlives_the_copies_that_it_forbids(stack: Platform) -> N
 async def test_without_its_cache_the_order_service_says_so_and_reads_go_on(people: People, stack: Platform) -> None:
     client, _ = await people.newcomer()
     order = await people.order(client, (await people.product(), 1))
-    with paused(stack.pid(valkey.CACHE)):
+    with paused(stack.pid(CACHE)):
         assert (await client.get_order(order.id)).data == order
         answer = await people.http.get(f"{stack.status['endpoints']['order_ops']}/healthz/ready")
         assert (answer.status_code, set(answer.json())) == (200, {"ready", "valkey-cache"})

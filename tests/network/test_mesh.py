@@ -18,11 +18,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from devstack.certificates import WORKLOADS, Certificates, workload_certificate
 from devstack.options import Options
 from devstack.secrets import private_pem
+from mesh.topology import SERVICES
 from redis.exceptions import NoPermissionError, ResponseError
 
 from conftest import People, Platform
-from devstack import postgres, proxies, valkey
+from devstack import postgres, proxies
 
+USERS = {service.name: service.valkey for service in SERVICES if service.valkey is not None}
 GET_ORDER = "/order.v1.OrderService/GetOrder"
 LIST_PRODUCTS = "/order.v1.CatalogService/ListProducts"
 LOG_IN = "/user.v1.SessionService/LogIn"
@@ -193,28 +195,22 @@ def test_secrets_and_sockets_are_their_owners_only(stack: Platform) -> None:
     assert {path.name for path in stack.layout.certificates.iterdir()} == {*WORKLOADS, "public"}
 
 
-@pytest.mark.parametrize("user", ["bff", "user", "order", "limiter"])
+@pytest.mark.parametrize("user", sorted(USERS))
 async def test_a_service_sees_its_own_keys_in_valkey_and_no_others(stack: Platform, user: str) -> None:
-    owners = {
-        "user": "user",
-        "session": "user",
-        "sessions": "user",
-        "throttle": "user",
-        "order": "order",
-        "limit": "limiter",
-    }
+    owners = {pattern.removesuffix(":*"): name for name, own in USERS.items() for pattern in own.keys}
+    assert len(owners) >= len(USERS) - 1
     async with stack.valkey(user) as client:
         for prefix, owner in owners.items():
             key = f"{prefix}:acl-test"
             if owner == user:
                 await client.set(key, "1", px=1000)
                 # The limiter reads in its script only.
-                if "get" in valkey.USERS[user].commands:
+                if "get" in USERS[user].commands:
                     assert await client.get(key) == b"1"
             else:
                 with pytest.raises(NoPermissionError):
                     await client.set(key, "1")
-                if user == "bff" and prefix in ("user", "session"):
+                if f"{prefix}:*" in USERS[user].reads:
                     await client.get(key)
                 else:
                     with pytest.raises(NoPermissionError):
@@ -240,9 +236,9 @@ async def test_valkey_knows_nobody_without_a_password(stack: Platform) -> None:
             await client.get("bff:x")
 
 
-@pytest.mark.parametrize("service", ["user", "order"])
+@pytest.mark.parametrize("service", [service.name for service in SERVICES if service.database is not None])
 async def test_a_services_role_has_its_rows_and_nothing_else(stack: Platform, service: str) -> None:
-    own = next(d for d in postgres.databases(stack.secrets) if d.service == service)
+    own = postgres.database_of(service, stack.secrets)
     other = next(d for d in postgres.databases(stack.secrets) if d.service != service)
     connection = await asyncpg.connect(own.url(stack.layout))
     try:

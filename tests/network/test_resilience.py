@@ -26,10 +26,12 @@ from contracts.bff.v1.operations import OPERATIONS
 from cryptography import x509
 from devstack.certificates import SETTLE_SECONDS
 from devstack.layout import Layout
-from devstack.options import POLICIES, Options
+from devstack.options import Options
+from mesh import envoy
+from mesh.policies import POLICIES
 
 from conftest import People, Platform, backend, http_client, new_key, order_of
-from devstack import envoy, keys, proxies, services
+from devstack import keys, proxies, services
 
 
 class Load:

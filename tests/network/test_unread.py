@@ -9,8 +9,8 @@ import httpx
 import inside
 import psutil
 from contracts.bff.v1.operations import OPERATIONS
-from devstack.envoy import ADDRESS_PARTS, FLUSH_SECONDS, MAX_HEADER_KIB, MAX_HEADERS, client_streams
 from devstack.options import Options
+from mesh.envoy import ADDRESS_PARTS, FLUSH_SECONDS, MAX_HEADER_KIB, MAX_HEADERS, client_streams
 
 from conftest import Platform, client_address
 

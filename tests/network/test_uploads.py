@@ -12,12 +12,12 @@ import httpx
 import inside
 import pytest
 import uploads
-from devstack.envoy import MAX_DISCARDED_BYTES
 from devstack.layout import Layout
 from devstack.options import Options
 from fuzz.mutations import Shot
 from fuzz.senders import Target, h3
 from fuzz.watch import metrics
+from mesh.envoy import MAX_DISCARDED_BYTES
 from uploads import upload
 
 from conftest import Platform, client_address

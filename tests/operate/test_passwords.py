@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
 
 import asyncpg
 import pytest
 from contract_runtime.http_client import ApiError
 from devstack.rotation import refuses_password
 from devstack.secrets import OF_SERVERS, Secrets, made_anew, write_password, write_private
+from mesh.topology import CACHE, VALKEY_SERVERS
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -65,7 +64,7 @@ async def refused(stack: Platform, old: Secrets) -> list[str]:
             await (await asyncpg.connect(url)).close()
         except asyncpg.InvalidPasswordError:
             found.append("postgres")
-    for server in valkey.SERVERS:
+    for server in VALKEY_SERVERS:
         for user in valkey.users_of(server):
             url = services.valkey_url(stack.layout, old, user, server)
             client = Redis.from_url(url, driver_info=None, retry=Retry(NoBackoff(), 0))
@@ -92,13 +91,13 @@ async def test_new_passwords_under_load_cost_nobody_an_error_and_the_old_ones_en
             await thief.fetchval("SELECT 1")
     assert set(seen) == {200}
     new = stack.secrets
-    assert all(getattr(new, name) != getattr(old, name) for name in OF_SERVERS)
-    assert replace(new, **{name: getattr(old, name) for name in OF_SERVERS}) == old
+    assert all(new[name] != old[name] for name in OF_SERVERS)
+    assert {**new.values, **{name: old[name] for name in OF_SERVERS}} == old.values
     assert Counter(await refused(stack, old)) == {"postgres": 3, "valkey": 4, "valkey-cache": 2}
     assert await refused(stack, new) == []
     shown = backend("secrets", "--data-dir", str(stack.layout.data_dir)).stdout
     assert "order-database" in shown
-    assert not any(getattr(new, name) in shown for name in OF_SERVERS)
+    assert not any(new[name] in shown for name in OF_SERVERS)
 
 
 async def test_what_starts_after_a_rotation_has_the_new_password(people: People, stack: Platform) -> None:
@@ -113,15 +112,18 @@ async def test_a_rotation_that_was_cut_off_is_finished_by_the_next(people: Peopl
     """In its middle: the services have both passwords, one role and one server have the new one."""
     old = stack.secrets
     decided = made_anew(old)
-    write_private(stack.layout.secrets / "rotation.json", json.dumps(asdict(decided)).encode())
+    write_private(stack.layout.secrets / "rotation.json", decided.as_json())
     write_password(
-        stack.layout.secrets, "order_database_password", decided.order_database_password, old.order_database_password
+        stack.layout.secrets,
+        "order_database_password",
+        decided["order_database_password"],
+        old["order_database_password"],
     )
     server = await stack.database("postgres")
-    await server.execute(f"ALTER ROLE postgres PASSWORD '{decided.postgres_password}'")
-    await server.execute(f"ALTER ROLE order_service PASSWORD '{decided.order_database_password}'")
+    await server.execute(f"ALTER ROLE postgres PASSWORD '{decided['postgres_password']}'")
+    await server.execute(f"ALTER ROLE order_service PASSWORD '{decided['order_database_password']}'")
     await server.close()
-    async with stack.valkey(server=valkey.CACHE) as cache:
+    async with stack.valkey(server=CACHE) as cache:
         await cache.acl_setuser(
             "admin", enabled=True, reset_passwords=True, passwords=[f"+{decided.valkey_of('admin')}"]
         )

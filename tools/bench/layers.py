@@ -7,8 +7,8 @@ from statistics import median, quantiles
 
 from bench import Bench
 from cpu import CpuWatch
-from devstack.options import POLICIES
 from measured import HotRead, Layer, Share, mean_of
+from mesh.policies import POLICIES
 
 # Everything that a hot read touches. (The User service is left out: the login before each measurement is its work.)
 _PROCESSES = ("edge", "bff", "order", "limiter", "valkey")

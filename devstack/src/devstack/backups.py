@@ -23,9 +23,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncpg
+from mesh import migrations
+from mesh.topology import CACHE, SERVICES, STATE, service_of
 from redis.asyncio import Redis
 
-from devstack import errands, migrations, postgres, services, state, valkey
+from devstack import errands, postgres, services, state
 from devstack.layout import Layout
 from devstack.postgres import ServiceDatabase
 from devstack.processes import base_environment
@@ -35,6 +37,7 @@ from devstack.state import ProcessState, StackState
 _MANIFEST = "manifest.json"
 # On the state server; counts of requests and of failed logins are about what happened, whatever the databases say.
 _OF_USERS = ("session:*", "sessions:*", "user:*")
+_WITH_DATABASES = tuple(service.name for service in SERVICES if service.database is not None)
 # A process drains for up to 18 s, and starts again.
 _RESTART_SECONDS = 60.0
 
@@ -129,7 +132,7 @@ async def restore(layout: Layout, secrets: Secrets, source: Path, running: Stack
     server = await asyncpg.connect(postgres.superuser_url(layout, secrets, "postgres"))
     try:
         async with _closed(server, own):
-            say("the databases are closed; user and order start again")
+            say(f"the databases are closed; {' and '.join(_WITH_DATABASES)} start again")
             await _restart(running)
             await _forget(layout, secrets)
             async with server.transaction():
@@ -152,7 +155,7 @@ async def _client(layout: Layout, secrets: Secrets, program: str, *arguments: st
     where = ("--host", str(postgres.socket_directory(layout)), "--username", postgres.SUPERUSER, "--no-password")
     status, output = await errands.run(
         [str(postgres.BINARIES / program), *where, *arguments],
-        environment=base_environment() | {"PGPASSWORD": secrets.postgres_password},
+        environment=base_environment() | {"PGPASSWORD": secrets["postgres_password"]},
     )
     if status != 0:
         raise BackupError(f"{program}: {output.strip()}")
@@ -203,13 +206,13 @@ async def _restart(running: StackState) -> None:
 
 
 def _readers(running: StackState) -> list[ProcessState]:
-    return [process for process in running.processes if process.name.partition("-")[0] in ("user", "order")]
+    return [process for process in running.processes if service_of(process.name) in _WITH_DATABASES]
 
 
 async def _forget(layout: Layout, secrets: Secrets) -> None:
     """What Valkey knows of rows that may not exist any more, or again: copies, floors, answers to keys, sessions."""
-    cache = Redis.from_url(services.valkey_url(layout, secrets, server=valkey.CACHE))
-    kept = Redis.from_url(services.valkey_url(layout, secrets, server=valkey.STATE))
+    cache = Redis.from_url(services.valkey_url(layout, secrets, server=CACHE))
+    kept = Redis.from_url(services.valkey_url(layout, secrets, server=STATE))
     try:
         await cache.flushall()
         for pattern in _OF_USERS:

@@ -28,11 +28,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from mesh.topology import OPERATORS, TABLE
 
 from devstack.secrets import private_pem, write_private
 
 TRUST_DOMAIN = "backend.local"
-WORKLOADS = ("edge", "bff", "user", "order", "limiter", "ops")
+WORKLOADS = (*(row.name for row in TABLE), OPERATORS)
 # The certificate of the public HTTPS listener: a server's only, with names instead of a SPIFFE id.
 PUBLIC = "public"
 LIFE = timedelta(hours=24)

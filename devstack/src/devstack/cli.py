@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from mesh.policies import parse_origins, parse_without
 from rich.table import Table
 
 from devstack import state
@@ -32,7 +33,7 @@ from devstack.health import READY, Health
 from devstack.layout import DEFAULT_DATA_DIR, HIGHEST_OFFSET, Layout
 from devstack.logs import files, view
 from devstack.logs.selection import Selection
-from devstack.options import Options, parse_origins, parse_replicas, parse_without
+from devstack.options import REPLICATED, Options, parse_replicas
 from devstack.state import StackState
 from devstack.typed import PROGRAM, as_typed
 
@@ -88,7 +89,7 @@ def up(
     ] = 0,
     detach: Annotated[bool, typer.Option("--detach", help="Return once it is ready and leave it running.")] = False,
     replicas: Annotated[
-        list[str] | None, typer.Option(metavar="SERVICE=N", help="Processes of a service: bff, user or order.")
+        list[str] | None, typer.Option(metavar="SERVICE=N", help=f"Processes of a service: {', '.join(REPLICATED)}.")
     ] = None,
     cors_origin: Annotated[
         list[str] | None,

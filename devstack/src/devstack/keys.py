@@ -23,9 +23,9 @@ from pathlib import Path
 import msgspec
 from chassis.config import ACCESS_TOKEN_SECONDS
 from cryptography.hazmat.primitives.asymmetric import ec
+from mesh.envoy import JWKS_CACHE_SECONDS
 from user.repository.signing_keys import SigningKey, SigningKeys, load_keys
 
-from devstack.envoy import JWKS_CACHE_SECONDS
 from devstack.layout import Layout
 from devstack.secrets import private_pem, write_private
 

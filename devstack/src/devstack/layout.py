@@ -8,27 +8,14 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from mesh.topology import FIRST_PORT, PORTS_EACH, TABLE
+
 ROOT = Path(__file__).resolve().parents[3]
 DEFAULT_DATA_DIR = ROOT / ".backend"
 
-# How many ports a stack has to itself: those of two whose offsets are so far apart never overlap.
-PORTS_EACH = 100
-# Every port of a stack, before its offset (`devstack.ports` has the table); all are bound to loopback. A service's
-# further replicas follow it.
-PORTS = {
-    "public": 8080,
-    "public_tls": 8143,
-    "limiter": 8091,
-    "bff": 8101,
-    "user": 8111,
-    "order": 8121,
-    "edge_ops": 8140,
-    "limiter_ops": 8141,
-    "bff_ops": 8151,
-    "user_ops": 8161,
-    "order_ops": 8171,
-}
-HIGHEST_OFFSET = (65535 - min(PORTS.values())) // PORTS_EACH * PORTS_EACH - PORTS_EACH
+# Every port that a stack may have, before its offset, by listener; all are bound to loopback.
+PORTS = {listener: port for row in TABLE for port, listener in row.ports.items()}
+HIGHEST_OFFSET = (65535 - FIRST_PORT) // PORTS_EACH * PORTS_EACH - PORTS_EACH
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +26,8 @@ class Layout:
     port_offset: int = 0
 
     def port(self, name: str) -> int:
-        """The port of one listener, or of one process: order, order_ops, order-2, order-2_ops."""
-        process, _, listener = name.partition("_")
-        service, _, number = process.partition("-")
-        base = PORTS[f"{service}_{listener}" if listener else service]
-        return base + (int(number) - 1 if number else 0) + self.port_offset
+        """The port of one listener: public, public_tls, order, order_ops, order-2, order-2_ops."""
+        return PORTS[name] + self.port_offset
 
     def make(self) -> None:
         """The data directory, its owner's alone with everything in it (an older version left some open to others)."""

@@ -3,11 +3,9 @@
 All of a stack's lie within one hundred, so that offsets of 100, 200, … are next door and never overlap:
 
     8080          HTTP                      8143          HTTPS (TCP) and HTTP/3 (UDP)
-    8091          limiter                   8141          its probes and metrics
-    8101 to 8108  bff, a replica each       8151 to 8158  theirs
-    8111 to 8118  user                      8161 to 8168  theirs
-    8121 to 8128  order                     8171 to 8178  theirs
-                                            8140          the edge's
+    8140          the edge's probes and metrics
+
+and two of each process of a service, its own and that of its probes and metrics, as mesh.topology.TABLE says.
 """
 
 from __future__ import annotations
@@ -18,8 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psutil
+from mesh.topology import EDGE, PORTS_EACH
 
-from devstack.layout import HIGHEST_OFFSET, PORTS_EACH, Layout
+from devstack.layout import HIGHEST_OFFSET, Layout
 from devstack.options import Options
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -63,7 +62,7 @@ def of_stack(layout: Layout, options: Options) -> Iterator[Port]:
     if "http3" not in options.without:
         yield Port("public_tls", layout.port("public_tls"), "udp")
     for name in options.every_process:
-        if name != "edge":
+        if name != EDGE.name:
             yield Port(name, layout.port(name))
         yield Port(f"{name}_ops", layout.port(f"{name}_ops"))
 

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import asyncpg
 import psutil
+from mesh import databases as access
+from mesh import migrations, schemas
+from mesh.topology import SERVICES
 
-from devstack import errands, migrations, privileges
+from devstack import errands, privileges
 from devstack.layout import ROOT, Layout
-from devstack.secrets import Secrets, load_or_create
+from devstack.secrets import Secrets, database_password, load_or_create
 
 # The major version, which what is on disk belongs to.
 VERSION = "18"
@@ -33,7 +36,6 @@ def _binaries() -> Path:
 
 BINARIES = _binaries()
 SUPERUSER = "postgres"
-_MAKE_LARGE_OBJECTS = "lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,13 @@ class ServiceDatabase:
     database: str
     role: str
     password: str
+    # The directory of its migrations and queries, from the root of the repository.
+    schema: str
 
     @property
     def migrations(self) -> Path:
         """The SQL files of its schema."""
-        return ROOT / "services" / self.service / "db" / "migrations"
+        return ROOT / self.schema / "migrations"
 
     def url(self, layout: Layout, *, with_password: bool = True) -> str:
         """How the service connects; it has the password in a file."""
@@ -58,15 +62,31 @@ class ServiceDatabase:
 
 def databases(secrets: Secrets) -> tuple[ServiceDatabase, ...]:
     """The databases of a stack."""
-    return (
-        ServiceDatabase("user", "userdb", "user_service", secrets.user_database_password),
-        ServiceDatabase("order", "orderdb", "order_service", secrets.order_database_password),
+    return tuple(
+        ServiceDatabase(
+            service.name,
+            service.database.name,
+            service.database.role,
+            secrets[database_password(service.name)],
+            f"{service.folder}/{service.database.schema}",
+        )
+        for service in SERVICES
+        if service.database is not None
     )
+
+
+def database_of(service: str, secrets: Secrets) -> ServiceDatabase:
+    """The database of one service.
+
+    Raises:
+        StopIteration: it has none.
+    """
+    return next(database for database in databases(secrets) if database.service == service)
 
 
 def superuser_url(layout: Layout, secrets: Secrets, database: str) -> str:
     """How migrations and benchmarks connect."""
-    return f"postgresql://{SUPERUSER}:{secrets.postgres_password}@/{database}?host={socket_directory(layout)}"
+    return f"postgresql://{SUPERUSER}:{secrets['postgres_password']}@/{database}?host={socket_directory(layout)}"
 
 
 def socket_directory(layout: Layout) -> Path:
@@ -93,7 +113,7 @@ async def initialize(layout: Layout, secrets: Secrets) -> None:
     building.mkdir(mode=0o700)
     privileges.own(building)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".pw") as password:
-        password.write(secrets.postgres_password + "\n")
+        password.write(secrets["postgres_password"] + "\n")
         password.flush()
         user = privileges.unprivileged_user()
         if user is not None:
@@ -189,55 +209,15 @@ def _recovers(layout: Layout) -> bool:
 
 async def prepare(layout: Layout, secrets: Secrets) -> None:
     """Roles, databases and privileges; again is harmless."""
-    connection = await asyncpg.connect(superuser_url(layout, secrets, "postgres"))
-    try:
-        # A role connects to its own database and to no other, the server's own included (template0 lets nobody in).
-        await connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
-    finally:
-        await connection.close()
+    await access.close_to_others(superuser_url(layout, secrets, "postgres"))
     for service in databases(secrets):
         await prepare_one(layout, secrets, service)
 
 
 async def prepare_one(layout: Layout, secrets: Secrets, service: ServiceDatabase) -> None:
     """The role, the database and what the role may do in it; again is harmless."""
-    connection = await asyncpg.connect(superuser_url(layout, secrets, "postgres"))
-    try:
-        await _ensure_database(connection, service)
-    finally:
-        await connection.close()
-    await _grant(layout, secrets, service)
-
-
-async def _ensure_database(connection: asyncpg.Connection, service: ServiceDatabase) -> None:
-    # Names and generated passwords (base64url) hold nothing that would need quoting.
-    if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", service.role):
-        await connection.execute(f"CREATE ROLE {service.role} LOGIN NOINHERIT PASSWORD '{service.password}'")
-    if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", service.database):
-        await connection.execute(f"CREATE DATABASE {service.database}")
-    async with connection.transaction():
-        await connection.execute(f"REVOKE ALL ON DATABASE {service.database} FROM PUBLIC, {service.role}")
-        await connection.execute(f"GRANT CONNECT ON DATABASE {service.database} TO {service.role}")
-
-
-async def _grant(layout: Layout, secrets: Secrets, service: ServiceDatabase) -> None:
-    connection = await asyncpg.connect(superuser_url(layout, secrets, service.database))
-    try:
-        async with connection.transaction():
-            # Rows yes, schema no: what the migrations will create is the role's to use, not to change. Large objects
-            # are tables that anybody may create.
-            await connection.execute(f"REVOKE EXECUTE ON FUNCTION {_MAKE_LARGE_OBJECTS} FROM PUBLIC")
-            await connection.execute(f"REVOKE ALL ON SCHEMA public FROM PUBLIC, {service.role}")
-            await connection.execute(f"GRANT USAGE ON SCHEMA public TO {service.role}")
-            # The record of migrations is a table as well, and no service's business.
-            await migrations.make_record(connection)
-            await connection.execute(f"REVOKE ALL ON TABLE schema_migrations FROM {service.role}")
-            await connection.execute(
-                "ALTER DEFAULT PRIVILEGES IN SCHEMA public "
-                f"GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {service.role}"
-            )
-    finally:
-        await connection.close()
+    role = access.Role(service.role, service.password)
+    await access.prepare(superuser_url(layout, secrets, "postgres"), service.database, role)
 
 
 async def migrate(layout: Layout, secrets: Secrets, say: migrations.Say) -> dict[str, list[migrations.Migration]]:
@@ -247,11 +227,9 @@ async def migrate(layout: Layout, secrets: Secrets, say: migrations.Say) -> dict
         What has been run, by database.
 
     Raises:
-        migrations.MigrationError: a migration failed.
+        migrations.MigrationError: migrations failed.
     """
-    own = databases(secrets)
-    applied = await asyncio.gather(*(migrate_one(layout, secrets, service, say) for service in own))
-    return {service.database: done for service, done in zip(own, applied, strict=True)}
+    return await schemas.migrate(superuser_url(layout, secrets, "postgres"), schemas.of_services(ROOT, ()), say)
 
 
 async def migrate_one(
@@ -275,9 +253,4 @@ async def pending(layout: Layout, secrets: Secrets) -> dict[str, list[migrations
     Raises:
         migrations.MigrationError: a file is no migration.
     """
-    return {
-        service.database: await migrations.pending(
-            superuser_url(layout, secrets, service.database), migrations.read(service.migrations)
-        )
-        for service in databases(secrets)
-    }
+    return await schemas.pending(superuser_url(layout, secrets, "postgres"), schemas.of_services(ROOT, ()))

@@ -6,9 +6,12 @@ import importlib.util
 from pathlib import Path, PurePath
 
 from chassis.config import TokenSettings
+from mesh import checks
+from mesh.envoy import Process, configuration, secret_files
+from mesh.site import Endpoint, Site
+from mesh.topology import EDGE, SERVICES, TABLE
 
 from devstack.certificates import PUBLIC, TRUST_DOMAIN
-from devstack.envoy import SERVICES, Endpoint, Process, Site, configuration, secret_files
 from devstack.layout import Layout
 from devstack.options import Options
 
@@ -26,10 +29,15 @@ def render(layout: Layout, options: Options, *, lifespan: bool = True) -> dict[s
 
 
 def prepare(layout: Layout, options: Options) -> None:
-    """Make what all configurations refer to: the directory of the sockets, and what is watched for new certificates."""
+    """Make what all configurations refer to: the directory of the sockets, and what is watched for new certificates.
+
+    Raises:
+        TableError: the table of services is wrong.
+    """
+    checks.require()
     layout.run.mkdir(mode=0o700, parents=True, exist_ok=True)
     where = site(layout, options)
-    for service in (*(service.name for service in SERVICES), "edge"):
+    for service in (row.name for row in TABLE):
         directory = Path(where.secret_files) / service
         directory.mkdir(parents=True, exist_ok=True)
         for name, text in secret_files(service, where).items():
@@ -74,7 +82,7 @@ def site(layout: Layout, options: Options, *, lifespan: bool = True) -> Site:
 
 
 def _process(layout: Layout, name: str, socket_prefix: str) -> Process:
-    edge = name == "edge"
+    edge = name == EDGE.name
     return Process(
         name=name,
         port=layout.port("public" if edge else name),

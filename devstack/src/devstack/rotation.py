@@ -14,9 +14,10 @@ import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import asyncpg
+from mesh.topology import VALKEY_SERVERS
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -30,6 +31,7 @@ from devstack.secrets import (
     Secrets,
     load_or_create,
     made_anew,
+    of_json,
     rotation_journal,
     write_password,
     write_passwords,
@@ -60,7 +62,7 @@ async def rotate(layout: Layout, options: Options, patience: float = PATIENCE_SE
     with _alone(layout):
         old = load_or_create(layout.secrets)
         if not rotation_journal(layout.secrets).exists():
-            write_private(rotation_journal(layout.secrets), json.dumps(asdict(made_anew(old))).encode())
+            write_private(rotation_journal(layout.secrets), made_anew(old).as_json())
         return await _finish(layout, old, options, patience)
 
 
@@ -82,15 +84,15 @@ def _alone(layout: Layout) -> Iterator[None]:
 
 async def _finish(layout: Layout, old: Secrets, options: Options, patience: float) -> Rotation:
     """Every step may be repeated: where one was done already, `old` has the new password."""
-    new = Secrets(**json.loads(rotation_journal(layout.secrets).read_text(encoding="utf-8")))
+    new = of_json(json.loads(rotation_journal(layout.secrets).read_text(encoding="utf-8")))
     # The old one first: the new one is in force already only after a rotation that was cut off, and a server logs every
     # password that it refuses.
     async with _superuser(layout, [old, new]) as database, _administrators(layout, [old, new]) as caches:
         for name in OF_SERVICES:
-            write_password(layout.secrets, name, getattr(new, name), getattr(old, name))
+            write_password(layout.secrets, name, new[name], old[name])
         for service in postgres.databases(new):
             await _alter(database, service.role, service.password)
-        await _alter(database, postgres.SUPERUSER, new.postgres_password)
+        await _alter(database, postgres.SUPERUSER, new["postgres_password"])
         for server, client in caches.items():
             valkey.configure(server, layout, new, options)
             for user in valkey.users_of(server):
@@ -99,7 +101,7 @@ async def _finish(layout: Layout, old: Secrets, options: Options, patience: floa
                 )
         # From here on nobody connects with an old one.
         connected = await _connections(database, caches)
-        write_private(layout.secrets / "secrets.json", json.dumps(asdict(new), indent=2).encode())
+        write_private(layout.secrets / "secrets.json", new.as_json())
         write_passwords(layout.secrets, new)
         await _let_go(database, caches, connected, patience)
         ended = await _end(database, caches, connected)
@@ -136,7 +138,7 @@ def refuses_password(error: RedisError) -> bool:
 async def _administrators(layout: Layout, accepted: list[Secrets]) -> AsyncIterator[dict[str, Redis]]:
     clients = {}
     try:
-        for server in valkey.SERVERS:
+        for server in VALKEY_SERVERS:
             for secrets in accepted:
                 client = Redis.from_url(
                     services.valkey_url(layout, secrets, server=server),

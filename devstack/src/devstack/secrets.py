@@ -5,59 +5,76 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mesh.topology import SERVICES
+from mesh.valkey import ADMINISTRATOR
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
 
-_TYPED_BY_PEOPLE = ("admin_password", "support_password", "customer_password")
+# Those that people type, by the role of the demo account; and of the servers' administrators.
+_DEMO = {role: f"{role}_password" for role in ("admin", "support", "customer")}
+_ADMINISTRATORS = ("postgres_password", "valkey_admin_password")
+# As a secret was called before its name began with its service's.
+_CALLED_BEFORE = {"user_refresh_token_secret": "refresh_token_secret"}
+
+
+def database_password(service: str) -> str:
+    """What the password of a service's database role is called."""
+    return f"{service}_database_password"
+
+
+def valkey_password(user: str) -> str:
+    """What the password of a Valkey user is called: a service's, or the administrator's."""
+    return f"valkey_{user}_password" if user == ADMINISTRATOR else f"{user}_valkey_password"
+
+
+# Of services, which they read from a file.
+OF_SERVICES = (
+    *(database_password(service.name) for service in SERVICES if service.database is not None),
+    *(valkey_password(service.name) for service in SERVICES if service.valkey is not None),
+)
 # Of servers' users; what `backend secrets rotate` replaces.
-OF_SERVERS = (
-    "postgres_password", "user_database_password", "order_database_password", "valkey_admin_password",
-    "bff_valkey_password", "user_valkey_password", "order_valkey_password", "limiter_valkey_password",
-)  # fmt: skip
+OF_SERVERS = (*_ADMINISTRATORS, *OF_SERVICES)
+_OWN = tuple(f"{service.name}_{secret}" for service in SERVICES for secret in service.secrets)
+NAMES = (*OF_SERVERS, *_OWN, *_DEMO.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """Passwords and keys of one stack."""
+    """Passwords and keys of one stack, each of `NAMES`."""
 
-    postgres_password: str
-    user_database_password: str
-    order_database_password: str
-    valkey_admin_password: str
-    bff_valkey_password: str
-    user_valkey_password: str
-    order_valkey_password: str
-    limiter_valkey_password: str
-    user_cursor_secret: str
-    order_cursor_secret: str
-    refresh_token_secret: str
-    admin_password: str
-    support_password: str
-    customer_password: str
+    values: Mapping[str, str]
+
+    def __getitem__(self, name: str) -> str:
+        return self.values[name]
+
+    def own(self, service: str, secret: str) -> str:
+        """A secret of a service's own."""
+        return self.values[f"{service}_{secret}"]
 
     def valkey_of(self, user: str) -> str:
-        """The password of a Valkey user: a service, or admin."""
-        password: str = getattr(self, "valkey_admin_password" if user == "admin" else f"{user}_valkey_password")
-        return password
+        """The password of a Valkey user: a service, or the administrator."""
+        return self.values[valkey_password(user)]
 
     def hidden_in(self, text: str) -> str:
         """A text without any of them but those that people type."""
-        for name, value in asdict(self).items():
-            if name not in _TYPED_BY_PEOPLE:
+        for name, value in self.values.items():
+            if name not in _DEMO.values():
                 text = text.replace(value, "***")
         return text
 
     def demo_accounts(self) -> dict[str, dict[str, str]]:
         """The demo accounts by role."""
-        return {
-            "admin": {"email": "admin@example.com", "password": self.admin_password},
-            "support": {"email": "support@example.com", "password": self.support_password},
-            "customer": {"email": "customer@example.com", "password": self.customer_password},
-        }
+        return {role: {"email": f"{role}@example.com", "password": self.values[name]} for role, name in _DEMO.items()}
+
+    def as_json(self) -> bytes:
+        """For a file."""
+        return json.dumps(dict(self.values), indent=2).encode()
 
 
 def file(directory: Path) -> Path:
@@ -71,15 +88,15 @@ def load_or_create(directory: Path) -> Secrets:
     directory.chmod(0o700)
     path = file(directory)
     known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    # A stack made by an older version lacks what has been added since.
-    made = Secrets(**{f.name: known.get(f.name) or _make(f.name) for f in fields(Secrets)})
-    if asdict(made) != known:
-        write_private(path, json.dumps(asdict(made), indent=2).encode())
+    made = of_json(known)
+    if made.values != known:
+        write_private(path, made.as_json())
     return made
 
 
-# Those that a service reads from a file.
-OF_SERVICES = tuple(name for name in OF_SERVERS if name not in ("postgres_password", "valkey_admin_password"))
+def of_json(known: Mapping[str, str]) -> Secrets:
+    """What a file has; a stack made by an older version lacks what has been added since, or calls it otherwise."""
+    return Secrets({name: known.get(name) or known.get(_CALLED_BEFORE.get(name, "")) or _make(name) for name in NAMES})
 
 
 def rotation_journal(directory: Path) -> Path:
@@ -89,7 +106,7 @@ def rotation_journal(directory: Path) -> Path:
 
 def made_anew(secrets: Secrets) -> Secrets:
     """The same with other passwords of the servers' users."""
-    return replace(secrets, **{name: _make(name) for name in OF_SERVERS})
+    return Secrets({**secrets.values, **{name: _make(name) for name in OF_SERVERS}})
 
 
 def password_file(directory: Path, name: str) -> Path:
@@ -110,11 +127,11 @@ def write_password(directory: Path, name: str, *accepted: str) -> None:
 def write_passwords(directory: Path, secrets: Secrets) -> None:
     """Let every service know its password."""
     for name in OF_SERVICES:
-        write_password(directory, name, getattr(secrets, name))
+        write_password(directory, name, secrets[name])
 
 
 def _make(name: str) -> str:
-    return _memorable() if name in _TYPED_BY_PEOPLE else secrets.token_urlsafe(32)
+    return _memorable() if name in _DEMO.values() else secrets.token_urlsafe(32)
 
 
 def _memorable() -> str:

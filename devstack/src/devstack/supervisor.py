@@ -27,8 +27,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+from mesh import migrations
+from mesh.topology import VALKEY_SERVERS, Row, Service, levels, row, service_of
 
-from devstack import errands, migrations, ports, postgres, privileges, secrets, sockets, specs, state, upkeep, valkey
+from devstack import errands, ports, postgres, privileges, secrets, sockets, specs, state, upkeep
 from devstack.failures import StartupError, explained, of_process
 from devstack.layout import Layout
 from devstack.options import Options
@@ -40,14 +42,6 @@ if TYPE_CHECKING:
     from devstack.certificates import Certificates
 
 _DEMO_SECONDS = 120.0
-# What each service needs of what starts beside it; the others are waited for by whoever calls them.
-_NEEDS = {
-    "limiter": (valkey.STATE,),
-    "user": (valkey.STATE, "migrations"),
-    "order": (valkey.CACHE, "migrations"),
-    "bff": (valkey.STATE,),
-    "edge": (),
-}
 
 
 class Supervisor:
@@ -59,7 +53,7 @@ class Supervisor:
         self._options = options
         self._owner = owner
         endpoints = layout.endpoints(options.every_process)
-        names = ("postgres", *valkey.SERVERS, *options.every_process)
+        names = ("postgres", *VALKEY_SERVERS, *options.every_process)
         self._state = StackState(
             me.pid,
             me.create_time(),
@@ -124,16 +118,16 @@ class Supervisor:
             {
                 "identities": Step(self._identify),
                 "postgres": Step(partial(self._start_database, made)),
-                "passwords": Step(self._settle_passwords, ("postgres", *valkey.SERVERS) if cut_off else ()),
+                "passwords": Step(self._settle_passwords, ("postgres", *VALKEY_SERVERS) if cut_off else ()),
                 "migrations": Step(self._migrate, ("postgres", "passwords")),
                 **{
                     server: Step(partial(self._processes.start, specs.memory(server, layout, made, options)))
-                    for server in valkey.SERVERS
+                    for server in VALKEY_SERVERS
                 },
                 **{
                     name: Step(
                         partial(self._start_hosted, name, made),
-                        ("identities", "passwords", *_NEEDS[name.partition("-")[0]]),
+                        ("identities", "passwords", *_needs(row(service_of(name)))),
                     )
                     for name in options.every_process
                 },
@@ -197,7 +191,7 @@ class Supervisor:
         # One after the other: two threads would only keep each other from the first that could start.
         async with self._rendering:
             configuration = await asyncio.to_thread(proxies.render_own, self._layout, self._options, name)
-        environment = services.environment(name.partition("-")[0], self._layout, made, self._options)
+        environment = services.environment(service_of(name), self._layout, made, self._options)
         ops = self._state.endpoints[f"{name}_ops"]
         await self._processes.start(specs.hosted(name, configuration, ops, environment))
 
@@ -247,7 +241,7 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         # Against the direction of the requests: whoever calls stops before whoever is called.
-        for group in (("edge",), ("bff",), ("user", "order", "limiter"), (*valkey.SERVERS, "postgres")):
+        for group in (*reversed(levels()), (*VALKEY_SERVERS, "postgres")):
             names = [name for service in group for name in self._options.processes(service)]
             await asyncio.gather(*map(self._processes.stop, names))
         shutil.rmtree(self._layout.sockets, ignore_errors=True)
@@ -259,6 +253,14 @@ class Supervisor:
 
     def _write_state(self) -> None:
         self._state.write_if_possible(self._layout)
+
+
+def _needs(entry: Row) -> tuple[str, ...]:
+    """What a process needs of what starts beside it; other services are waited for by whoever calls them."""
+    if not isinstance(entry, Service):
+        return ()
+    memory = () if entry.valkey is None else (entry.valkey.server,)
+    return memory if entry.database is None else (*memory, "migrations")
 
 
 def end_leftovers(layout: Layout) -> None:

@@ -1,4 +1,4 @@
-"""The two Valkey servers of a stack, and what each service may do there.
+"""The two Valkey servers of a stack; what each service may do there is `mesh.valkey`'s.
 
 `valkey` keeps what must not disappear (sessions, login throttle, counts of requests, and the user records that the
 session check reads in the same command): an append-only file, bounded memory, no eviction. `valkey-cache` keeps copies
@@ -9,8 +9,10 @@ a session (ADR 0015).
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
 from pathlib import Path
+
+from mesh.topology import STATE
+from mesh.valkey import ADMINISTRATOR, access_control, of_server
 
 from devstack.layout import Layout
 from devstack.options import Options
@@ -27,37 +29,6 @@ def _binary() -> Path:
 
 
 BINARY = _binary()
-STATE = "valkey"
-CACHE = "valkey-cache"
-SERVERS = (STATE, CACHE)
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """A service's user on one server: the keys, and every command it needs, those inside its scripts included."""
-
-    server: str
-    keys: str
-    commands: tuple[str, ...]
-
-
-# By service. Nothing that looks for keys (KEYS, SCAN, DBSIZE), sees other clients, or changes the server or its scripts.
-USERS = {
-    # The session check of every request, and nothing else.
-    "bff": User(STATE, "%R~session:* %R~user:*", ("ping", "get", "mget")),
-    "user": User(
-        STATE,
-        "~user:* ~session:* ~sessions:* ~throttle:*",
-        (
-            "ping", "get", "mget", "set", "del", "ttl", "expire", "pexpire", "time", "eval", "evalsha", "zadd", "zrem",
-            "zrange", "zrevrange", "hget", "hmget", "hset", "hincrby", "hincrbyfloat",
-        ),
-    ),
-    "limiter": User(
-        STATE, "~limit:*", ("ping", "set", "time", "eval", "evalsha", "hgetall", "hdel", "hincrby", "pexpire")
-    ),
-    "order": User(CACHE, "~order:*", ("ping", "get", "set", "eval", "evalsha")),
-}  # fmt: skip
 
 
 def socket(layout: Layout, server: str) -> Path:
@@ -72,7 +43,7 @@ def command(server: str, layout: Layout, secrets: Secrets, options: Options) -> 
 
 def users_of(server: str) -> list[str]:
     """Who has a password there."""
-    return ["admin", *(name for name, user in USERS.items() if user.server == server)]
+    return [ADMINISTRATOR, *(service.name for service in of_server(server))]
 
 
 def configure(server: str, layout: Layout, secrets: Secrets, options: Options) -> Path:
@@ -83,9 +54,7 @@ def configure(server: str, layout: Layout, secrets: Secrets, options: Options) -
         "port 0",
         f"unixsocket {socket(layout, server)}",
         "unixsocketperm 700",
-        "user default off",
-        f"user admin on >{secrets.valkey_of('admin')} ~* &* +@all",
-        *(_user(name, user, secrets) for name, user in USERS.items() if user.server == server),
+        *access_control(server, {user: secrets.valkey_of(user) for user in users_of(server)}),
         f'dir "{directory}"',
         'save ""',
         *(_state(options) if server == STATE else _cache(options)),
@@ -93,11 +62,6 @@ def configure(server: str, layout: Layout, secrets: Secrets, options: Options) -
     configuration = layout.secrets / f"{server}.conf"
     write_private(configuration, ("\n".join(lines) + "\n").encode())
     return configuration
-
-
-def _user(name: str, user: User, secrets: Secrets) -> str:
-    allowed = " ".join(f"+{command}" for command in user.commands)
-    return f"user {name} on >{secrets.valkey_of(name)} resetchannels {user.keys} -@all {allowed}"
 
 
 def _state(options: Options) -> list[str]:

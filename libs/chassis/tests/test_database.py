@@ -14,7 +14,7 @@ from devstack import postgres
 
 async def test_a_pool_that_could_not_be_opened_is_opened_by_the_next_attempt(platform: Platform) -> None:
     """A service that starts while its database is down must not stay without it."""
-    real = next(d for d in postgres.databases(platform.secrets) if d.service == "order").url(platform.layout)
+    real = postgres.database_of("order", platform.secrets).url(platform.layout)
     # Short: a socket's path may have about a hundred characters.
     with tempfile.TemporaryDirectory(prefix="db-", dir="/tmp") as directory:
         endpoint = Path(directory) / ".s.PGSQL.5432"

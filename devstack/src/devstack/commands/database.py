@@ -20,7 +20,9 @@ def migrate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be run.")] = False,
 ) -> None:
     """Run the migrations that the databases do not have yet. The services that use them go on."""
-    from devstack import migrations, postgres
+    from mesh import migrations
+
+    from devstack import postgres
     from devstack.secrets import load_or_create
 
     layout = Layout(data_dir.resolve())
@@ -70,7 +72,9 @@ def restore(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Go back to a backup. What has happened since is lost, everybody logs in again, and 503 for some seconds."""
-    from devstack import backups, migrations
+    from mesh import migrations
+
+    from devstack import backups
     from devstack.secrets import load_or_create
 
     layout = Layout(data_dir.resolve())

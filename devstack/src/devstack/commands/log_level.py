@@ -6,6 +6,7 @@ import os
 from typing import Annotated, Literal
 
 import typer
+from mesh.topology import SERVICES, service_of
 
 from devstack.commands.stack import DataDir, console, running_or_exit
 from devstack.layout import DEFAULT_DATA_DIR, Layout
@@ -30,8 +31,9 @@ def log_level(
     layout = Layout(data_dir.resolve())
     running = running_or_exit(layout)
     # The edge has no Python, and its access log has every request.
-    known = [p.name for p in running.processes if p.name.partition("-")[0] in ("bff", "user", "order", "limiter")]
-    names = [name for name in known if name == service or name.partition("-")[0] == service]
+    services = [row.name for row in SERVICES]
+    known = [p.name for p in running.processes if service_of(p.name) in services]
+    names = [name for name in known if name == service or service_of(name) == service]
     if not names:
         console.print(f"no service {service!r}; there are: {', '.join(known)}", style="red", markup=False)
         raise typer.Exit(2)

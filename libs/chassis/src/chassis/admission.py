@@ -39,7 +39,7 @@ class Bounds:
 
 # By the class's name in the contracts. Reads are many and short; payments wait for a provider and logins for Argon2,
 # which is a process or a thread elsewhere. All together stay below what the Envoy in front lets through
-# (max_requests in deploy/envoy/policies/traffic.j2), so that no class is refused there for another's calls.
+# (max_requests in libs/mesh/src/mesh/templates/policies/traffic.j2), so that no class is refused there for another's calls.
 BOUNDS: Mapping[str, Bounds] = {
     "read": Bounds(slots=64, queue=128, wait=0.25),
     "write": Bounds(slots=32, queue=64, wait=0.5),

@@ -221,6 +221,12 @@ def row(name: str) -> Row:
     raise KeyError(name)
 
 
+def service_of(process: str) -> str:
+    """Whose process it is: order-2 is the Order service's. Any other name is its own."""
+    name, _, number = process.rpartition("-")
+    return name if name and number.isdigit() else process
+
+
 def levels(table: Sequence[Row] = TABLE) -> tuple[tuple[str, ...], ...]:
     """The names by when they start: whoever is called before whoever calls. They stop the other way round.
 

@@ -64,7 +64,7 @@ class RateLimitHandlers(RateLimitServiceServicer):
         return _Response(overall_code=overall, statuses=statuses)
 
     async def _connection_unless_down(self, request: rls_pb2.RateLimitRequest) -> rls_pb2.RateLimitResponse:
-        # An edge asks for few at a time and waits long (deploy/envoy/policies/traffic.j2): if each of them waited for a
+        # An edge asks for few at a time and waits long (traffic.j2 of mesh/templates/policies): if each of them waited for a
         # Valkey that hangs, the line would be let in a few a second.
         if self._down_until is not None:
             now = monotonic()

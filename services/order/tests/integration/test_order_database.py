@@ -73,7 +73,7 @@ def logged() -> Iterator[list[Any]]:
 @pytest.fixture
 async def database(platform: Platform) -> AsyncIterator[Database]:
     """A database of the test's own: what expires and settles here is nobody else's."""
-    known = next(d for d in postgres.databases(platform.secrets) if d.service == "order")
+    known = postgres.database_of("order", platform.secrets)
     own = replace(known, database=f"order_{uuid.uuid4().hex}")
     superuser = await platform.database("postgres")
     await postgres.prepare_one(platform.layout, platform.secrets, own)

@@ -171,7 +171,7 @@ one; a service refuses to start otherwise.
 """
 callers: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.ServiceOptions, _containers.RepeatedScalarFieldContainer[_builtins.str]]
 """The processes whose certificate lets them call this service's methods; Envoy refuses all others
-(deploy/envoy/policies/peers.j2). Nobody may call a service that names none.
+(libs/mesh/src/mesh/templates/policies/peers.j2). Nobody may call a service that names none.
 """
 stored_under: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.str]
 """What the keys in Valkey start with under which messages of this type are kept; the rest of a key is the record's id."""

@@ -12,9 +12,10 @@ import yaml
 from chassis.admission import BOUNDS
 from chassis.launch import environment, envoy_command
 from devstack.certificates import Certificates
-from devstack.envoy import Endpoint, Process, Site, configuration, secret_files
 from devstack.layout import Layout
 from devstack.options import Options
+from mesh.envoy import Process, configuration, secret_files
+from mesh.site import Endpoint, Site
 
 from devstack import proxies
 

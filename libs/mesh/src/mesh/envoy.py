@@ -1,6 +1,6 @@
-"""Renders deploy/envoy from typed values; routes, callers, timeouts and limits are the contracts'.
+"""Renders the templates from typed values; routes, callers, timeouts and limits are the contracts'.
 
-Nothing here knows where a stack runs: a `Site` says that (`proxies.py` has the one of `backend up`).
+Nothing here knows where the mesh runs: a `Site` says that, of a file or of `backend up` (devstack.proxies).
 """
 
 from __future__ import annotations
@@ -10,25 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_network
-from pathlib import PurePath
 from typing import Any
 
 import yaml
 from chassis.config import ACCESS_TOKEN_SECONDS
 from contract_runtime.operation import RateLimit
 from contracts.bff.v1.operations import OPERATIONS
-from contracts.common.v1 import options_pb2
-from contracts.envoy.service.ratelimit.v3 import rls_pb2
 from contracts.errors import ERRORS
-from contracts.opentelemetry.proto.collector.logs.v1 import logs_service_pb2
-from contracts.order.v1 import catalog_pb2, order_pb2
-from contracts.user.v1 import session_pb2, user_pb2
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from devstack.layout import ROOT
-from devstack.options import Options
+from mesh import peers
+from mesh.policies import Policies
+from mesh.site import Endpoint, Site
+from mesh.topology import EDGE, Edge, Service, row, service_of
 
-_SOURCE = ROOT / "deploy" / "envoy"
 # The edge's is 370 KB; the loader in C, which every wheel of PyYAML has, takes a sixth of the time.
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # How much longer the edge waits than the BFF, which gives its own answer first; seconds.
@@ -92,43 +87,6 @@ _PATH_PARAMETER = re.compile(r"{\w+}")
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a process listens."""
-
-    address: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where the mesh runs: what differs between one machine, Compose and Kubernetes."""
-
-    environment: str
-    version: str
-    trust_domain: str
-    # What access tokens say, as the services are told, too (TOKEN_ISSUER, TOKEN_AUDIENCE).
-    token_issuer: str
-    token_audience: str
-    # A directory for each service below it: tls.crt, tls.key and ca.crt, as cert-manager and SPIRE's helper write them.
-    certificates: PurePath
-    # tls.crt and tls.key of the public HTTPS listener, and the name that they are for: where plain HTTP is sent to.
-    public_certificate: PurePath
-    public_host: str
-    # A directory for each service below it, with what `secret_files` gives.
-    secret_files: PurePath
-    # pyvoy's native module.
-    python_module: PurePath
-    # What the public and the traffic listeners are bound to; what the ops listeners are; who may read there (CIDR).
-    address: str
-    ops_address: str
-    ops_networks: tuple[str, ...]
-    # Every replica of a service, or one name that resolves to all of them.
-    endpoints: Mapping[str, tuple[Endpoint, ...]]
-    # Whether the applications open their pools when Envoy starts; not to have a rendering validated.
-    lifespan: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class Process:
     """One Envoy: its name (a service's, and a number from its second replica on) and what it listens on."""
 
@@ -143,7 +101,7 @@ class Process:
     @property
     def service(self) -> str:
         """What it is a replica of."""
-        return self.name.partition("-")[0]
+        return service_of(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,25 +111,6 @@ class Upstream:
     name: str
     grpc: bool
     endpoints: tuple[Endpoint, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PeerRule:
-    """Who may call the paths below a prefix."""
-
-    prefix: str
-    callers: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A process with Python inside."""
-
-    name: str
-    package: str
-    peers: tuple[PeerRule, ...]
-    upstreams: tuple[str, ...] = ()
-    grpc: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,31 +124,6 @@ class Route:
     timeout: float
     rate_limit: RateLimit
     answer: str | None
-
-
-def _contract_peers(*files: Any) -> tuple[PeerRule, ...]:
-    """The rules of a gRPC service: its contracts' callers; health for callers and operators; reflection for operators."""
-    rules = []
-    callers: set[str] = set()
-    for file in files:
-        for service in file.DESCRIPTOR.services_by_name.values():
-            named = tuple(service.GetOptions().Extensions[options_pb2.callers])
-            callers.update(named)
-            rules.append(PeerRule(f"/{service.full_name}/", named))
-    return (
-        *rules,
-        PeerRule("/grpc.health.v1.Health/", (*sorted(callers), "ops")),
-        PeerRule("/grpc.reflection.", ("ops",)),
-    )
-
-
-SERVICES = (
-    Service("limiter", "limiter", _contract_peers(rls_pb2, logs_service_pb2)),
-    Service("user", "user", _contract_peers(user_pb2, session_pb2)),
-    Service("order", "order", _contract_peers(order_pb2, catalog_pb2)),
-    Service("bff", "bff", (PeerRule("/", ("edge",)),), ("user", "order"), grpc=False),
-)  # fmt: skip
-_BY_NAME = {service.name: service for service in SERVICES}
 
 
 def routes() -> tuple[Route, ...]:
@@ -233,23 +147,24 @@ def _match(path: str) -> str:
 def _jinja() -> Environment:
     # One, which compiles each template once.
     return Environment(
-        loader=FileSystemLoader(_SOURCE),
+        loader=PackageLoader("mesh"),
         undefined=StrictUndefined,
         autoescape=False,  # noqa: S701 - YAML, not HTML
     )
 
 
-def configuration(process: Process, site: Site, options: Options) -> str:
+def configuration(process: Process, site: Site, policies: Policies) -> str:
     """The Envoy configuration of one process.
 
     Raises:
         yaml.YAMLError: a template is broken; named by its line, which Envoy would not do.
     """
-    if process.service == "edge":
-        template, own = "edge.yaml.j2", _edge_values(process, site, options)
+    entry = row(process.service)
+    if isinstance(entry, Edge):
+        template, own = "edge.yaml.j2", _edge_values(entry, process, site, policies)
     else:
-        template, own = "service.yaml.j2", _service_values(process, site)
-    text = _jinja().get_template(template).render(_common_values(process, site, options) | own)
+        template, own = "service.yaml.j2", _service_values(entry, process, site)
+    text = _jinja().get_template(template).render(_common_values(process, site, policies) | own)
     yaml.load(text, _LOADER)  # noqa: S506 - both are safe ones
     return text
 
@@ -257,7 +172,7 @@ def configuration(process: Process, site: Site, options: Options) -> str:
 def secret_files(service: str, site: Site) -> dict[str, str]:
     """What Envoy watches for new certificates (SDS from files): the contents by file name."""
     own = site.certificates / service
-    pairs = {"workload": own} | ({"public": site.public_certificate} if service == "edge" else {})
+    pairs = {"workload": own} | ({"public": site.public_certificate} if service == EDGE.name else {})
     secrets: dict[str, Mapping[str, Any]] = {
         name: {
             "tls_certificate": {
@@ -281,10 +196,10 @@ def secret_files(service: str, site: Site) -> dict[str, str]:
     }
 
 
-def _common_values(process: Process, site: Site, options: Options) -> dict[str, Any]:
+def _common_values(process: Process, site: Site, policies: Policies) -> dict[str, Any]:
     return {
         # Whether a policy is to be there.
-        "on": lambda policy: policy not in options.without,
+        "on": lambda policy: policy not in policies.without,
         "name": process.name,
         "service": process.service,
         "environment": site.environment,
@@ -297,43 +212,42 @@ def _common_values(process: Process, site: Site, options: Options) -> dict[str, 
         "admin_socket": f"{process.socket_prefix}.admin.sock",
         "trust_domain": site.trust_domain,
         "sds": str(site.secret_files / process.service),
-        "connection_seconds": options.connection_seconds,
+        "connection_seconds": policies.connection_seconds,
         "connection_drain": CONNECTION_DRAIN_SECONDS,
         "flush_seconds": FLUSH_SECONDS,
         "hop_streams": HOP_STREAMS,
         "hop_stream_window": HOP_STREAM_WINDOW,
         "hop_connection_window": HOP_CONNECTION_WINDOW,
-        "max_connections": options.max_connections,
-        "max_heap_bytes": options.max_heap_mib * 1024 * 1024,
-        "public": process.service == "edge",
+        "max_connections": policies.max_connections,
+        "max_heap_bytes": policies.max_heap_mib * 1024 * 1024,
+        "public": process.service == EDGE.name,
         "pressure_file": f"{process.socket_prefix}.pressure",
         "longest_answer": max(operation.timeout for operation in OPERATIONS) + EDGE_MARGIN,
     }
 
 
-def _service_values(process: Process, site: Site) -> dict[str, Any]:
-    service = _BY_NAME[process.service]
+def _service_values(service: Service, process: Process, site: Site) -> dict[str, Any]:
     return {
         "package": service.package,
-        "grpc": service.grpc,
+        "grpc": service.serves_grpc,
         "lifespan": site.lifespan,
         "module": str(site.python_module),
-        "peers": service.peers,
+        "peers": peers.rules(service),
         "request_id": "%REQ(X-REQUEST-ID)%",
         "ops_socket": f"{process.socket_prefix}.ops.sock",
         "upstreams": [_upstream(name, site) for name in service.upstreams],
     }
 
 
-def _edge_values(process: Process, site: Site, options: Options) -> dict[str, Any]:
+def _edge_values(edge: Edge, process: Process, site: Site, policies: Policies) -> dict[str, Any]:
     operations = routes()
     return {
         "tls_port": process.tls_port,
-        "upstreams": [_upstream("bff", site), _upstream("limiter", site)],
+        "upstreams": [_upstream(name, site) for name in edge.upstreams],
         "operations": operations,
         "known_paths": _allowed(operations),
         "edge_margin": EDGE_MARGIN,
-        "client_streams": client_streams(options),
+        "client_streams": client_streams(policies),
         "max_headers": MAX_HEADERS,
         "max_header_kib": MAX_HEADER_KIB,
         "max_body_bytes": MAX_BODY_BYTES,
@@ -342,15 +256,15 @@ def _edge_values(process: Process, site: Site, options: Options) -> dict[str, An
         "token_audience": site.token_audience,
         "token_seconds": ACCESS_TOKEN_SECONDS,
         "jwks_cache_seconds": JWKS_CACHE_SECONDS,
-        "rate_limit_scale": options.rate_limit_scale,
+        "rate_limit_scale": policies.rate_limit_scale,
         "address_requests": ADDRESS_REQUESTS,
         "address_delay": _ADDRESS_DELAY,
         "address_status": _ADDRESS_STATUS,
-        "cors_origins": options.cors_origins,
-        "cors_origins_pattern": "|".join(map(re.escape, options.cors_origins)),
-        "https_only": options.https_only,
+        "cors_origins": policies.cors_origins,
+        "cors_origins_pattern": "|".join(map(re.escape, policies.cors_origins)),
+        "https_only": policies.https_only,
         "public_host": site.public_host,
-        "trusted_proxies": [_network(network) for network in options.trusted_proxies],
+        "trusted_proxies": [_network(network) for network in policies.trusted_proxies],
         "unauthenticated": (ERRORS["UNAUTHENTICATED"].slug, ERRORS["UNAUTHENTICATED"].title),
         "local_replies": [
             (code, status, ERRORS[reason].slug, ERRORS[reason].title, _REPLY_HEADERS.get(code, {}))
@@ -368,16 +282,17 @@ def _allowed(operations: tuple[Route, ...]) -> dict[str, str]:
     return {match: ", ".join(sorted(methods)) for match, methods in found.items()}
 
 
-def client_streams(options: Options) -> int:
+def client_streams(policies: Policies) -> int:
     """How many streams a client may have open on a connection: one address that opens all it may leaves half of the heap."""
-    connections = sum(options.max_connections * part for part in ADDRESS_PARTS)
-    for_each = options.max_heap_mib * 1024 * _ADDRESS_HEAP / connections
+    connections = sum(policies.max_connections * part for part in ADDRESS_PARTS)
+    for_each = policies.max_heap_mib * 1024 * _ADDRESS_HEAP / connections
     # RFC 9113, 6.5.2 asks for no more than a hundred.
     return max(1, min(100, int((for_each - _CONNECTION_KIB) / (_STREAM_KIB + MAX_HEADER_KIB))))
 
 
-def _upstream(service: str, site: Site) -> Upstream:
-    return Upstream(service, _BY_NAME[service].grpc, site.endpoints[service])
+def _upstream(name: str, site: Site) -> Upstream:
+    called = row(name)
+    return Upstream(name, isinstance(called, Service) and called.serves_grpc, site.endpoints[name])
 
 
 def _network(text: str) -> dict[str, Any]:

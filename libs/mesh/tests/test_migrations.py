@@ -10,7 +10,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from devstack.migrations import Migration, MigrationError, Patience, apply, pending, read
+from mesh.migrations import Migration, MigrationError, Patience, apply, pending, read
 
 from conftest import Platform
 from devstack import postgres

@@ -1,0 +1,30 @@
+"""Writes what the Envoys of a site are started with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mesh.envoy import Process, configuration, secret_files
+from mesh.site import SiteFile
+from mesh.topology import TABLE, Edge
+
+
+def write(site_file: SiteFile, out: Path) -> Iterator[Path]:
+    """Write NAME.yaml and, below sds/NAME, what is mounted as the site's `secret_files`; each path once it is written.
+
+    Every process listens on its row's ports: where each has an address of its own, replicas need no others.
+    """
+    site, policies = site_file.site, site_file.policies
+    for row in TABLE:
+        tls_port = row.tls_port if isinstance(row, Edge) else 0
+        process = Process(row.name, row.port, row.ops_port, socket_prefix=f"run/{row.name}", tls_port=tls_port)
+        yield _written(out / f"{row.name}.yaml", configuration(process, site, policies))
+        for name, text in secret_files(row.name, site).items():
+            yield _written(out / "sds" / row.name / name, text)
+
+
+def _written(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,109 @@
+"""Where the mesh runs: what differs between one machine, Compose and Kubernetes. Read from a file, or made by devstack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Annotated, ClassVar
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from mesh.policies import Policies, parse_origins, parse_without
+from mesh.topology import TABLE
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+class SiteError(Exception):
+    """A site file cannot be rendered for; the message names everything that is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a process listens."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    address: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where the mesh runs."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    environment: str
+    version: str
+    trust_domain: str
+    # What access tokens say, as the services are told, too (TOKEN_ISSUER, TOKEN_AUDIENCE).
+    token_issuer: str
+    token_audience: str
+    # A directory for each service below it: tls.crt, tls.key and ca.crt, as cert-manager and SPIRE's helper write them.
+    certificates: PurePath
+    # tls.crt and tls.key of the public HTTPS listener, and the name that they are for: where plain HTTP is sent to.
+    public_certificate: PurePath
+    public_host: str
+    # A directory for each service below it, with what `mesh.envoy.secret_files` gives.
+    secret_files: PurePath
+    # pyvoy's native module.
+    python_module: PurePath
+    # What the public and the traffic listeners are bound to; what the ops listeners are; who may read there (CIDR).
+    address: str
+    ops_address: str
+    ops_networks: tuple[str, ...]
+    # Every replica of a service, or one name that resolves to all of them.
+    endpoints: Mapping[str, tuple[Endpoint, ...]]
+    # Whether the applications open their pools when Envoy starts; not to have a rendering validated.
+    lifespan: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFile:
+    """What `backend-mesh render` is told."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    site: Site
+    policies: Policies = field(default_factory=Policies)
+
+
+def read(path: Path) -> SiteFile:
+    """A site file (YAML): the fields of `Site` below `site`, those of `Policies` that differ below `policies`.
+
+    Raises:
+        SiteError: it cannot be read, or not rendered for.
+    """
+    try:
+        found = TypeAdapter(SiteFile).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SiteError(f"{path} cannot be read: {error}") from None
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors()]
+        raise SiteError(_all(path, faults)) from None
+    faults = []
+    for parse, texts in ((parse_without, found.policies.without), (parse_origins, found.policies.cors_origins)):
+        try:
+            parse(list(texts))
+        except ValueError as error:
+            faults.append(f"policies: {error}")
+    called = {name for row in TABLE for name in row.upstreams}
+    faults += [
+        f"site.endpoints: none of {name}, which is called"
+        for name in sorted(called)
+        if not found.site.endpoints.get(name)
+    ]
+    faults += [
+        f"site.endpoints: {name} is no service"
+        for name in sorted(found.site.endpoints.keys() - {row.name for row in TABLE})
+    ]
+    if faults:
+        raise SiteError(_all(path, faults))
+    return found
+
+
+def _all(path: Path, faults: list[str]) -> str:
+    return "\n".join([f"{path}:", *(f"  {fault}" for fault in faults)])

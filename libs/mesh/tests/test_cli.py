@@ -23,7 +23,12 @@ COMMAND = Path(sys.executable).parent / "backend-mesh"
 
 def backend_mesh(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(COMMAND), *arguments], capture_output=True, text=True, check=False, env={**os.environ, **variables}
+        [str(COMMAND), *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+        env={**os.environ, **variables},
     )
 
 
@@ -49,7 +54,8 @@ def site_file(directory: Path, **changed: object) -> Path:
     }
     path = directory / "site.yaml"
     path.write_text(
-        yaml.safe_dump({"site": site, "policies": {"max_heap_mib": 2048, "cors_origins": ["https://a.example"]}})
+        yaml.safe_dump({"site": site, "policies": {"max_heap_mib": 2048, "cors_origins": ["https://a.example"]}}),
+        encoding="utf-8",
     )
     return path
 
@@ -69,7 +75,9 @@ def test_render_writes_every_envoys_configuration_and_envoy_takes_it(tmp_path: P
         assert "127.0.0.1" not in text
         assert str(2048 * 2**20) in text
         command = [envoy_command(config)[0], "--mode", "validate", "--config-path", str(config), "--log-level", "error"]
-        valid = subprocess.run(command, env=environment(), cwd=out, capture_output=True, text=True, check=False)
+        valid = subprocess.run(
+            command, env=environment(), cwd=out, capture_output=True, text=True, encoding="utf-8", check=False
+        )
         assert valid.returncode == 0, valid.stdout + valid.stderr
 
 
@@ -81,7 +89,7 @@ def test_render_names_everything_that_is_wrong_with_a_site(tmp_path: Path) -> No
     for part in ("site.version: ", "site.ops_networks: ", "site.adress: ", str(wrong)):
         assert part in done.stderr
     wrong = site_file(tmp_path, endpoints={"user": [{"address": "user", "port": 1}], "shop": []})
-    wrong.write_text(wrong.read_text().replace("https://a.example", "a.example"))
+    wrong.write_text(wrong.read_text(encoding="utf-8").replace("https://a.example", "a.example"), encoding="utf-8")
     done = backend_mesh("render", "--site", str(wrong), *out)
     for part in ("none of bff", "none of limiter", "none of order", "shop is no service", "'a.example' is no origin"):
         assert part in done.stderr
@@ -107,7 +115,7 @@ async def test_migrate_brings_a_servers_databases_up_to_date(platform: Platform,
     version = f"9999{uuid.uuid4().int % 10**12}"
     directory = tmp_path / "services" / "user" / "db" / "migrations"
     directory.mkdir(parents=True)
-    (directory / f"{version}_probe.sql").write_text("-- migrate:up\nSELECT 1;\n")
+    (directory / f"{version}_probe.sql").write_text("-- migrate:up\nSELECT 1;\n", encoding="utf-8")
     own = ("migrate", "--root", str(tmp_path), "--service", "user")
     database = await platform.database("userdb")
     try:

@@ -22,7 +22,7 @@ app = typer.Typer(
 
 @app.command()
 def render(
-    site: Annotated[Path, typer.Option(help="Where the mesh will run: a YAML file (docs/network.md, `Elsewhere`).")],
+    site: Annotated[Path, typer.Option(help="Where the mesh will run: a YAML file (docs/network.md, Elsewhere).")],
     out: Annotated[Path, typer.Option(help="The directory to write to; made when it is not there.")],
 ) -> None:
     """Write the Envoy configuration of every service and the edge, and the files by which Envoy finds certificates."""

@@ -22,9 +22,9 @@ from contracts.bff.v1.client import BackendClient
 from contracts.bff.v1.operations import OPERATIONS
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from devstack.envoy import ADDRESS_REQUESTS
 from devstack.layout import PORTS
 from devstack.options import Options
+from mesh.envoy import ADDRESS_REQUESTS
 from user.repository.signing_keys import load_keys
 
 from conftest import People, Platform, client_address, http_client, new_key

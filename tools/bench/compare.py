@@ -58,7 +58,7 @@ class Checkout:
         status = json.loads(self._run("status", "--json", "--data-dir", str(self._data_dir)))
         self._url = status["endpoints"]["public"]
         self._login = status["demo"]["customer"]
-        self._processes = [psutil.Process(process["pid"]) for process in status["processes"]]
+        self._processes = {process["name"]: psutil.Process(process["pid"]) for process in status["processes"]}
         with httpx.Client(base_url=self._url, headers=self._credentials()) as http:
             products = http.get("/v1/products", params={"limit": 3}).raise_for_status().json()["items"]
             lines = [{"product_id": product["id"], "quantity": 1} for product in products]
@@ -88,6 +88,13 @@ class Checkout:
             raise SystemExit(f"not all answers were a success\n{output}")
         return Reading(float(rate[1]), used / int(requests[1]) * 1e6)
 
+    def memory(self) -> dict[str, float]:
+        """Resident memory of each process, with its children, in MiB."""
+        return {
+            name: sum(one.memory_info().rss for one in [process, *process.children(recursive=True)]) / 2**20
+            for name, process in self._processes.items()
+        }
+
     def _run(self, *arguments: str) -> str:
         done = subprocess.run([self._backend, *arguments], capture_output=True, encoding="utf-8", check=False)
         if done.returncode:
@@ -101,7 +108,7 @@ class Checkout:
 
     def _cpu(self) -> float:
         total = 0.0
-        for process in self._processes:
+        for process in self._processes.values():
             for one in [process, *process.children(recursive=True)]:
                 times = one.cpu_times()
                 total += times.user + times.system
@@ -132,10 +139,13 @@ def main() -> None:
     parser.add_argument("other", type=Path, help="root of the other checkout, with its .venv")
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--seconds", type=int, default=3, help="length of one measurement")
+    parser.add_argument(
+        "--port-offset", type=int, default=_FIRST_OFFSET, help="of the first stack; the second's is 500 more"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="compare-") as directory:
         this, other = (
-            Checkout(root, Path(directory) / name, _FIRST_OFFSET + step)
+            Checkout(root, Path(directory) / name, arguments.port_offset + step)
             for name, root, step in (("this", ROOT, 0), ("other", arguments.other.resolve(), 500))
         )
         started: list[Checkout] = []
@@ -144,6 +154,7 @@ def main() -> None:
                 checkout.start()
                 started.append(checkout)
             found = compare(this, other, arguments.pairs, arguments.seconds)
+            memory, of_the_other = this.memory(), other.memory()
         finally:
             for checkout in started:
                 checkout.stop()
@@ -153,6 +164,8 @@ def main() -> None:
     ):
         lower, _, upper = quantiles(ratios, n=4)
         print(f"{what}: {median(ratios):.3f} of the other's (middle half {lower:.3f} to {upper:.3f})")
+    for name in sorted(memory.keys() & of_the_other.keys()):
+        print(f"memory of {name}: {memory[name]:.1f} and {of_the_other[name]:.1f} MiB")
 
 
 if __name__ == "__main__":

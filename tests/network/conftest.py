@@ -12,11 +12,15 @@ from conftest import People, Platform, backend, http_client, start_platform
 # The Valkeys can be filled in a second (test_memory.py).
 _LITTLE_MEMORY = ("--valkey-memory-mib", "24", "--cache-memory-mib", "16")
 
+# What a test has paused is paused until the test is done with it, however busy the machine: hung processes are killed
+# in devstack/tests and tests/chaos.
+_PATIENCE = ("--liveness-seconds", "3600")
+
 
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     data_dir = tmp_path_factory.mktemp("network") / secrets.token_hex(3)
-    yield start_platform(data_dir, "--replicas", "order=2", "--certificate-seconds", "60", *_LITTLE_MEMORY)
+    yield start_platform(data_dir, "--replicas", "order=2", "--certificate-seconds", "60", *_LITTLE_MEMORY, *_PATIENCE)
     backend("reset", "--yes", "--data-dir", str(data_dir))
 
 

@@ -26,7 +26,7 @@ def service(
     ],
     database: Annotated[bool, typer.Option("--database", help="With a database of its own.")] = False,
 ) -> None:
-    """Make a service that runs: its contract, code, tests, database and row in the table of services."""
+    """Make a service that runs. Its contract, code, tests, database and row in the table of services."""
     from devstack import new_service
 
     try:

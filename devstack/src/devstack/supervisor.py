@@ -136,7 +136,12 @@ class Supervisor:
 
     async def _identify(self) -> None:
         """Certificates and keys, in a thread: PostgreSQL and Valkey start meanwhile."""
-        certificates = await asyncio.to_thread(self._make_identities)
+        from mesh.checks import TableError
+
+        try:
+            certificates = await asyncio.to_thread(self._make_identities)
+        except TableError as error:
+            raise StartupError("services", str(error), "mend the rows that the lines name, then start again") from error
         self._in_background(upkeep.renew_certificates(certificates, say))
         self._in_background(upkeep.retire_keys(self._layout, say))
 

@@ -230,18 +230,19 @@ def service_of(process: str) -> str:
 def levels(table: Sequence[Row] = TABLE) -> tuple[tuple[str, ...], ...]:
     """The names by when they start: whoever is called before whoever calls. They stop the other way round.
 
-    Raises:
-        ValueError: there is no such order (`faults` says why).
+    Those that call each other in a circle, which is a fault, are all of the last level.
     """
     waiting = {entry.name: set(entry.upstreams) for entry in table}
     found: list[tuple[str, ...]] = []
     while waiting:
-        level = tuple(name for name, upstreams in waiting.items() if not upstreams & waiting.keys())
-        if not level:
-            raise ValueError(f"these call each other in a circle: {', '.join(waiting)}")
+        level = _calls_none_of(waiting) or tuple(waiting)
         found.append(level)
         waiting = {name: upstreams for name, upstreams in waiting.items() if name not in level}
     return tuple(found)
+
+
+def _calls_none_of(waiting: Mapping[str, set[str]]) -> tuple[str, ...]:
+    return tuple(name for name, upstreams in waiting.items() if not upstreams & waiting.keys())
 
 
 def faults(table: Sequence[Row] = TABLE, callers: Mapping[str, Mapping[str, Iterable[str]]] | None = None) -> list[str]:
@@ -265,10 +266,9 @@ def faults(table: Sequence[Row] = TABLE, callers: Mapping[str, Mapping[str, Iter
     found += _shared(table, "database role", lambda service: [service.database.role] if service.database else [])
     found += _shared(table, "contract", lambda service: service.contracts)
     found += _shared(table, "key pattern", lambda service: service.valkey.keys if service.valkey else ())
-    try:
-        levels(table)
-    except ValueError as error:
-        found.append(str(error))
+    last = levels(table)[-1:]
+    if last and any(set(entry.upstreams) & set(last[0]) for entry in table if entry.name in last[0]):
+        found.append(f"these call each other in a circle: {', '.join(last[0])}")
     return found
 
 

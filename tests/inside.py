@@ -160,16 +160,26 @@ async def close(writer: asyncio.StreamWriter) -> None:
 
 
 @contextmanager
-def another(platform: Platform, process: str, options: Options, where: Site | None = None) -> Iterator[Layout]:
-    """One more process of the stack, rendered with other options and on ports of its own (the layout says which)."""
+def another(
+    platform: Platform, process: str, options: Options, where: Site | None = None, application: Path | None = None
+) -> Iterator[Layout]:
+    """One more process of the stack, rendered with other options and on ports of its own (the layout says which).
+
+    `application`: the module (of `app` and `ops`) that it hosts instead of the service's own.
+    """
     own = Layout(platform.layout.data_dir, free_port_offset())
     config = proxies.render_one(platform.layout, options, process, own, where)
     service = process.partition("-")[0]
+    path = {}
+    if application is not None:
+        text = config.read_text(encoding="utf-8")
+        config.write_text(text.replace(f"{service}.main:", f"{application.stem}:"), encoding="utf-8")
+        path = {"PYTHONPATH": str(application.parent)}
     log = platform.layout.logs / f"{config.stem}.log"
     with log.open("wb") as output:
         launched = subprocess.Popen(
             [sys.executable, "-m", "chassis.launch", str(config)],
-            env={**os.environ, **services.environment(service, platform.layout, platform.secrets, options)},
+            env={**os.environ, **path, **services.environment(service, platform.layout, platform.secrets, options)},
             cwd=platform.layout.data_dir,
             stdout=output,
             stderr=output,

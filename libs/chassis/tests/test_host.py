@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 import uvloop
+from chassis.envoy_bootstrap import EGRESS_SOCKET, Bootstrap, Listener, egress_socket
 from chassis.grpc.framing import encode_frame
-from chassis.host import accept_late_answers, upstream_channel
+from chassis.host import accept_late_answers, egress_channel, upstream_channel
 from pyqwest import ReadError
 
 Answering = Callable[[Any], object]
@@ -184,3 +186,38 @@ async def test_an_answer_that_is_not_one_message_is_an_error(host: Host, body: b
 async def test_a_call_outside_of_a_request_ends_at_its_own_deadline(host: Host) -> None:
     assert await outcome(call(timeout=0.01)) is grpc.StatusCode.DEADLINE_EXCEEDED
     assert host.answers[0].cancelled()
+
+
+class TestEgress:
+    def test_the_launcher_finds_the_socket_in_the_configuration(self) -> None:
+        def rendered(*listeners: str) -> Bootstrap:
+            found: list[Listener] = [{"name": n, "address": {"pipe": {"path": f"run/{n}"}}} for n in listeners]
+            return {"admin": {"address": {"pipe": {"path": "a"}}}, "static_resources": {"listeners": found}}
+
+        assert egress_socket(rendered("python_ops", "egress")) == "run/egress"
+        assert egress_socket(rendered("python_ops")) is None
+
+    def test_a_service_without_upstreams_is_told_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv(EGRESS_SOCKET, raising=False)
+        with pytest.raises(RuntimeError, match="user cannot be called: this service's row"):
+            egress_channel("user")
+
+    async def test_a_call_waits_until_envoy_listens(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """Workers begin before it does."""
+        monkeypatch.setenv(EGRESS_SOCKET, str(tmp_path / "s"))
+        async with egress_channel("user") as channel:
+            method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/test.Echo/Echo")
+            call = method(b"hello")
+            await asyncio.sleep(0.3)
+            assert not call.done()
+            server = grpc.aio.server()
+            echo: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {"Echo": grpc.unary_unary_rpc_method_handler(_echo)}
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", echo),))
+            server.add_insecure_port(f"unix:{tmp_path / 's'}")
+            await server.start()
+            assert await asyncio.wait_for(call, 10) == b"hello"
+            await server.stop(None)
+
+
+async def _echo(request: bytes, _context: Any) -> bytes:
+    return request

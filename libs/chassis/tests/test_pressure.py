@@ -10,6 +10,7 @@ from chassis.pressure import ConnectionPressure, of_configuration
 def bootstrap(*monitors: Monitor) -> Bootstrap:
     return {
         "admin": {"address": {"pipe": {"path": "admin.sock"}}},
+        "static_resources": {"listeners": []},
         "overload_manager": {"resource_monitors": [*monitors]},
     }
 
@@ -63,7 +64,9 @@ def test_only_an_envoy_that_reads_one_is_told(tmp_path: Path) -> None:
         "name": "envoy.resource_monitors.injected_resource",
         "typed_config": {"filename": str(tmp_path / "told")},
     }
-    assert of_configuration({"admin": bootstrap()["admin"]}, lambda _: b"") is None
+    assert (
+        of_configuration({"admin": bootstrap()["admin"], "static_resources": {"listeners": []}}, lambda _: b"") is None
+    )
     assert of_configuration(bootstrap(), lambda _: b"") is None
     assert of_configuration(bootstrap(connections), lambda _: b"") is None
     pressure = of_configuration(bootstrap(connections, injected), lambda _: answer(10))

@@ -16,6 +16,7 @@ from devstack.layout import Layout
 from devstack.options import Options
 from mesh.envoy import Process, configuration, secret_files
 from mesh.site import Endpoint, Site
+from mesh.topology import SERVICES, Service
 
 from devstack import proxies
 
@@ -143,3 +144,21 @@ def test_no_address_is_internal(cluster: Site, name: str, proxies: tuple[str, ..
         if public:
             early = manager["early_header_mutation_extensions"][0]["typed_config"]["mutations"]
             assert {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}} in early
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_who_calls_others_has_an_egress_socket_to_them_and_to_nobody_else(cluster: Site, service: Service) -> None:
+    process = Process(service.name, port=9000, ops_port=9100, socket_prefix=f"run/{service.name}")
+    rendered = yaml.safe_load(configuration(process, cluster, Options()))
+    own = [one for one in rendered["static_resources"]["listeners"] if one["name"] == "egress"]
+    if not service.upstreams:
+        assert own == []
+        return
+    (listener,) = own
+    assert listener["address"] == {"pipe": {"path": f"run/{service.name}.egress.sock", "mode": 0o600}}
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    *called, nobody = manager["route_config"]["virtual_hosts"]
+    assert [(host["domains"], host["routes"][0]["route"]["cluster"]) for host in called] == [
+        ([name], name) for name in service.upstreams
+    ]
+    assert (nobody["domains"], nobody["routes"][0]["direct_response"]["status"]) == (["*"], 403)

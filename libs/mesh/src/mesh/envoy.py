@@ -235,6 +235,7 @@ def _service_values(service: Service, process: Process, site: Site) -> dict[str,
         "peers": peers.rules(service),
         "request_id": "%REQ(X-REQUEST-ID)%",
         "ops_socket": f"{process.socket_prefix}.ops.sock",
+        "egress_socket": f"{process.socket_prefix}.egress.sock",
         "upstreams": [_upstream(name, site) for name in service.upstreams],
     }
 

@@ -39,7 +39,10 @@ def test_a_level_changes_at_once_for_one_service_and_falls_back_by_itself(stack:
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [(("edge", "debug"), "no service 'edge'; there are: "), (("order", "loud"), "'loud' is not one of 'debug', 'info', 'warning', 'error'")],
+    [
+        (("edge", "debug"), "no service 'edge'; there are: "),
+        (("order", "loud"), "'loud' is not one of 'debug', 'info', 'warning', 'error'"),
+    ],
 )
 def test_what_is_no_service_or_no_level_is_said(stack: Platform, arguments: tuple[str, str], named: str) -> None:
     done = backend("log-level", *arguments, "--data-dir", str(stack.layout.data_dir), check=False)

@@ -113,7 +113,7 @@ async def prepared(arena: order_races.Arena, operation: str) -> Scene:
 
 async def check(arena: order_races.Arena, scene: Scene, answered: Order) -> None:
     calm = arena.replicas[0]
-    orders = await calm.orders.page(OrderFilter(user_id=scene.user), None, 10)
+    orders, _ = await calm.orders.page(OrderFilter(user_id=scene.user), None, 10)
     assert len(orders) == (2 if scene.operation == "create" else 1)
     assert (await calm.catalog.get(scene.product)).available == STOCK - PIECES_OUT[scene.operation]
     order = await calm.orders.get(answered.id, ANYBODY)

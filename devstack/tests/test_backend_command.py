@@ -639,8 +639,11 @@ def test_usage_names_the_command_as_it_is_typed() -> None:
     assert "Try './backend up --help' for help." in refused.stderr
     levels = backend("log-level", "order", "verbose", check=False)
     assert (levels.returncode, "'debug', 'info', 'warning', 'error'" in levels.stderr) == (2, True)
-    # Completion is by the name: the shell finds it for a path to it, too.
-    assert "complete -o default -F _backend_completion backend\n" in backend("--show-completion", "bash").stdout
+    # Completion is by the name: the shell finds it for a path to it, too. It is of the shell that the command is typed in,
+    # and a shell that has only one thing to do becomes it.
+    typed = ["bash", "-c", f"'{BACKEND}' --show-completion; true"]
+    shown = subprocess.run(typed, capture_output=True, text=True, check=True).stdout
+    assert "complete -o default -F _backend_completion backend\n" in shown
 
 
 def test_what_has_no_stack_is_down(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import errno
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+from mesh.topology import service_of
 
 from devstack.logs.events import Parser
 from devstack.logs.view import Lines
@@ -107,6 +109,7 @@ class StartupError(Exception):
         if tail:
             lines += [f"--- the last lines of {process}'s log", tail.rstrip(), "---"]
         super().__init__("\n".join([*lines, f"What to do: {remedy}"]))
+        self.process = process
 
 
 def of_process(process: str, how: str, written: str) -> StartupError:
@@ -153,6 +156,26 @@ def explained(error: BaseException) -> str:
         where = f": {error.filename}" if error.filename else ""
         return f"backend: {error.strerror}{where}\nWhat to do: {_remedy(error)}"
     return f"backend: {type(error).__name__}: {error}\nWhat to do: {_ASK}"
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """A start's failure, or those that it has several of."""
+    return (
+        [cause for one in error.exceptions for cause in causes(one)]
+        if isinstance(error, BaseExceptionGroup)
+        else [error]
+    )
+
+
+def not_named(problems: Iterable[str], error: BaseException) -> list[str]:
+    """Those of some problems, each "SERVICE: WHAT", that a start's failure does not name."""
+    failed = [(service_of(one.process), str(one)) for one in causes(error) if isinstance(one, StartupError)]
+
+    def is_named(problem: str) -> bool:
+        service, _, what = problem.partition(": ")
+        return any(problem in text or (name == service and what in text) for name, text in failed)
+
+    return [problem for problem in problems if not is_named(problem)]
 
 
 def _remedy(error: OSError) -> str:

@@ -58,4 +58,4 @@ def _tokens(service: Service, layout: Layout) -> dict[str, str]:
         "SIGNING_KEYS_DIR": str(keys.directory(layout)),
         "SIGNING_KEY_ACTIVATION_SECONDS": str(keys.ACTIVATION_SECONDS),
     }
-    return {"": {}, "verifies": verifies, "signs": verifies | signs}[service.tokens]
+    return {"verifies": verifies, "signs": verifies | signs}.get(service.tokens, {})

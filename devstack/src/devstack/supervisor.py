@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING
 
 import psutil
 from mesh import migrations
-from mesh.topology import VALKEY_SERVERS, Row, Service, levels, row, service_of
+from mesh.topology import SERVICES, VALKEY_SERVERS, Row, Service, levels, row, service_of
 
 from devstack import errands, ports, postgres, privileges, secrets, sockets, specs, state, upkeep
-from devstack.failures import StartupError, explained, of_process
+from devstack.failures import StartupError, causes, explained, not_named, of_process
 from devstack.layout import Layout
 from devstack.options import Options
 from devstack.processes import Processes, base_environment, say
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from devstack.certificates import Certificates
 
 _DEMO_SECONDS = 120.0
+# Of failures, beside the names of processes: the services and their table.
+_TABLE = "services"
 
 
 class Supervisor:
@@ -89,7 +91,7 @@ class Supervisor:
             with contextlib.suppress(asyncio.CancelledError):
                 await starting
         elif error := starting.exception():
-            failure = self._without_secrets(explained(error))
+            failure = self._without_secrets(explained(error) + await self._others_to_come(error))
         if not failure and not self._stopping.is_set():
             self._state.ready = True
             self._write_state()
@@ -104,6 +106,25 @@ class Supervisor:
         if failure:
             say("stack", "failed", "error")
         return 1 if failure else 0
+
+    async def _others_to_come(self, error: BaseException) -> str:
+        """What would end the next starts, after one that a service has ended: this is said once, and not a start each."""
+        failed = {service_of(one.process) for one in causes(error) if isinstance(one, StartupError)}
+        if not failed & {_TABLE, *(service.name for service in SERVICES)}:
+            return ""
+        status, output = await errands.run(
+            self._command("devstack.preflight"),
+            environment=base_environment(),
+            setup=privileges.die_with_parent(signal.SIGKILL),
+        )
+        others = not_named(output.splitlines(), error) if status else []
+        if not others:
+            return ""
+        remedy = "mend them as well; `make lint` names them without a start"
+        text = explained(
+            StartupError(_TABLE, "\n".join(["besides, these would end the next starts:", *others]), remedy)
+        )
+        return f"\n\n{text}"
 
     async def _start(self) -> None:
         layout, options = self._layout, self._options
@@ -141,7 +162,7 @@ class Supervisor:
         try:
             certificates = await asyncio.to_thread(self._make_identities)
         except TableError as error:
-            raise StartupError("services", str(error), "mend the rows that the lines name, then start again") from error
+            raise StartupError(_TABLE, str(error), "mend the rows that the lines name, then start again") from error
         self._in_background(upkeep.renew_certificates(certificates, say))
         self._in_background(upkeep.retire_keys(self._layout, say))
 
@@ -205,10 +226,7 @@ class Supervisor:
         layout = self._layout
         if not layout.demo_marker.exists():
             say("demo", "loading products, accounts and orders")
-            command = [
-                sys.executable, "-m", "devstack.demo", "--data-dir", str(layout.data_dir),
-                "--port-offset", str(layout.port_offset), "--options", json.dumps(asdict(self._options)),
-            ]  # fmt: skip
+            command = self._command("devstack.demo")
             began, setup = time.perf_counter(), privileges.die_with_parent(signal.SIGKILL)
             try:
                 async with asyncio.timeout(_DEMO_SECONDS):
@@ -222,6 +240,13 @@ class Supervisor:
                 say("demo", f"not complete ({self._without_secrets(cause)}); the next `backend up` goes on", "warning")
         self._state.demo_loading = False
         self._write_state()
+
+    def _command(self, module: str) -> list[str]:
+        """A program that is told of this stack."""
+        return [
+            sys.executable, "-m", module, "--data-dir", str(self._layout.data_dir),
+            "--port-offset", str(self._layout.port_offset), "--options", json.dumps(asdict(self._options)),
+        ]  # fmt: skip
 
     def _in_background(self, work: Coroutine[None, None, None]) -> None:
         self._background.append(asyncio.create_task(work))

@@ -7,6 +7,7 @@ A service declares a `Settings` subclass; docs/configuration.md is generated fro
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -62,7 +63,11 @@ PasswordFile = Annotated[
 
 
 class ConfigurationError(Exception):
-    """The environment is not a valid configuration; the message names every bad variable."""
+    """The environment is not a valid configuration; the message names every bad variable, and `problems` has them."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n  ".join(("these environment variables are missing or invalid:", *problems)))
+        self.problems = problems
 
 
 class Settings(BaseModel):
@@ -131,16 +136,16 @@ class DatabaseSettings(TokenSettings):
     ]
 
 
-def load(settings: type[S]) -> S:
-    """Read `settings` from the environment.
+def load(settings: type[S], variables: Mapping[str, str] = os.environ) -> S:
+    """Read `settings` from the environment, or from other variables.
 
     Raises:
         ConfigurationError: naming every missing or invalid variable and its constraint, never a value.
     """
     try:
         return settings.model_validate(
-            {name: os.environ[name.upper()] for name in settings.model_fields if name.upper() in os.environ}
+            {name: variables[name.upper()] for name in settings.model_fields if name.upper() in variables}
         )
     except ValidationError as error:
-        lines = [f"  {str(e['loc'][0]).upper() if e['loc'] else '?'}: {e['msg']}" for e in error.errors()]
-        raise ConfigurationError("these environment variables are missing or invalid:\n" + "\n".join(lines)) from None
+        found = [f"{str(e['loc'][0]).upper() if e['loc'] else '?'}: {e['msg']}" for e in error.errors()]
+        raise ConfigurationError(*found) from None

@@ -16,6 +16,12 @@ def require() -> None:
     Raises:
         TableError: naming every fault.
     """
+    if found := faults():
+        raise TableError("the table of services (libs/mesh/src/mesh/topology.py) is wrong:\n" + "\n".join(found))
+
+
+def faults() -> list[str]:
+    """A line for each thing that is wrong."""
     callers, found = {}, []
     for service in SERVICES:
         try:
@@ -27,5 +33,4 @@ def require() -> None:
             for name in service.policies
             if name not in variables.VALUES
         ]
-    if found := [*topology.faults(callers=callers), *found]:
-        raise TableError("the table of services (libs/mesh/src/mesh/topology.py) is wrong:\n" + "\n".join(found))
+    return [*topology.faults(callers=callers), *found]

@@ -25,6 +25,7 @@ VALUES: Mapping[str, Callable[[Policies], str | None]] = {
 
 def of_policies(service: Service, policies: Policies) -> dict[str, str]:
     """What a service is told, by variable."""
-    told = {name: VALUES[name](policies) for name in service.policies}
+    # A name that has no value is a fault of the table, which `mesh.checks` says.
+    told = {name: VALUES[name](policies) for name in service.policies if name in VALUES}
     own = {name: value for name, value in told.items() if value is not None}
     return own | {"ADMISSION": str("admission" not in policies.without).lower()}

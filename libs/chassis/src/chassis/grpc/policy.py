@@ -33,7 +33,11 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class ContractMismatchError(Exception):
-    """The code does not implement the contract; the message names each mismatch."""
+    """The code does not implement the contract; the message names each mismatch, and `problems` has them."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("the service does not implement its contract: " + "; ".join(problems))
+        self.problems = problems
 
 
 class ContractServer:
@@ -94,7 +98,7 @@ class ContractServer:
         """
         missing = [f"{name} is not served" for name in self._services if name not in self._registered]
         if problems := self._mismatches + missing:
-            raise ContractMismatchError("the service does not implement its contract: " + "; ".join(problems))
+            raise ContractMismatchError(*problems)
 
 
 def _is_implemented(handler: grpc.RpcMethodHandler[Any, Any]) -> bool:

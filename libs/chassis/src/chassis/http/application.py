@@ -142,7 +142,7 @@ def _bind(operations: tuple[Operation, ...], handlers: Iterable[object]) -> dict
         if operation.permission is not None and operation.permission not in PERMISSIONS:
             problems.append(f"{operation.id} needs {operation.permission}, which no role grants")
     if problems:
-        raise ContractMismatchError("the service does not implement its contract: " + "; ".join(problems))
+        raise ContractMismatchError(*problems)
     return found
 
 

@@ -140,7 +140,8 @@ class Generator:
         name, command = query["name"], query["cmd"]
         constant = snake(name).upper()
         sql = query["text"].replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
-        parts = [f'{constant} = """\n{sql}\n"""\n']
+        # Named, so that a slow one is found by its name in the server's log and views, and in a trace.
+        parts = [f'{constant} = """-- name: {name}\n{sql}\n"""\n']
         parameters = [self._column(p["column"], fallback=f"arg{p['number']}") for p in query["params"]]
         comment = " ".join(line.strip() for line in query["comments"])
         doc = f'    """{comment}"""\n' if comment else ""

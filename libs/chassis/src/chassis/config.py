@@ -94,6 +94,25 @@ class Settings(BaseModel):
         ),
     ] = True
 
+    otel_exporter_otlp_endpoint: Annotated[
+        str,
+        Field(
+            description="Where spans are sent: base URL of an OTLP/HTTP receiver, below which it takes `/v1/traces`; "
+            "without, none are made",
+            pattern="^(https?://.+)?$",
+        ),
+    ] = ""
+    otel_exporter_otlp_compression: Annotated[
+        str, Field(description="Of what is sent there", pattern="^(gzip|none)$")
+    ] = "gzip"
+    tracer: Annotated[
+        str,
+        Field(description="Who sends spans: the chassis, or OpenTelemetry's SDK (dearer)", pattern="^(lean|sdk)$"),
+    ] = "lean"
+    trace_slow_seconds: Annotated[
+        float, Field(description="A request that takes longer is kept although it was not sampled", gt=0, le=3600)
+    ] = 1.0
+
     @field_validator("*", mode="after")
     @classmethod
     def _not_in_production(cls, value: Any, info: ValidationInfo) -> Any:

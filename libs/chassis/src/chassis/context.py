@@ -13,11 +13,12 @@ import msgspec
 
 from chassis.identity import Caller
 from chassis.presence import Presence
+from chassis.tracing import spans
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
-_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
-# Of version, trace and parent: what says that there is none (W3C Trace Context, 3.2.2).
-_NO_TRACE = ("ff", "0" * 32, "0" * 16)
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+# Of version, trace and parent: what says that there is none (W3C Trace Context, section 3.2.2).
+_NO_VERSION, _NO_TRACE, _NO_PARENT = "ff", "0" * 32, "0" * 16
 
 METADATA_REQUEST_ID = "x-request-id"
 METADATA_TOKEN = "authorization"
@@ -37,7 +38,7 @@ class RequestContext(msgspec.Struct, frozen=True):
     caller: Caller | None = None
     # The caller's access token, which every hop verifies for itself.
     token: str = ""
-    # W3C Trace Context; passed on unchanged until telemetry makes spans of its own.
+    # W3C Trace Context, as the caller sent it; what we send on names a span of ours, where there is one.
     traceparent: str = ""
     # Set where asking whether the caller still waits costs nothing: for a request without a body.
     presence: Presence | None = None
@@ -53,8 +54,9 @@ class RequestContext(msgspec.Struct, frozen=True):
     def to_metadata(self) -> list[tuple[str, str]]:
         """The gRPC metadata that carries this context to the next hop; the deadline travels as grpc-timeout."""
         metadata = [(METADATA_REQUEST_ID, self.request_id)]
-        if self.traceparent:
-            metadata.append((METADATA_TRACE, self.traceparent))
+        span = spans.innermost()
+        if traceparent := self.traceparent if span is None else span.traceparent():
+            metadata.append((METADATA_TRACE, traceparent))
         if self.caller is not None:
             metadata += [
                 (METADATA_TOKEN, f"Bearer {self.token}"),
@@ -78,7 +80,7 @@ class RequestContext(msgspec.Struct, frozen=True):
             request_id=accept_request_id(get(METADATA_REQUEST_ID)),
             deadline=deadline,
             token=token if scheme == "Bearer" else "",
-            traceparent=get(METADATA_TRACE) or "",
+            traceparent=accept_traceparent(get(METADATA_TRACE)),
             timer=deadline,
         )
 
@@ -90,10 +92,10 @@ def accept_request_id(offered: str | None) -> str:
 
 def accept_traceparent(offered: str | None) -> str:
     """`offered` when it is well-formed (W3C Trace Context, section 3.2.2), else nothing."""
-    found = _TRACEPARENT.fullmatch(offered) if offered else None
-    if found is None or any(part == none for part, none in zip(found.groups(), _NO_TRACE, strict=True)):
+    if not offered or _TRACEPARENT.fullmatch(offered) is None:
         return ""
-    return found[0]
+    is_none = offered[:2] == _NO_VERSION or offered[3:35] == _NO_TRACE or offered[36:52] == _NO_PARENT
+    return "" if is_none else offered
 
 
 _current: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -16,6 +18,7 @@ from chassis import context, password_files
 from chassis.config import DatabaseSettings
 from chassis.errors import ServiceError
 from chassis.observe import Work, observe
+from chassis.tracing import conventions
 
 # What transactions together may take of a pool. They wait for each other's locks with a connection in their hands; the
 # rest is for reads, which wait for nobody.
@@ -24,39 +27,42 @@ TRANSACTIONS_SHARE = 0.75
 DEFAULT_STATEMENT_SECONDS = 10.0
 # How long the connections of an old password may go on with what they do: longer than any request may take.
 _RENEWAL_SECONDS = 15.0
+# What tools/sqlc_plugin.py writes before each statement.
+_NAME = re.compile(r"-- name: (\w+)\n")
 _NAME_LENGTH = 60
 
 
 class Connection:
     """One connection, as generated query functions use it; every statement gets the time that is left."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_connection", "_database")
 
-    def __init__(self, connection: PoolConnectionProxy[asyncpg.Record]) -> None:
+    def __init__(self, connection: PoolConnectionProxy[asyncpg.Record], database: str) -> None:
         self._connection = connection
+        self._database = database
 
     async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
         """All rows of a query."""
-        with observe(_statement(sql)):
+        with observe(_statement(sql, self._database)):
             rows: list[asyncpg.Record] = await self._connection.fetch(sql, *args, timeout=_seconds())
         return rows
 
     async def fetchrow(self, sql: str, *args: object) -> asyncpg.Record | None:
         """The first row of a query, or None."""
-        with observe(_statement(sql)):
+        with observe(_statement(sql, self._database)):
             row: asyncpg.Record | None = await self._connection.fetchrow(sql, *args, timeout=_seconds())
         return row
 
     async def execute(self, sql: str, *args: object) -> int:
         """Run a statement; the number of rows it touched."""
-        with observe(_statement(sql)):
+        with observe(_statement(sql, self._database)):
             tag: str = await self._connection.execute(sql, *args, timeout=_seconds())
         count = tag.rpartition(" ")[2]
         return int(count) if count.isdigit() else 0
 
     async def executemany(self, sql: str, args: Iterable[Sequence[object]]) -> None:
         """Run a statement once for each tuple of arguments, in one round trip."""
-        with observe(_statement(sql)):
+        with observe(_statement(sql, self._database)):
             await self._connection.executemany(sql, args, timeout=_seconds())
 
 
@@ -99,6 +105,9 @@ class Database:
         )
         self._pool = self._new_pool()
         self._users = _Users()
+        self._name = name = urlsplit(url).path.strip("/")
+        self._connection = Work("database", "connection", _translate, conventions.pool("connection", name))
+        self._transaction = Work("database", "transaction", _translate, conventions.pool("transaction", name))
         self._transactions = asyncio.Semaphore(max(1, int(max_size * TRANSACTIONS_SHARE)))
 
     @classmethod
@@ -161,9 +170,9 @@ class Database:
         Raises:
             ServiceError: DEADLINE_EXCEEDED, or UNAVAILABLE when the database cannot be reached.
         """
-        with observe(_CONNECTION), self._users:
+        with observe(self._connection), self._users:
             async with self._pool.acquire(timeout=_seconds()) as raw:
-                yield Connection(raw)
+                yield Connection(raw, self._name)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -172,9 +181,9 @@ class Database:
         Raises:
             ServiceError: DEADLINE_EXCEEDED, or UNAVAILABLE when the database cannot be reached.
         """
-        with observe(_TRANSACTION), self._users:
+        with observe(self._transaction), self._users:
             async with self._turn(), self._pool.acquire(timeout=_seconds()) as raw, raw.transaction():
-                yield Connection(raw)
+                yield Connection(raw, self._name)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -237,11 +246,14 @@ def _translate(error: Exception, _name: str) -> ServiceError | None:
     return ServiceError("UNAVAILABLE") if isinstance(error, _UNREACHABLE) else None
 
 
-_CONNECTION = Work("database", "connection", _translate)
-_TRANSACTION = Work("database", "transaction", _translate)
-
-
 @lru_cache(maxsize=512)
-def _statement(sql: str) -> Work:
-    """A statement's own name is the beginning of its text. Its errors are its connection's or its transaction's."""
-    return Work("database", " ".join(sql.split())[:_NAME_LENGTH])
+def _statement(sql: str, database: str) -> Work:
+    """A statement's name is what its query file calls it, or else how its text begins.
+
+    Its errors are its connection's or its transaction's.
+    """
+    if (named := _NAME.match(sql)) is not None:
+        name, text = named[1], sql[named.end() :]
+    else:
+        name, text = " ".join(sql.split())[:_NAME_LENGTH], sql
+    return Work("database", name, span=conventions.sql(name, text.strip(), database))

@@ -12,7 +12,7 @@ import gc
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 
 import msgspec
@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from chassis import host
 from chassis.admission import Admission
 from chassis.log_level import LogLevel
+from chassis.tracing.process import Tracing
 from chassis.workers import Work, Workers
 
 Check = Callable[[], Awaitable[object]]
@@ -52,6 +53,8 @@ class Composition:
     workers: Mapping[str, Work] = field(default_factory=dict)
     # What the service counts besides, in the Prometheus text format.
     metrics: Callable[[], str] = str
+    # Records its requests and sends what is kept.
+    tracing: Tracing = field(default_factory=lambda: Tracing(None))
 
 
 class ServiceProcess:
@@ -76,7 +79,12 @@ class ServiceProcess:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            async with self._compose() as composition, Workers(composition.workers) as workers:
+            async with (
+                self._compose() as composition,
+                Workers(composition.workers) as workers,
+                AsyncExitStack() as stack,
+            ):
+                stack.enter_context(composition.tracing)
                 self._loop = asyncio.get_running_loop()
                 host.accept_late_answers(self._loop)
                 self._composition, self._workers = composition, workers
@@ -158,6 +166,7 @@ class ServiceProcess:
         if self._composition is not None:
             composition = self._composition
             lines += composition.admission.metrics() + self._workers.metrics() + composition.metrics()
+            lines += composition.tracing.metrics()
         return lines
 
     @property

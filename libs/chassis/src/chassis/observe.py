@@ -8,7 +8,7 @@ Valkey, a run of a worker:
     with observe(_GET):
         ...
 
-Whoever wants to hear of all of them is told in one place, `_ended`: the log now.
+Whoever wants to hear of all of them is told in one place, `_ended`: the log, and the trace that the unit is a part of.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from chassis import context, logging
 from chassis.context import RequestContext
 from chassis.errors import ServiceError, as_service_error
 from chassis.presence import CallerGoneError
+from chassis.tracing import spans
+from chassis.tracing.spans import Description, Span
 
 Kind = Literal["http", "rpc", "call", "database", "valkey", "worker"]
 # What an error of the work is to whoever asked for it; None leaves it as it is.
@@ -61,14 +63,18 @@ class Work:
         kind: what it is.
         name: which of its kind: an operation's id, a method's name, a command.
         translate: what its errors become.
+        span: what its spans are (`tracing.conventions`); without, it has none.
     """
 
-    __slots__ = ("kind", "name", "translate")
+    __slots__ = ("kind", "name", "span", "translate")
 
-    def __init__(self, kind: Kind, name: str, translate: Translation = unchanged) -> None:
+    def __init__(
+        self, kind: Kind, name: str, translate: Translation = unchanged, span: Description | None = None
+    ) -> None:
         self.kind = kind
         self.name = name
         self.translate = translate
+        self.span = span
 
 
 class observe:  # noqa: N801 - used like a function
@@ -82,7 +88,7 @@ class observe:  # noqa: N801 - used like a function
         ServiceError: the block raised what the work's `translate` makes one of.
     """
 
-    __slots__ = ("_began", "_current", "_token", "_work")
+    __slots__ = ("_began", "_current", "_token", "_work", "span")
 
     def __init__(self, work: Work, current: RequestContext | None = None) -> None:
         self._work = work
@@ -91,8 +97,17 @@ class observe:  # noqa: N801 - used like a function
 
     def __enter__(self) -> Self:
         """Begin."""
-        if self._current is not None:
-            self._token = context.enter(self._current)
+        current, span = self._current, self._work.span
+        if current is not None:
+            self._token = context.enter(current)
+        self.span: Span | None = None
+        if span is not None:
+            # What is given a context of its own is a request; what is not, a part of one.
+            self.span = (
+                spans.begin(span)
+                if current is None
+                else spans.begin_request(span, current.traceparent, current.request_id)
+            )
         self._began = perf_counter()
         return self
 
@@ -102,7 +117,7 @@ class observe:  # noqa: N801 - used like a function
         """End."""
         try:
             if error is None:
-                _ended(self._work, "OK", self._began)
+                _ended(self._work, "OK", self._began, self.span)
             else:
                 self._fail(error)
         finally:
@@ -112,7 +127,7 @@ class observe:  # noqa: N801 - used like a function
     def _fail(self, error: BaseException) -> None:
         work = self._work
         known = work.translate(error, work.name) if isinstance(error, Exception) else None
-        _ended(work, _outcome(error if known is None else known), self._began)
+        _ended(work, _outcome(error if known is None else known), self._began, self.span, error)
         if known is not None and known is not error:
             raise known from error
 
@@ -128,8 +143,12 @@ def _outcome(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _ended(work: Work, outcome: str, began: float) -> None:
+def _ended(
+    work: Work, outcome: str, began: float, span: Span | None = None, error: BaseException | None = None
+) -> None:
     """A unit of work has ended. Every one comes by here; on most nobody listens, and then nothing is formatted."""
+    if span is not None:
+        spans.end(span, outcome, error)
     is_failure = work.kind in _ANSWERED and outcome not in ("OK", "CANCELLED")
     if is_failure or logging.debugging:
         milliseconds = round((perf_counter() - began) * 1000, 3)

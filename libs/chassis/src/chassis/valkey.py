@@ -19,6 +19,7 @@ import hiredis
 
 from chassis import password_files
 from chassis.observe import Work, observe
+from chassis.tracing import conventions
 
 T = TypeVar("T")
 
@@ -30,7 +31,9 @@ _OUT_OF_MEMORY = "out of memory"
 CACHE_TIMEOUT_SECONDS = 0.25
 # Commands waiting for their replies; more are refused at once.
 _MAX_PENDING = 4096
-_GET, _MGET, _SET, _SCRIPT = (Work("valkey", command) for command in ("GET", "MGET", "SET", "EVALSHA"))
+_GET, _MGET, _SET, _SCRIPT = (
+    Work("valkey", command, span=conventions.valkey(command)) for command in ("GET", "MGET", "SET", "EVALSHA")
+)
 
 
 class ValkeyError(Exception):

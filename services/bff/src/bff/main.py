@@ -13,6 +13,7 @@ from chassis.lifecycle import Composition, ServiceProcess, patiently
 from chassis.logging import configure
 from chassis.password_files import following
 from chassis.tokens import JwksFile, TokenVerifier
+from chassis.tracing.process import Tracing
 from chassis.valkey import PipelinedClient
 from contracts.bff.v1.operations import OPERATIONS
 from contracts.order.v1.catalog_pb2_grpc import CatalogServiceStub
@@ -74,9 +75,15 @@ async def compose() -> AsyncIterator[Composition]:
     try:
         await patiently("Valkey", client.ping)
         admission = Admission(enabled=settings.admission)
-        application = build(settings, client, lambda name: Peer(upstream_channel(name)), admission)
+        application = build(settings, client, lambda name: Peer(upstream_channel(name), name), admission)
         workers = following(settings.valkey_password_file, client.renew)
-        yield Composition(application, admission, readiness={"valkey": client.ping}, workers=workers)
+        yield Composition(
+            application,
+            admission,
+            readiness={"valkey": client.ping},
+            workers=workers,
+            tracing=Tracing.configured("bff", settings),
+        )
     finally:
         await client.close()
 

@@ -13,6 +13,7 @@ from chassis.grpc.serving import serve_contract
 from chassis.lifecycle import Composition, ServiceProcess, patiently
 from chassis.logging import configure
 from chassis.password_files import following
+from chassis.tracing.process import Tracing
 from chassis.valkey import PipelinedClient
 from contracts.bff.v1.operations import OPERATIONS
 from contracts.envoy.service.ratelimit.v3 import rls_pb2
@@ -75,6 +76,7 @@ async def compose() -> AsyncIterator[Composition]:
             readiness={"valkey": client.ping},
             details={"valkey": client.accepts_writes("limit:")},
             workers=following(settings.valkey_password_file, client.renew),
+            tracing=Tracing.configured("limiter", settings),
         )
     finally:
         await client.close()

@@ -19,6 +19,7 @@ from chassis.lifecycle import Composition, ServiceProcess, patiently
 from chassis.logging import configure
 from chassis.password_files import following
 from chassis.tokens import TokenVerifier, token_verifier
+from chassis.tracing.process import Tracing
 from chassis.valkey import CACHE_TIMEOUT_SECONDS, PipelinedClient
 from contracts.order.v1 import catalog_pb2, order_pb2
 from contracts.order.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
@@ -150,6 +151,7 @@ async def compose() -> AsyncIterator[Composition]:
                 **following(settings.cache_password_file, client.renew),
             },
             metrics=servicers.sweep.metrics,
+            tracing=Tracing.configured("order", settings),
         )
     finally:
         await client.close()

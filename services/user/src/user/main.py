@@ -19,6 +19,7 @@ from chassis.lifecycle import Composition, ServiceProcess, patiently
 from chassis.logging import configure
 from chassis.password_files import following
 from chassis.tokens import TokenVerifier, token_verifier
+from chassis.tracing.process import Tracing
 from chassis.valkey import PipelinedClient
 from contracts.user.v1 import session_pb2, user_pb2
 from contracts.user.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
@@ -139,6 +140,7 @@ async def compose() -> AsyncIterator[Composition]:
                 **following(service.settings.database_password_file, service.database.renew),
                 **following(service.settings.valkey_password_file, service.client.renew),
             },
+            tracing=Tracing.configured("user", service.settings),
         )
 
 

@@ -16,6 +16,7 @@ from chassis import context
 from chassis.errors import ServiceError
 from chassis.grpc.server import STATUS_DETAILS
 from chassis.observe import Work, observe
+from chassis.tracing import conventions
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -78,10 +79,15 @@ class Peer:
     are those of the request being served. They raise ServiceError: whatever the peer answered, UNAVAILABLE when it
     could not be reached, DEADLINE_EXCEEDED when the deadline has passed. A method that the contract calls idempotent
     (`option idempotency_level`) is tried again when the peer is unavailable.
+
+    Args:
+        channel: to it.
+        name: of the service, for telemetry.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, name: str = "") -> None:
         self._channel = channel
+        self._name = name
         self._budget = RetryBudget()
 
     def stub(self, make: Callable[[grpc.aio.Channel], Stub]) -> Stub:
@@ -93,13 +99,14 @@ class Peer:
     ) -> UnaryMethod[Any, Any]:
         """Part of the stub protocol."""
         send = self._channel.unary_unary(method, request_serializer, response_deserializer)
-        return UnaryMethod(method, send, self._budget, may_repeat=_is_repeatable(method))
+        return UnaryMethod(method, send, self._budget, may_repeat=_is_repeatable(method), peer=self._name)
 
     def unary_stream(
         self, method: str, request_serializer: Any, response_deserializer: Any, _registered_method: bool = False
     ) -> StreamMethod[Any, Any]:
         """Part of the stub protocol."""
-        return StreamMethod(method, self._channel.unary_stream(method, request_serializer, response_deserializer))
+        send = self._channel.unary_stream(method, request_serializer, response_deserializer)
+        return StreamMethod(method, send, self._name)
 
     def stream_unary(self, method: str, *_args: Any, **_kwargs: Any) -> NoReturn:
         """Part of the stub protocol; no contract of ours streams requests."""
@@ -114,9 +121,15 @@ class UnaryMethod(Generic[Request, Response]):
     __slots__ = ("_budget", "_may_repeat", "_send", "_work")
 
     def __init__(
-        self, path: str, send: Callable[..., Awaitable[Response]], budget: RetryBudget, *, may_repeat: bool
+        self,
+        path: str,
+        send: Callable[..., Awaitable[Response]],
+        budget: RetryBudget,
+        *,
+        may_repeat: bool,
+        peer: str = "",
     ) -> None:
-        self._work = _work(path)
+        self._work = _work(path, peer)
         self._send = send
         self._budget = budget
         self._may_repeat = may_repeat
@@ -124,10 +137,10 @@ class UnaryMethod(Generic[Request, Response]):
     async def __call__(self, request: Request) -> Response:
         """Make the call; errors as `Peer` says."""
         current = context.current()
-        metadata = current.to_metadata() if current else []
         self._budget.earn()
         attempt = 0
         with observe(self._work):
+            metadata = current.to_metadata() if current else []
             while True:
                 remaining = current.remaining() if current else None
                 if remaining is not None and remaining <= 0:
@@ -152,8 +165,8 @@ class StreamMethod(Generic[Request, Response]):
 
     __slots__ = ("_send", "_work")
 
-    def __init__(self, path: str, send: Callable[..., AsyncIterable[Response]]) -> None:
-        self._work = _work(path)
+    def __init__(self, path: str, send: Callable[..., AsyncIterable[Response]], peer: str = "") -> None:
+        self._work = _work(path, peer)
         self._send = send
 
     async def __call__(self, request: Request) -> AsyncIterator[Response]:
@@ -167,8 +180,9 @@ class StreamMethod(Generic[Request, Response]):
                 yield message
 
 
-def _work(path: str) -> Work:
-    return Work("call", path.strip("/"), _translate)
+def _work(path: str, peer: str) -> Work:
+    name = path.strip("/")
+    return Work("call", name, _translate, conventions.rpc_client(name, peer))
 
 
 def _translate(error: Exception, _method: str) -> ServiceError | None:

@@ -27,6 +27,7 @@ from chassis.grpc.server import AbortError, ServerContext, status_metadata
 from chassis.identity import Caller
 from chassis.observe import Work, observe, served
 from chassis.tokens import TokenVerifier
+from chassis.tracing import conventions
 
 _FAR_FUTURE_SECONDS = 10.0**8
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -132,7 +133,8 @@ class _Guard:
 
     def __init__(self, method: MethodDescriptor, tokens: TokenVerifier | None, lane: Lane) -> None:
         access = method.GetOptions().Extensions[options_pb2.access]
-        self._work = Work("rpc", f"{method.containing_service.full_name}/{method.name}", _served)
+        name = f"{method.containing_service.full_name}/{method.name}"
+        self._work = Work("rpc", name, _served, conventions.rpc_server(name))
         self.anonymous = bool(access.anonymous)
         # None: whoever has a token may. That it is a permission is checked at registration.
         self.permission = cast("Permission", access.permission) if access.WhichOneof("rule") == "permission" else None

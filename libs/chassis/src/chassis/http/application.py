@@ -35,6 +35,7 @@ from chassis.http.routes import Routes, parameters_of
 from chassis.identity import Caller
 from chassis.observe import Work, observe, served
 from chassis.presence import CallerGoneError, Presence
+from chassis.tracing import conventions
 
 P = TypeVar("P")
 Handler = Callable[..., Awaitable[Response]]
@@ -43,7 +44,7 @@ Handler = Callable[..., Awaitable[Response]]
 _PART_BYTES = 65536
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 # The path that there is not, and the method that a path has not, as operations.
-_NO_OPERATION = Work("http", "", served)
+_NO_OPERATION = Work("http", "", served, conventions.http_server("", ""))
 _log = structlog.get_logger(__name__)
 
 
@@ -159,7 +160,8 @@ class _Endpoint:
         caller_of: Callable[[Request], str],
     ) -> None:
         self._operation = operation
-        self._work = Work("http", operation.id, served)
+        span = conventions.http_server(operation.method, operation.path)
+        self._work = Work("http", operation.id, served, span)
         self._handler = handler
         self._authenticate = authenticate
         self._body_bytes = body_bytes
@@ -191,8 +193,12 @@ class _Endpoint:
             timer=deadline,
         )
         try:
-            with observe(self._work, current), presence:
+            with observe(self._work, current) as unit, presence:
+                if (span := unit.span) is not None:
+                    span.trace.path = request.path
                 response = await self._admitted(request, presence)
+                if span is not None:
+                    span.trace.status = response.status_code
         except ServiceError as error:
             response = problem_answer(error, current.request_id)
         finish(response, current.request_id, cacheable=self._cacheable)
@@ -251,7 +257,8 @@ class _Endpoint:
 def _refusal(request: Request, error: ServiceError, headers: Mapping[str, str] | None = None) -> Response:
     """The answer to what is no operation."""
     request_id = context.accept_request_id(request.header(b"x-request-id"))
-    with suppress(ServiceError), observe(_NO_OPERATION, RequestContext(request_id)):
+    traceparent = context.accept_traceparent(request.header(b"traceparent"))
+    with suppress(ServiceError), observe(_NO_OPERATION, RequestContext(request_id, traceparent=traceparent)):
         raise error
     return problem_answer(error, request_id, headers)
 

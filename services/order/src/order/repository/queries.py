@@ -159,7 +159,7 @@ class Refund:
     updated_at: datetime
 
 
-INSERT_PRODUCT = """
+INSERT_PRODUCT = """-- name: InsertProduct
 INSERT INTO products (id, sku, name, price_minor, currency, available, search_key, created_at, updated_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7::text, $8, $8)
 ON CONFLICT (sku) DO NOTHING
@@ -172,7 +172,7 @@ async def insert_product(connection: Connection, *, id: UUID, sku: str, name: st
     return None if row is None else Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10])
 
 
-GET_PRODUCT = """
+GET_PRODUCT = """-- name: GetProduct
 SELECT id, sku, name, price_minor, currency, available, version, created_at, updated_at, stock_version, search_key FROM products WHERE id = $1
 """
 
@@ -182,7 +182,7 @@ async def get_product(connection: Connection, *, id: UUID) -> Product | None:
     return None if row is None else Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10])
 
 
-LOCK_PRODUCT = """
+LOCK_PRODUCT = """-- name: LockProduct
 SELECT id, sku, name, price_minor, currency, available, version, created_at, updated_at, stock_version, search_key FROM products WHERE id = $1 FOR UPDATE
 """
 
@@ -192,7 +192,7 @@ async def lock_product(connection: Connection, *, id: UUID) -> Product | None:
     return None if row is None else Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10])
 
 
-LOCK_PRODUCTS = """
+LOCK_PRODUCTS = """-- name: LockProducts
 SELECT id, sku, name, price_minor, currency, available, version, created_at, updated_at, stock_version, search_key FROM products WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE
 """
 
@@ -203,7 +203,7 @@ async def lock_products(connection: Connection, *, ids: list[UUID]) -> list[Prod
     return [Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10]) for row in rows]
 
 
-LOCK_PRODUCTS_TO_ORDER = """
+LOCK_PRODUCTS_TO_ORDER = """-- name: LockProductsToOrder
 WITH unpaid AS (
     SELECT placed.id FROM orders AS placed
     WHERE placed.user_id = $2 AND placed.created_at >= $3
@@ -237,7 +237,7 @@ async def lock_products_to_order(connection: Connection, *, ids: list[UUID], use
     return [LockProductsToOrderRow(Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10]), row[11], row[12]) for row in rows]
 
 
-UPDATE_PRODUCT = """
+UPDATE_PRODUCT = """-- name: UpdateProduct
 UPDATE products
 SET name = $2, price_minor = $3, currency = $4, search_key = $6::text, version = version + 1,
     updated_at = $5
@@ -251,7 +251,7 @@ async def update_product(connection: Connection, *, id: UUID, name: str, price_m
     return None if row is None else Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10])
 
 
-CHANGE_STOCK = """
+CHANGE_STOCK = """-- name: ChangeStock
 UPDATE products AS p
 SET available = p.available + change.delta, stock_version = p.stock_version + 1, updated_at = $1
 FROM (
@@ -267,7 +267,7 @@ async def change_stock(connection: Connection, *, now: datetime, ids: list[UUID]
     return [Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10]) for row in rows]
 
 
-INSERT_STOCK_CHANGE = """
+INSERT_STOCK_CHANGE = """-- name: InsertStockChange
 INSERT INTO stock_changes (id, product_id, delta, reason, actor_id, created_at)
 VALUES ($1, $2, $3, $4, $5, $6)
 """
@@ -277,7 +277,7 @@ async def insert_stock_change(connection: Connection, *, id: UUID, product_id: U
     await connection.execute(INSERT_STOCK_CHANGE, id, product_id, delta, reason, actor_id, created_at)
 
 
-LIST_PRODUCTS = """
+LIST_PRODUCTS = """-- name: ListProducts
 SELECT id, sku, name, price_minor, currency, available, version, created_at, updated_at, stock_version, search_key FROM products
 WHERE ($1::text IS NULL
        OR (name, id) > ($1::text, $2::uuid))
@@ -293,7 +293,7 @@ async def list_products(connection: Connection, *, after_name: str | None, after
     return [Product(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10]) for row in rows]
 
 
-LIST_PRODUCTS_WITHOUT_SEARCH_KEY = """
+LIST_PRODUCTS_WITHOUT_SEARCH_KEY = """-- name: ListProductsWithoutSearchKey
 SELECT id, name FROM products WHERE search_key IS NULL ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED
 """
 
@@ -309,7 +309,7 @@ async def list_products_without_search_key(connection: Connection, *, row_limit:
     return [ListProductsWithoutSearchKeyRow(row[0], row[1]) for row in rows]
 
 
-SET_SEARCH_KEYS = """
+SET_SEARCH_KEYS = """-- name: SetSearchKeys
 UPDATE products SET search_key = made.search_key
 FROM (SELECT unnest($1::uuid[]) AS id, unnest($2::text[]) AS search_key) AS made
 WHERE products.id = made.id
@@ -321,7 +321,7 @@ async def set_search_keys(connection: Connection, *, ids: list[UUID], search_key
     await connection.execute(SET_SEARCH_KEYS, ids, search_keys)
 
 
-INSERT_ORDER = """
+INSERT_ORDER = """-- name: InsertOrder
 WITH new_order AS (
     INSERT INTO orders (id, user_id, status, currency, total_minor, version, expires_at, created_at, updated_at)
     VALUES ($1, $2, 'pending_payment', $4, $5, 1,
@@ -342,7 +342,7 @@ async def insert_order(connection: Connection, *, id: UUID, user_id: UUID | None
     await connection.execute(INSERT_ORDER, id, user_id, now, currency, total_minor, expires_at, product_ids, names, unit_prices_minor, quantities)
 
 
-INSERT_TRANSITION = """
+INSERT_TRANSITION = """-- name: InsertTransition
 INSERT INTO order_transitions (order_id, version, from_status, to_status, actor_id, reason, occurred_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
 """
@@ -352,7 +352,7 @@ async def insert_transition(connection: Connection, *, order_id: UUID, version: 
     await connection.execute(INSERT_TRANSITION, order_id, version, from_status, to_status, actor_id, reason, occurred_at)
 
 
-GET_ORDER = """
+GET_ORDER = """-- name: GetOrder
 SELECT orders.id, orders.user_id, orders.status, orders.currency, orders.total_minor, orders.version, orders.expires_at, orders.created_at, orders.updated_at, order_items.order_id, order_items.line_no, order_items.product_id, order_items.name, order_items.unit_price_minor, order_items.quantity
 FROM orders JOIN order_items ON order_items.order_id = orders.id
 WHERE orders.id = $1
@@ -372,7 +372,7 @@ async def get_order(connection: Connection, *, id: UUID) -> list[GetOrderRow]:
     return [GetOrderRow(Order(row[0], row[1], OrderStatus(row[2]), row[3], row[4], row[5], row[6], row[7], row[8]), OrderItem(row[9], row[10], row[11], row[12], row[13], row[14])) for row in rows]
 
 
-GET_ORDER_VERSION = """
+GET_ORDER_VERSION = """-- name: GetOrderVersion
 SELECT orders.id, orders.user_id, orders.status, orders.currency, orders.total_minor, orders.version, orders.expires_at, orders.created_at, orders.updated_at, order_items.order_id, order_items.line_no, order_items.product_id, order_items.name, order_items.unit_price_minor, order_items.quantity, order_transitions.to_status, order_transitions.occurred_at
 FROM orders
 JOIN order_items ON order_items.order_id = orders.id
@@ -396,7 +396,7 @@ async def get_order_version(connection: Connection, *, version: int, id: UUID) -
     return [GetOrderVersionRow(Order(row[0], row[1], OrderStatus(row[2]), row[3], row[4], row[5], row[6], row[7], row[8]), OrderItem(row[9], row[10], row[11], row[12], row[13], row[14]), OrderStatus(row[15]), row[16]) for row in rows]
 
 
-LOCK_ORDER = """
+LOCK_ORDER = """-- name: LockOrder
 SELECT id, user_id, status, currency, total_minor, version, expires_at, created_at, updated_at FROM orders WHERE id = $1 FOR UPDATE
 """
 
@@ -406,7 +406,7 @@ async def lock_order(connection: Connection, *, id: UUID) -> Order | None:
     return None if row is None else Order(row[0], row[1], OrderStatus(row[2]), row[3], row[4], row[5], row[6], row[7], row[8])
 
 
-LOCK_ORDER_IF_FREE = """
+LOCK_ORDER_IF_FREE = """-- name: LockOrderIfFree
 SELECT id, user_id, status, currency, total_minor, version, expires_at, created_at, updated_at FROM orders WHERE id = $1 FOR UPDATE SKIP LOCKED
 """
 
@@ -417,7 +417,7 @@ async def lock_order_if_free(connection: Connection, *, id: UUID) -> Order | Non
     return None if row is None else Order(row[0], row[1], OrderStatus(row[2]), row[3], row[4], row[5], row[6], row[7], row[8])
 
 
-UPDATE_ORDER_STATUS = """
+UPDATE_ORDER_STATUS = """-- name: UpdateOrderStatus
 UPDATE orders SET status = $2, version = $3, updated_at = $4 WHERE id = $1
 """
 
@@ -426,7 +426,7 @@ async def update_order_status(connection: Connection, *, id: UUID, status: Order
     await connection.execute(UPDATE_ORDER_STATUS, id, status, version, updated_at)
 
 
-LIST_ORDERS = """
+LIST_ORDERS = """-- name: ListOrders
 SELECT id, user_id, status, currency, total_minor, version, expires_at, created_at, updated_at FROM orders
 WHERE ($1::uuid IS NULL OR user_id = $1)
   AND ($2::timestamptz IS NULL
@@ -445,7 +445,7 @@ async def list_orders(connection: Connection, *, user_id: UUID | None, before_cr
     return [Order(row[0], row[1], OrderStatus(row[2]), row[3], row[4], row[5], row[6], row[7], row[8]) for row in rows]
 
 
-LIST_ITEMS_OF_ORDERS = """
+LIST_ITEMS_OF_ORDERS = """-- name: ListItemsOfOrders
 SELECT order_id, line_no, product_id, name, unit_price_minor, quantity FROM order_items WHERE order_id = ANY($1::uuid[]) ORDER BY order_id, line_no
 """
 
@@ -455,7 +455,7 @@ async def list_items_of_orders(connection: Connection, *, order_ids: list[UUID])
     return [OrderItem(row[0], row[1], row[2], row[3], row[4], row[5]) for row in rows]
 
 
-LIST_ITEMS_OF_PAGE = """
+LIST_ITEMS_OF_PAGE = """-- name: ListItemsOfPage
 SELECT order_items.order_id, order_items.line_no, order_items.product_id, order_items.name, order_items.unit_price_minor, order_items.quantity FROM order_items JOIN orders ON orders.id = order_items.order_id
 WHERE order_items.order_id = ANY($1::uuid[])
 ORDER BY orders.created_at DESC, orders.id DESC, order_items.line_no
@@ -469,7 +469,7 @@ async def list_items_of_page(connection: Connection, *, order_ids: list[UUID], r
     return [OrderItem(row[0], row[1], row[2], row[3], row[4], row[5]) for row in rows]
 
 
-SUM_SPENDING = """
+SUM_SPENDING = """-- name: SumSpending
 SELECT currency, sum(total_minor)::numeric AS total_minor FROM orders
 WHERE user_id = $1 AND status IN ('paid', 'shipped', 'delivered', 'refunding')
 GROUP BY currency ORDER BY currency
@@ -487,7 +487,7 @@ async def sum_spending(connection: Connection, *, user_id: UUID) -> list[SumSpen
     return [SumSpendingRow(row[0], row[1]) for row in rows]
 
 
-LIST_TRANSITIONS = """
+LIST_TRANSITIONS = """-- name: ListTransitions
 SELECT order_id, version, from_status, to_status, actor_id, reason, occurred_at FROM order_transitions WHERE order_id = $1 ORDER BY version
 """
 
@@ -497,7 +497,7 @@ async def list_transitions(connection: Connection, *, order_id: UUID) -> list[Or
     return [OrderTransition(row[0], row[1], None if row[2] is None else OrderStatus(row[2]), OrderStatus(row[3]), row[4], row[5], row[6]) for row in rows]
 
 
-LIST_EXPIRED_ORDERS = """
+LIST_EXPIRED_ORDERS = """-- name: ListExpiredOrders
 SELECT id, expires_at FROM orders
 WHERE status = 'pending_payment' AND expires_at <= $1
   AND ($2::timestamptz IS NULL
@@ -520,7 +520,7 @@ async def list_expired_orders(connection: Connection, *, now: datetime, after_ex
     return [ListExpiredOrdersRow(row[0], row[1]) for row in rows]
 
 
-INSERT_PAYMENT = """
+INSERT_PAYMENT = """-- name: InsertPayment
 INSERT INTO payments (id, order_id, user_id, idempotency_key, payment_token, status, created_at, updated_at)
 VALUES ($1, $2, $3, $4, $5, 'processing', $6, $6)
 """
@@ -530,7 +530,7 @@ async def insert_payment(connection: Connection, *, id: UUID, order_id: UUID, us
     await connection.execute(INSERT_PAYMENT, id, order_id, user_id, idempotency_key, payment_token, now)
 
 
-GET_PROCESSING_PAYMENT = """
+GET_PROCESSING_PAYMENT = """-- name: GetProcessingPayment
 SELECT id, order_id, user_id, idempotency_key, payment_token, status, created_at, updated_at, checks, next_check_at FROM payments WHERE order_id = $1 AND status = 'processing'
 """
 
@@ -540,7 +540,7 @@ async def get_processing_payment(connection: Connection, *, order_id: UUID) -> P
     return None if row is None else Payment(row[0], row[1], row[2], row[3], row[4], PaymentStatus(row[5]), row[6], row[7], row[8], row[9])
 
 
-LOCK_PAYMENT = """
+LOCK_PAYMENT = """-- name: LockPayment
 SELECT id, order_id, user_id, idempotency_key, payment_token, status, created_at, updated_at, checks, next_check_at FROM payments WHERE id = $1 FOR UPDATE
 """
 
@@ -550,7 +550,7 @@ async def lock_payment(connection: Connection, *, id: UUID) -> Payment | None:
     return None if row is None else Payment(row[0], row[1], row[2], row[3], row[4], PaymentStatus(row[5]), row[6], row[7], row[8], row[9])
 
 
-GET_APPROVED_PAYMENT = """
+GET_APPROVED_PAYMENT = """-- name: GetApprovedPayment
 SELECT id, order_id, user_id, idempotency_key, payment_token, status, created_at, updated_at, checks, next_check_at FROM payments WHERE order_id = $1 AND status = 'approved'
 """
 
@@ -560,7 +560,7 @@ async def get_approved_payment(connection: Connection, *, order_id: UUID) -> Pay
     return None if row is None else Payment(row[0], row[1], row[2], row[3], row[4], PaymentStatus(row[5]), row[6], row[7], row[8], row[9])
 
 
-FINISH_PAYMENT = """
+FINISH_PAYMENT = """-- name: FinishPayment
 UPDATE payments SET status = $2, updated_at = $3 WHERE id = $1
 """
 
@@ -569,7 +569,7 @@ async def finish_payment(connection: Connection, *, id: UUID, status: PaymentSta
     await connection.execute(FINISH_PAYMENT, id, status, updated_at)
 
 
-CLAIM_STUCK_PAYMENTS = """
+CLAIM_STUCK_PAYMENTS = """-- name: ClaimStuckPayments
 UPDATE payments
 SET checks = checks + 1,
     next_check_at = $1::timestamptz + least(interval '15 seconds' * 2 ^ least(checks, 12), interval '1 hour')
@@ -591,7 +591,7 @@ async def claim_stuck_payments(connection: Connection, *, now: datetime, created
     return [Payment(row[0], row[1], row[2], row[3], row[4], PaymentStatus(row[5]), row[6], row[7], row[8], row[9]) for row in rows]
 
 
-CLAIM_KEY = """
+CLAIM_KEY = """-- name: ClaimKey
 SELECT pg_try_advisory_xact_lock($1::bigint) AS locked, k.request_hash, k.response
 FROM (SELECT 1) AS always
 LEFT JOIN idempotency_keys AS k ON k.user_id = $2 AND k.key = $3
@@ -611,7 +611,7 @@ async def claim_key(connection: Connection, *, lock_id: int, user_id: UUID, key:
     return None if row is None else ClaimKeyRow(row[0], row[1], row[2])
 
 
-CLAIM_KEY_IN_TURN = """
+CLAIM_KEY_IN_TURN = """-- name: ClaimKeyInTurn
 SELECT CASE WHEN pg_try_advisory_xact_lock($1::bigint)
             THEN pg_advisory_xact_lock($2::bigint) IS NOT NULL ELSE false END::boolean AS locked,
        k.request_hash, k.response
@@ -626,7 +626,7 @@ async def claim_key_in_turn(connection: Connection, *, lock_id: int, user_lock_i
     return None if row is None else ClaimKeyRow(row[0], row[1], row[2])
 
 
-INSERT_IDEMPOTENCY_KEY = """
+INSERT_IDEMPOTENCY_KEY = """-- name: InsertIdempotencyKey
 INSERT INTO idempotency_keys (user_id, key, request_hash, response, created_at)
 VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (user_id, key) DO NOTHING
@@ -637,7 +637,7 @@ async def insert_idempotency_key(connection: Connection, *, user_id: UUID, key: 
     return await connection.execute(INSERT_IDEMPOTENCY_KEY, user_id, key, request_hash, response, created_at)
 
 
-GET_IDEMPOTENT_RESPONSE = """
+GET_IDEMPOTENT_RESPONSE = """-- name: GetIdempotentResponse
 SELECT response FROM idempotency_keys WHERE user_id = $1 AND key = $2
 """
 
@@ -647,7 +647,7 @@ async def get_idempotent_response(connection: Connection, *, user_id: UUID, key:
     return None if row is None else row[0]
 
 
-SET_IDEMPOTENT_RESPONSE = """
+SET_IDEMPOTENT_RESPONSE = """-- name: SetIdempotentResponse
 UPDATE idempotency_keys SET response = $3 WHERE user_id = $1 AND key = $2
 """
 
@@ -656,7 +656,7 @@ async def set_idempotent_response(connection: Connection, *, user_id: UUID, key:
     await connection.execute(SET_IDEMPOTENT_RESPONSE, user_id, key, response)
 
 
-DELETE_OLD_IDEMPOTENCY_KEYS = """
+DELETE_OLD_IDEMPOTENCY_KEYS = """-- name: DeleteOldIdempotencyKeys
 DELETE FROM idempotency_keys WHERE (user_id, key) IN (
     SELECT old.user_id, old.key FROM idempotency_keys AS old
     WHERE old.created_at < $1
@@ -676,7 +676,7 @@ async def delete_old_idempotency_keys(connection: Connection, *, created_before:
     return await connection.execute(DELETE_OLD_IDEMPOTENCY_KEYS, created_before, row_limit)
 
 
-INSERT_SANDBOX_CHARGE = """
+INSERT_SANDBOX_CHARGE = """-- name: InsertSandboxCharge
 INSERT INTO payment_sandbox_charges (reference, amount_minor, currency, approved, payment_token)
 VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (reference) DO UPDATE SET reference = EXCLUDED.reference
@@ -689,7 +689,7 @@ async def insert_sandbox_charge(connection: Connection, *, reference: UUID, amou
     return None if row is None else PaymentSandboxCharge(row[0], row[1], row[2], row[3], row[4], row[5], row[6])
 
 
-GET_SANDBOX_CHARGE = """
+GET_SANDBOX_CHARGE = """-- name: GetSandboxCharge
 SELECT reference, amount_minor, currency, approved, refunded, payment_token, refund_tries FROM payment_sandbox_charges WHERE reference = $1
 """
 
@@ -699,7 +699,7 @@ async def get_sandbox_charge(connection: Connection, *, reference: UUID) -> Paym
     return None if row is None else PaymentSandboxCharge(row[0], row[1], row[2], row[3], row[4], row[5], row[6])
 
 
-TRY_SANDBOX_REFUND = """
+TRY_SANDBOX_REFUND = """-- name: TrySandboxRefund
 UPDATE payment_sandbox_charges SET refund_tries = refund_tries + 1 WHERE reference = $1 AND approved RETURNING reference, amount_minor, currency, approved, refunded, payment_token, refund_tries
 """
 
@@ -710,7 +710,7 @@ async def try_sandbox_refund(connection: Connection, *, reference: UUID) -> Paym
     return None if row is None else PaymentSandboxCharge(row[0], row[1], row[2], row[3], row[4], row[5], row[6])
 
 
-REFUND_SANDBOX_CHARGE = """
+REFUND_SANDBOX_CHARGE = """-- name: RefundSandboxCharge
 UPDATE payment_sandbox_charges SET refunded = true WHERE reference = $1 AND approved
 """
 
@@ -719,7 +719,7 @@ async def refund_sandbox_charge(connection: Connection, *, reference: UUID) -> N
     await connection.execute(REFUND_SANDBOX_CHARGE, reference)
 
 
-INSERT_REFUND = """
+INSERT_REFUND = """-- name: InsertRefund
 INSERT INTO refunds (
     order_id, payment_id, restock, reason, actor_id, idempotency_key, status, attempts, last_error, next_attempt_at,
     requested_at, updated_at
@@ -732,7 +732,7 @@ async def insert_refund(connection: Connection, *, order_id: UUID, payment_id: U
     await connection.execute(INSERT_REFUND, order_id, payment_id, restock, reason, actor_id, idempotency_key, next_attempt_at, now)
 
 
-GET_REFUND = """
+GET_REFUND = """-- name: GetRefund
 SELECT order_id, payment_id, restock, reason, actor_id, idempotency_key, status, attempts, last_error, next_attempt_at, requested_at, updated_at FROM refunds WHERE order_id = $1
 """
 
@@ -742,7 +742,7 @@ async def get_refund(connection: Connection, *, order_id: UUID) -> Refund | None
     return None if row is None else Refund(row[0], row[1], row[2], row[3], row[4], row[5], RefundStatus(row[6]), row[7], row[8], row[9], row[10], row[11])
 
 
-CLAIM_DUE_REFUNDS = """
+CLAIM_DUE_REFUNDS = """-- name: ClaimDueRefunds
 UPDATE refunds
 SET attempts = attempts + 1, updated_at = $1,
     next_attempt_at = $1::timestamptz + least(interval '30 seconds' * 2 ^ least(attempts, 12), interval '1 hour')
@@ -763,7 +763,7 @@ async def claim_due_refunds(connection: Connection, *, now: datetime, row_limit:
     return [Refund(row[0], row[1], row[2], row[3], row[4], row[5], RefundStatus(row[6]), row[7], row[8], row[9], row[10], row[11]) for row in rows]
 
 
-SET_REFUND_STATUS = """
+SET_REFUND_STATUS = """-- name: SetRefundStatus
 UPDATE refunds SET status = $2, last_error = $3, updated_at = $4 WHERE order_id = $1 AND status <> 'succeeded'
 """
 

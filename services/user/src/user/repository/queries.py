@@ -46,7 +46,7 @@ class User:
     search_text: str | None
 
 
-INSERT_USER = """
+INSERT_USER = """-- name: InsertUser
 INSERT INTO users
     (id, email, display_name, password_hash, roles, credential_version, email_key, search_text, created_at, updated_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)
@@ -60,7 +60,7 @@ async def insert_user(connection: Connection, *, id: UUID, email: str, display_n
     return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9], row[10], row[11])
 
 
-GET_USER = """
+GET_USER = """-- name: GetUser
 SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version, email_key, search_text FROM users WHERE id = $1
 """
 
@@ -70,7 +70,7 @@ async def get_user(connection: Connection, *, id: UUID) -> User | None:
     return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9], row[10], row[11])
 
 
-GET_USER_BY_EMAIL = """
+GET_USER_BY_EMAIL = """-- name: GetUserByEmail
 SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version, email_key, search_text FROM users WHERE email_key = $1
 """
 
@@ -80,7 +80,7 @@ async def get_user_by_email(connection: Connection, *, email_key: str | None) ->
     return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9], row[10], row[11])
 
 
-LOCK_USER = """
+LOCK_USER = """-- name: LockUser
 SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version, email_key, search_text FROM users WHERE id = $1 FOR UPDATE
 """
 
@@ -90,7 +90,7 @@ async def lock_user(connection: Connection, *, id: UUID) -> User | None:
     return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9], row[10], row[11])
 
 
-UPDATE_USER = """
+UPDATE_USER = """-- name: UpdateUser
 UPDATE users
 SET display_name = $2, password_hash = $3, status = $4, roles = $5, version = $6, updated_at = $7,
     credential_version = $8, search_text = $9
@@ -104,7 +104,7 @@ async def update_user(connection: Connection, *, id: UUID, display_name: str, pa
     return None if row is None else User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9], row[10], row[11])
 
 
-REHASH_PASSWORD = """
+REHASH_PASSWORD = """-- name: RehashPassword
 UPDATE users SET password_hash = $2 WHERE id = $1 AND password_hash = $3
 """
 
@@ -114,7 +114,7 @@ async def rehash_password(connection: Connection, *, id: UUID, new_hash: str, ol
     await connection.execute(REHASH_PASSWORD, id, new_hash, old_hash)
 
 
-SERIALIZE_ADMINISTRATORS = """
+SERIALIZE_ADMINISTRATORS = """-- name: SerializeAdministrators
 SELECT pg_advisory_xact_lock(8318443)
 """
 
@@ -124,7 +124,7 @@ async def serialize_administrators(connection: Connection) -> None:
     await connection.execute(SERIALIZE_ADMINISTRATORS)
 
 
-OTHER_ADMINISTRATOR_EXISTS = """
+OTHER_ADMINISTRATOR_EXISTS = """-- name: OtherAdministratorExists
 SELECT EXISTS (SELECT 1 FROM users WHERE id <> $1 AND status = 'active' AND 'admin' = ANY(roles))
 """
 
@@ -134,7 +134,7 @@ async def other_administrator_exists(connection: Connection, *, id: UUID) -> boo
     return None if row is None else row[0]
 
 
-LIST_USERS = """
+LIST_USERS = """-- name: ListUsers
 SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version, email_key, search_text FROM users
 WHERE ($1::uuid IS NULL OR id < $1)
   AND ($2::text IS NULL OR search_text LIKE $2)
@@ -149,7 +149,7 @@ async def list_users(connection: Connection, *, before_id: UUID | None, pattern:
     return [User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9], row[10], row[11]) for row in rows]
 
 
-USERS_WITHOUT_FORMS = """
+USERS_WITHOUT_FORMS = """-- name: UsersWithoutForms
 SELECT id, email, display_name, password_hash, status, roles, version, created_at, updated_at, credential_version, email_key, search_text FROM users
 WHERE (email_key IS NULL OR search_text IS NULL) AND ($1::uuid IS NULL OR id > $1)
 ORDER BY id
@@ -163,7 +163,7 @@ async def users_without_forms(connection: Connection, *, after_id: UUID | None, 
     return [User(row[0], row[1], row[2], row[3], UserStatus(row[4]), row[5], row[6], row[7], row[8], row[9], row[10], row[11]) for row in rows]
 
 
-SET_SEARCH_TEXT = """
+SET_SEARCH_TEXT = """-- name: SetSearchText
 UPDATE users SET search_text = $2 WHERE id = $1 AND search_text IS NULL
 """
 
@@ -172,7 +172,7 @@ async def set_search_text(connection: Connection, *, id: UUID, search_text: str 
     await connection.execute(SET_SEARCH_TEXT, id, search_text)
 
 
-SET_EMAIL_KEY = """
+SET_EMAIL_KEY = """-- name: SetEmailKey
 UPDATE users AS filled SET email_key = $1
 WHERE filled.id = $2
   AND NOT EXISTS (SELECT 1 FROM users AS other WHERE other.email_key = $1 AND other.id <> $2)

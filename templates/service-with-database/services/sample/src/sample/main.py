@@ -18,6 +18,7 @@ from chassis.lifecycle import Composition, ServiceProcess, patiently
 from chassis.logging import configure
 from chassis.password_files import following
 from chassis.tokens import TokenVerifier, token_verifier
+from chassis.tracing.process import Tracing
 from contracts.sample.v1 import sample_pb2
 from contracts.sample.v1.sample_pb2_grpc import add_SampleServiceServicer_to_server
 
@@ -63,6 +64,7 @@ async def compose() -> AsyncIterator[Composition]:
             servicers.admission,
             readiness={"postgresql": database.ping},
             workers=following(settings.database_password_file, database.renew),
+            tracing=Tracing.configured("sample", settings),
         )
     finally:
         await database.close()

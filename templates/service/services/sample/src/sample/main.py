@@ -13,6 +13,7 @@ from chassis.grpc.serving import serve_contract
 from chassis.lifecycle import Composition, ServiceProcess
 from chassis.logging import configure
 from chassis.tokens import TokenVerifier, token_verifier
+from chassis.tracing.process import Tracing
 from contracts.sample.v1 import sample_pb2
 from contracts.sample.v1.sample_pb2_grpc import add_SampleServiceServicer_to_server
 
@@ -49,7 +50,7 @@ async def compose() -> AsyncIterator[Composition]:
     configure("sample", environment=settings.environment, version=settings.version, level=settings.log_level)
     servicers, application = build(settings), GrpcApplication()
     servicers.add_to(application)
-    yield Composition(application, servicers.admission)
+    yield Composition(application, servicers.admission, tracing=Tracing.configured("sample", settings))
 
 
 app = ServiceProcess(compose)

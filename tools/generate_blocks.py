@@ -1,7 +1,7 @@
 """What follows from the table of services inside files that people write: blocks between two marks.
 
 pyproject.toml         mypy's path, and the import contracts
-docs/architecture.md   the table of processes
+docs/architecture.md   the tables of processes and of data
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def current() -> dict[Path, str]:
     """
     blocks = {
         "pyproject.toml": {"mypy_path": _mypy_path(), "importlinter": _import_contracts()},
-        "docs/architecture.md": {"processes": _processes()},
+        "docs/architecture.md": {"processes": _processes(), "data": _data()},
     }
     return {Path(path): _with(path, found) for path, found in blocks.items()}
 
@@ -112,6 +112,17 @@ def _has(service: Service, room: str) -> bool:
     return (ROOT / service.folder / "src" / service.package / room).is_dir()
 
 
+def _data() -> str:
+    """Who owns what is stored, and who else reads it."""
+    owned = [(f"`{own.database.name}` (PostgreSQL)", own.name, "") for own in SERVICES if own.database]
+    users = [(service.name, service.valkey) for service in SERVICES if service.valkey]
+    for owner, valkey in users:
+        for pattern in valkey.keys:
+            readers = [name for name, other in users if pattern in other.reads]
+            owned.append((f"`{pattern}` ({valkey.server})", owner, ", ".join(readers)))
+    return _table([("data", "owner", "also read by"), ("---",) * 3, *owned])
+
+
 def _processes() -> str:
     rows = [("process", "code", "listens (plus `--port-offset`)", "ops", "calls", "database", "Valkey"), ("---",) * 7]
     for row in reversed(TABLE):
@@ -126,4 +137,8 @@ def _processes() -> str:
         else:
             listens = f"{EDGE.port} HTTP, {EDGE.tls_port} HTTPS and HTTP/3"
             rows.append((row.name, "none", listens, str(row.ops_port), calls, "", ""))
+    return _table(rows)
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n".replace("|  |", "| |") for cells in rows).replace("|  |", "| |")

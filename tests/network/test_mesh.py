@@ -16,9 +16,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from devstack.certificates import WORKLOADS, Certificates, workload_certificate
+from devstack.layout import PORTS
 from devstack.options import Options
 from devstack.secrets import private_pem
-from mesh.topology import SERVICES
+from mesh import peers
+from mesh.topology import EDGE, OPERATORS, SERVICES, TABLE, Service, service_of
 from redis.exceptions import NoPermissionError, ResponseError
 
 from conftest import People, Platform
@@ -26,10 +28,6 @@ from devstack import postgres, proxies
 
 USERS = {service.name: service.valkey for service in SERVICES if service.valkey is not None}
 GET_ORDER = "/order.v1.OrderService/GetOrder"
-LIST_PRODUCTS = "/order.v1.CatalogService/ListProducts"
-LOG_IN = "/user.v1.SessionService/LogIn"
-SHOULD_RATE_LIMIT = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
-ENDED = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 HEALTH = "/grpc.health.v1.Health/Check"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 UNLOG_IND, PERMISSION_DENIED = "16", "7"
@@ -75,7 +73,13 @@ def as_(stack: Platform, name: str) -> ssl.SSLContext:
     return inside.identity(stack.layout.certificates / name)
 
 
-@pytest.mark.parametrize("target", ["bff", "user", "order", "order-2", "limiter"])
+def processes(stack: Platform, service: str = "") -> list[str]:
+    """The Envoys that run, of one service or all."""
+    names = [process["name"] for process in stack.status["processes"]]
+    return [name for name in names if service_of(name) in {row.name for row in TABLE if service in ("", row.name)}]
+
+
+@pytest.mark.parametrize("target", [service.name for service in SERVICES] + ["order-2"])
 @pytest.mark.parametrize("who", ["no certificate", "another CA", "expired", "not yet valid", "no identity"])
 async def test_only_a_certificate_of_ours_connects(
     stack: Platform, impostors: dict[str, ssl.SSLContext], who: str, target: str
@@ -96,46 +100,53 @@ async def test_without_mtls_anyone_would_reach_python(stack: Platform) -> None:
     assert answer.grpc_status == UNLOG_IND
 
 
-# Who calls what, where, and whether Envoy lets it through to Python (which then asks for a token, a field, …).
+def may_call(service: Service) -> dict[str, tuple[str, ...]]:
+    """Who may call what of a gRPC service, as its contracts say; health and reflection as all services have them."""
+    by_contract = peers.callers(service)
+    everybody = {caller for callers in by_contract.values() for caller in callers}
+    return {
+        **{f"/{contract}/": callers for contract, callers in by_contract.items()},
+        HEALTH: (*everybody, OPERATORS),
+        REFLECTION: (OPERATORS,),
+        # What no contract has, however much it looks like it.
+        "/order.v1.Unknown/Method": (),
+        **{f"/{contract}x/Method": () for contract in by_contract},
+    }
+
+
 CALLS = [
-    ("bff", "order", GET_ORDER, True),
-    ("bff", "order-2", LIST_PRODUCTS, True),
-    ("bff", "user", LOG_IN, True),
-    ("bff", "order", HEALTH, True),
-    ("ops", "order", HEALTH, True),
-    ("ops", "order", REFLECTION, True),
-    ("edge", "limiter", SHOULD_RATE_LIMIT, True),
-    ("edge", "limiter", ENDED, True),
-    ("edge", "order", GET_ORDER, False),
-    ("user", "order", GET_ORDER, False),
-    ("order", "user", LOG_IN, False),
-    ("order", "order-2", GET_ORDER, False),
-    ("ops", "order", GET_ORDER, False),
-    ("ops", "user", LOG_IN, False),
-    ("bff", "order", REFLECTION, False),
-    ("bff", "order", "/order.v1.Unknown/Method", False),
-    ("bff", "limiter", SHOULD_RATE_LIMIT, False),
-    ("bff", "limiter", ENDED, False),
-    ("user", "limiter", SHOULD_RATE_LIMIT, False),
+    pytest.param(service, path, callers, id=f"{service.name}{path}")
+    for service in SERVICES
+    if service.serves_grpc
+    for path, callers in may_call(service).items()
 ]
 
 
-@pytest.mark.parametrize(("who", "where", "method", "may"), CALLS)
-async def test_who_may_call_what(stack: Platform, who: str, where: str, method: str, may: bool) -> None:
-    answer = await inside.call(stack.layout.port(where), method, as_(stack, who))
-    assert answer.status == 200
-    refused = answer.grpc_status == PERMISSION_DENIED and "RBAC" in answer.headers.get("grpc-message", "")
-    assert refused is not may, answer
+@pytest.mark.parametrize(("service", "path", "callers"), CALLS)
+async def test_who_may_call_what(stack: Platform, service: Service, path: str, callers: tuple[str, ...]) -> None:
+    """Whether Envoy lets everybody of the mesh through to Python, which then asks for a token, a field, …."""
+    for process in processes(stack, service.name):
+        for who in WORKLOADS:
+            answer = await inside.call(stack.layout.port(process), path, as_(stack, who))
+            assert answer.status == 200
+            refused = answer.grpc_status == PERMISSION_DENIED and "RBAC" in answer.headers.get("grpc-message", "")
+            assert refused is not (who in callers), (process, who, answer)
 
 
-@pytest.mark.parametrize("who", ["user", "order", "limiter", "ops"])
-async def test_nobody_but_the_edge_calls_the_bff(stack: Platform, who: str) -> None:
-    before = await inside.requests_at(stack, "bff")
-    answer = await inside.call(stack.layout.port("bff"), "/v1/products?limit=1", as_(stack, who), method="GET")
+def test_operators_call_nothing_of_a_contract() -> None:
+    named = [callers for service in SERVICES for callers in peers.callers(service).values()]
+    assert named
+    assert not any(OPERATORS in callers for callers in named)
+
+
+@pytest.mark.parametrize("who", [name for name in WORKLOADS if name != EDGE.name])
+async def test_nobody_but_the_edge_calls_the_api(stack: Platform, who: str) -> None:
+    before = await inside.requests_at(stack, EDGE.api)
+    answer = await inside.call(stack.layout.port(EDGE.api), "/v1/products?limit=1", as_(stack, who), method="GET")
     assert answer.status == 403
-    own = await inside.call(stack.layout.port("bff"), "/v1/products?limit=1", as_(stack, "edge"), method="GET")
+    own = await inside.call(stack.layout.port(EDGE.api), "/v1/products?limit=1", as_(stack, EDGE.name), method="GET")
     assert own.status == 200
-    assert await inside.requests_at(stack, "bff") > before
+    assert await inside.requests_at(stack, EDGE.api) > before
 
 
 async def test_without_the_peer_rules_a_wrong_service_would_reach_python(stack: Platform) -> None:
@@ -175,16 +186,17 @@ def test_what_listens_is_what_should(stack: Platform) -> None:
                 kind = "udp" if connection.type == 2 else "tcp"
                 if connection.status == psutil.CONN_LISTEN or (kind == "udp" and not connection.raddr):
                     listening.add((kind, connection.laddr.ip, connection.laddr.port - stack.layout.port_offset))
-    public = {("tcp", "127.0.0.1", 8080), ("tcp", "127.0.0.1", 8143), ("udp", "127.0.0.1", 8143)}
-    over_mtls = {("tcp", "127.0.0.1", port) for port in (8101, 8111, 8121, 8122, 8091)}
-    ops = {("tcp", "127.0.0.1", port) for port in (8140, 8151, 8161, 8171, 8172, 8141)}
+    public = {("tcp", "127.0.0.1", EDGE.port), *((kind, "127.0.0.1", EDGE.tls_port) for kind in ("tcp", "udp"))}
+    over_mtls = {("tcp", "127.0.0.1", PORTS[name]) for name in processes(stack) if name != EDGE.name}
+    ops = {("tcp", "127.0.0.1", PORTS[f"{name}_ops"]) for name in processes(stack)}
     assert listening == public | over_mtls | ops
 
 
 async def test_what_should_be_encrypted_is(stack: Platform) -> None:
-    for port in (8101, 8111, 8121, 8122, 8091):
-        answer = await inside.call(port + stack.layout.port_offset, HEALTH, None)
-        assert answer.status is None
+    for name in processes(stack):
+        if name != EDGE.name:
+            answer = await inside.call(stack.layout.port(name), HEALTH, None)
+            assert answer.status is None
 
 
 def test_secrets_and_sockets_are_their_owners_only(stack: Platform) -> None:
@@ -287,7 +299,7 @@ async def test_metrics_and_probes_are_on_the_ops_side_only(people: People, stack
     for path in ("/metrics/envoy", "/stats", "/config_dump", "/healthz/ready", "/healthz/traffic", "/quitquitquit"):
         assert (await people.http.get(path)).status_code == 404
     async with httpx.AsyncClient() as client:
-        for name in ("edge", "bff", "user", "order", "order-2", "limiter"):
+        for name in processes(stack):
             ops = stack.status["endpoints"][f"{name}_ops"]
             assert "envoy_cluster_upstream_rq_total" in (await client.get(f"{ops}/metrics/envoy")).text
             assert (await client.get(f"{ops}/config_dump")).status_code == 404

@@ -46,7 +46,30 @@ def test_a_new_service_is_its_own_folder_and_one_row(extended: Copy) -> None:
     extended.run(".venv/bin/python -m mypy services/stock_alerts services/word_count")
 
 
+# Everything that a start derives: processes and what they need, their configurations, databases, users and secrets.
+STARTED = """
+import tempfile
+from pathlib import Path
+from devstack import ports, postgres, proxies, secrets, services, valkey
+from devstack.layout import Layout
+from devstack.options import NAMES, Options
+from devstack.supervisor import Supervisor
+from mesh.topology import VALKEY_SERVERS, levels
+layout, options = Layout(Path(tempfile.mkdtemp())), Options()
+made = secrets.load_or_create(layout.secrets)
+print(Supervisor(layout, options).steps(made), levels(), list(ports.of_stack(layout, options)))
+print([path.read_text(encoding="utf-8") for path in proxies.render(layout, options).values()])
+print([services.environment(name, layout, made, options) for name in NAMES])
+print(postgres.databases(made), secrets.NAMES, [valkey.users_of(name) for name in VALKEY_SERVERS])
+"""
+
+
+def started(copy: Copy) -> str:
+    return copy.run(f".venv/bin/python -c '{STARTED}'")
+
+
 def test_without_its_row_a_service_is_nowhere(extended: Copy) -> None:
+    assert NAME.search(started(extended))
     table = extended.path / "libs/mesh/src/mesh/topology.py"
     with_row = table.read_text(encoding="utf-8")
     table.write_text(
@@ -76,6 +99,7 @@ def test_without_its_row_a_service_is_nowhere(extended: Copy) -> None:
     assert traces == []
     # Nor is it installed, started, or part of what is rendered.
     assert "stock_alerts" not in extended.run(".venv/bin/uv pip list 2>/dev/null")
+    assert not NAME.search(started(extended))
     extended.run("git checkout --quiet . && git clean --quiet -fd && make bootstrap")
 
 

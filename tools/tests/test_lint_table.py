@@ -36,7 +36,9 @@ def test_what_a_new_row_lacks_is_said_all_at_once() -> None:
 
 
 def test_what_a_removed_row_leaves_is_named() -> None:
-    table = tuple(replace(row, upstreams=("user",)) if row.name == "bff" else row for row in TABLE)
+    table = tuple(
+        replace(row, upstreams=("user",)) if isinstance(row, Service) and row.name == "bff" else row for row in TABLE
+    )
     assert problems(ROOT, [row for row in table if row.name != "order"]) == [
         "services/order has no row: make one, or remove the folder",
         "api/proto/common/v1/money.proto is of no service's contract: name it in a row, or remove it",
@@ -60,8 +62,8 @@ def test_what_a_service_says_of_itself_is_its_row(tmp_path: Path) -> None:
     contract = tmp_path / "api/proto/stock/v1/stock.proto"
     contract.parent.mkdir(parents=True)
     contract.touch()
-    edge = TABLE[-1]
-    assert problems(tmp_path, (STOCK, replace(edge, upstreams=("stock",)))) == [
+    found = problems(tmp_path, (STOCK, TABLE[-1]))
+    assert [problem for problem in found if problem.startswith("stock: ")] == [
         "stock: the distribution in services/stock is backend-stocks, and not backend-stock",
         "stock: sqlc.yaml writes to ../src/stocks/repository, where no repository of it is",
         "stock: main.py has no `ops`, the probes that its Envoy loads",

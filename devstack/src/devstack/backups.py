@@ -35,9 +35,15 @@ from devstack.secrets import Secrets
 from devstack.state import ProcessState, StackState
 
 _MANIFEST = "manifest.json"
-# On the state server; counts of requests and of failed logins are about what happened, whatever the databases say.
-_OF_USERS = ("session:*", "sessions:*", "user:*")
 _WITH_DATABASES = tuple(service.name for service in SERVICES if service.database is not None)
+# What the state server has that is about rows of the databases.
+_OF_ROWS = tuple(
+    pattern
+    for service in SERVICES
+    if service.database is not None and service.valkey is not None and service.valkey.server == STATE
+    for pattern in service.valkey.keys
+    if pattern not in service.valkey.outlast_restores
+)
 # A process drains for up to 18 s, and starts again.
 _RESTART_SECONDS = 60.0
 
@@ -215,7 +221,7 @@ async def _forget(layout: Layout, secrets: Secrets) -> None:
     kept = Redis.from_url(services.valkey_url(layout, secrets, server=STATE))
     try:
         await cache.flushall()
-        for pattern in _OF_USERS:
+        for pattern in _OF_ROWS:
             names = [name async for name in kept.scan_iter(pattern, count=1000)]
             for start in range(0, len(names), 1000):
                 await kept.unlink(*names[start : start + 1000])

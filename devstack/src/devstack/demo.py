@@ -23,6 +23,7 @@ import httpx
 from contract_runtime.http_client import ApiError
 from contracts.bff.v1 import models
 from contracts.bff.v1.client import BackendClient
+from mesh.topology import EDGE
 from user import create_user
 
 from devstack import postgres, services
@@ -69,7 +70,7 @@ def _as_the_edge(layout: Layout, options: Options) -> httpx.AsyncClient:
     context.check_hostname = False
     context.load_cert_chain(layout.certificates / "edge" / "tls.crt", layout.certificates / "edge" / "tls.key")
     transport = httpx.AsyncHTTPTransport(verify=context, http1=False, http2=True)
-    url = f"{'https' if secure else 'http'}://127.0.0.1:{layout.port('bff')}"
+    url = f"{'https' if secure else 'http'}://127.0.0.1:{layout.port(EDGE.api)}"
     return httpx.AsyncClient(base_url=url, timeout=30, transport=transport, trust_env=False)
 
 

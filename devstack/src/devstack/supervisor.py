@@ -134,26 +134,29 @@ class Supervisor:
             self._state.demo, self._state.demo_loading = made.demo_accounts(), True
         sockets.make_directory(layout)
         self._write_state()
+        await take(self.steps(made))
+
+    def steps(self, made: secrets.Secrets) -> dict[str, Step]:
+        """All that a start does, and what of it needs what."""
+        layout, options = self._layout, self._options
         cut_off = secrets.rotation_journal(layout.secrets).exists()
-        await take(
-            {
-                "identities": Step(self._identify),
-                "postgres": Step(partial(self._start_database, made)),
-                "passwords": Step(self._settle_passwords, ("postgres", *VALKEY_SERVERS) if cut_off else ()),
-                "migrations": Step(self._migrate, ("postgres", "passwords")),
-                **{
-                    server: Step(partial(self._processes.start, specs.memory(server, layout, made, options)))
-                    for server in VALKEY_SERVERS
-                },
-                **{
-                    name: Step(
-                        partial(self._start_hosted, name, made),
-                        ("identities", "passwords", *_needs(row(service_of(name)))),
-                    )
-                    for name in options.every_process
-                },
-            }
-        )
+        return {
+            "identities": Step(self._identify),
+            "postgres": Step(partial(self._start_database, made)),
+            "passwords": Step(self._settle_passwords, ("postgres", *VALKEY_SERVERS) if cut_off else ()),
+            "migrations": Step(self._migrate, ("postgres", "passwords")),
+            **{
+                server: Step(partial(self._processes.start, specs.memory(server, layout, made, options)))
+                for server in VALKEY_SERVERS
+            },
+            **{
+                name: Step(
+                    partial(self._start_hosted, name, made),
+                    ("identities", "passwords", *_needs(row(service_of(name)))),
+                )
+                for name in options.every_process
+            },
+        }
 
     async def _identify(self) -> None:
         """Certificates and keys, in a thread: PostgreSQL and Valkey start meanwhile."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,10 @@ from chassis.launch import environment, envoy_command
 from devstack.certificates import Certificates
 from devstack.layout import Layout
 from devstack.options import Options
+from mesh import topology
 from mesh.envoy import Process, configuration, secret_files
 from mesh.site import Endpoint, Site
-from mesh.topology import SERVICES, Service
+from mesh.topology import EDGE, SERVICES, Service
 
 from devstack import proxies
 
@@ -144,6 +146,18 @@ def test_no_address_is_internal(cluster: Site, name: str, proxies: tuple[str, ..
         if public:
             early = manager["early_header_mutation_extensions"][0]["typed_config"]["mutations"]
             assert {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}} in early
+
+
+def test_the_edge_calls_the_services_that_its_row_names(cluster: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = {EDGE.api: "gate", EDGE.limiter: "counter"}
+    services = [replace(service, name=called.get(service.name, service.name)) for service in SERVICES]
+    monkeypatch.setattr(topology, "TABLE", (*services, replace(EDGE, api="gate", limiter="counter")))
+    endpoints = {name: (Endpoint(f"{name}.backend.svc", 9000),) for name in called.values()}
+    process = Process(EDGE.name, port=9000, ops_port=9100, socket_prefix="run/edge", tls_port=9443)
+    options = Options(cors_origins=("https://shop.example",))
+    rendered = yaml.safe_load(configuration(process, replace(cluster, endpoints=endpoints), options))
+    assert {found["name"] for found in rendered["static_resources"]["clusters"]} >= {"gate", "counter", "counter_door"}
+    assert [value for value in values(rendered) if re.search(r"\b(bff|limiter)(\b|_)", value)] == []
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)

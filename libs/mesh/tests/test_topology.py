@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from mesh import topology
-from mesh.topology import CACHE, EDGE, TABLE, Database, Row, Service, Valkey, faults, levels
+from mesh.topology import CACHE, EDGE, TABLE, Database, Edge, Row, Service, Valkey, faults, levels
 
 SOURCE = Path(topology.__file__)
 
@@ -84,6 +84,18 @@ ONE_FAULT: dict[str, tuple[tuple[Row, ...], str]] = {
     "a port of another stack": ((*TABLE, service("stock", port=8180)), "port 8180 of stock is not one from 8080 to 8179"),
     "an unknown upstream": (changed("bff", upstreams=("user", "orders")), "bff: its upstream orders is no row"),
     "an upstream twice": (changed("bff", upstreams=("user", "user")), "bff: its upstream user is named twice"),
+    "an edge without an API": (
+        tuple(replace(entry, api="user") if isinstance(entry, Edge) else entry for entry in TABLE),
+        "edge: its api is user, which serves no OpenAPI document",
+    ),
+    "an edge without a limiter": (
+        tuple(replace(entry, api="order", limiter="bff") if isinstance(entry, Edge) else entry for entry in TABLE),
+        "edge: its limiter is bff, which serves no protobuf file",
+    ),
+    "others' keys that outlast restores": (
+        changed("order", valkey=Valkey(CACHE, ("get",), ("order:*",), outlast_restores=("orders:*",))),
+        "order: orders:* outlasts restores",
+    ),
     "a circle": (changed("order", upstreams=("bff",)), "these call each other in a circle: order, bff, edge"),
     "itself": (changed("order", upstreams=("order",)), "these call each other in a circle: order, bff, edge"),
     "no contract": (changed("order", contracts=()), "order: it serves no contract"),

@@ -245,6 +245,8 @@ def _edge_values(edge: Edge, process: Process, site: Site, policies: Policies) -
     return {
         "tls_port": process.tls_port,
         "upstreams": [_upstream(name, site) for name in edge.upstreams],
+        "api": edge.api,
+        "limiter": edge.limiter,
         "operations": operations,
         "known_paths": _allowed(operations),
         "edge_margin": EDGE_MARGIN,

@@ -70,6 +70,9 @@ class Valkey:
     # Patterns of the keys that are its own, and of others' keys that it reads.
     keys: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    # Those of its own keys that stay when its database goes back to a backup: they say what has happened, whatever the
+    # database says. All others are about rows that may then be gone.
+    outlast_restores: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,15 @@ class Edge:
     port: int
     tls_port: int
     ops_port: int
-    upstreams: tuple[str, ...]
+    # The service that answers the public operations, and the one that counts requests and connections.
+    api: str
+    limiter: str
     replicas: int = 1
+
+    @property
+    def upstreams(self) -> tuple[str, ...]:
+        """The services it calls."""
+        return (self.api, self.limiter)
 
     @property
     def ports(self) -> dict[int, str]:
@@ -175,6 +185,8 @@ TABLE: tuple[Row, ...] = (
                 "ping", "get", "mget", "set", "del", "ttl", "expire", "pexpire", "time", "eval", "evalsha", "zadd",
                 "zrem", "zrange", "zrevrange", "hget", "hmget", "hset", "hincrby", "hincrbyfloat",
             ),
+            # Counts of failed logins.
+            outlast_restores=("throttle:*",),
         ),
         secrets=("cursor_secret", "refresh_token_secret"),
         tokens="signs",
@@ -203,7 +215,7 @@ TABLE: tuple[Row, ...] = (
         tokens="verifies",
         policies=("ALLOWED_ORIGINS",),
     ),
-    Edge(name="edge", port=8080, tls_port=8143, ops_port=8140, upstreams=("bff", "limiter")),
+    Edge(name="edge", port=8080, tls_port=8143, ops_port=8140, api="bff", limiter="limiter"),
 )  # fmt: skip
 SERVICES: tuple[Service, ...] = tuple(row for row in TABLE if isinstance(row, Service))
 EDGE: Edge = next(row for row in TABLE if isinstance(row, Edge))
@@ -260,6 +272,8 @@ def faults(table: Sequence[Row] = TABLE, callers: Mapping[str, Mapping[str, Iter
         of_row = [*_name_faults(entry), *_upstream_faults(entry, names)]
         if isinstance(entry, Service):
             of_row += [*_cell_faults(entry), *_valkey_faults(entry), *_caller_faults(entry, names, (callers or {}))]
+        else:
+            of_row += _edge_faults(entry, table)
         found += [f"{entry.name}: {fault}" for fault in of_row]
     found += _port_faults(table)
     found += _shared(table, "database", lambda service: [service.database.name] if service.database else [])
@@ -290,6 +304,16 @@ def _name_faults(entry: Row) -> list[str]:
 def _upstream_faults(entry: Row, names: Sequence[str]) -> list[str]:
     found = [f"its upstream {name} is no row" for name in entry.upstreams if name not in names]
     found += [f"its upstream {name} is named twice" for name, n in Counter(entry.upstreams).items() if n > 1]
+    return found
+
+
+def _edge_faults(edge: Edge, table: Sequence[Row]) -> list[str]:
+    grpc = {entry.name: entry.serves_grpc for entry in table if isinstance(entry, Service)}
+    found = []
+    if grpc.get(edge.api, False):
+        found.append(f"its api is {edge.api}, which serves no OpenAPI document")
+    if not grpc.get(edge.limiter, True):
+        found.append(f"its limiter is {edge.limiter}, which serves no protobuf file")
     return found
 
 
@@ -331,6 +355,11 @@ def _valkey_faults(service: Service) -> list[str]:
         f"the Valkey command {command!r} is none"
         for command in valkey.commands
         if not re.fullmatch(r"[a-z|]+", command)
+    ]
+    found += [
+        f"{pattern} outlasts restores, and is none of its own key patterns"
+        for pattern in valkey.outlast_restores
+        if pattern not in valkey.keys
     ]
     return found
 

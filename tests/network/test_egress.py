@@ -33,10 +33,14 @@ async def test_a_worker_calls_another_service_without_a_request(stack: Platform)
     with inside.another(stack, "bff", Options(), application=APPLICATION) as own:
         ops = f"http://127.0.0.1:{own.port('bff_ops')}"
         async with asyncio.timeout(30):
-            while 'egress_test{found="done"}' not in (found := await inside.metrics(ops, "/metrics")):
+            while 'backend_egress_test{found="done"}' not in (found := await inside.metrics(ops, "/metrics")):
                 await asyncio.sleep(0.1)
         envoy = await inside.metrics(ops)
-    said = [name.removeprefix("egress_test{found=").removesuffix("}") for name in found if "egress_test" in name]
+    said = [
+        name.removeprefix("backend_egress_test{found=").removesuffix("}")
+        for name in found
+        if "backend_egress_test" in name
+    ]
     assert {json.loads(text) for text in said} == {
         "user: SERVING",
         "order: SERVING",

@@ -20,6 +20,8 @@ from chassis.config import Settings
 from chassis.context import RequestContext, accept_traceparent
 from chassis.errors import ServiceError
 from chassis.grpc.peer import Peer
+from chassis.metrics.exposition import exposition
+from chassis.metrics.families import FAMILIES
 from chassis.observe import Work, observe, served
 from chassis.tracing import conventions, otlp, spans
 from chassis.tracing.exporter import Exporter
@@ -55,8 +57,8 @@ class Kept:
     def take(self, trace: Trace) -> None:
         self.traces.append(trace)
 
-    def metrics(self) -> str:
-        return ""
+    def counts(self) -> dict[str, int]:
+        return {"taken": len(self.traces)}
 
 
 @pytest.fixture
@@ -353,7 +355,9 @@ def test_a_dead_receiver_costs_a_counter_and_no_more_memory_than_a_queue() -> No
     assert sink.sent == 0
     assert sink.failed + sink.dropped == 2000
     assert sink.dropped >= 1500
-    assert f'backend_spans_total{{outcome="dropped"}} {sink.dropped}' in sink.metrics()
+    _, text = exposition(FAMILIES.values(), "", open_metrics=False)
+    assert f'backend_spans_total{{outcome="dropped"}} {sink.dropped}\n' in text
+    assert 'backend_traces_kept_total{reason="sampled"} 1000\n' in text
 
 
 def test_a_receiver_that_refuses_costs_a_counter() -> None:

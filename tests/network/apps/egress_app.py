@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,11 +12,12 @@ from chassis.errors import ServiceError
 from chassis.grpc.peer import Channel, Peer
 from chassis.host import egress_channel, upstream_channel
 from chassis.lifecycle import Composition, ServiceProcess
+from chassis.metrics.families import Reading
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from starlette.types import Receive, Scope, Send
 
-FOUND: dict[str, int] = {}
+FOUND = Reading("backend_egress_test", "What the worker has found", "found")
 
 
 async def _is_serving(channel: Channel) -> str:
@@ -37,9 +37,9 @@ async def _is_serving(channel: Channel) -> str:
 async def _ask() -> None:
     for name in ("user", "order", "limiter"):
         async with egress_channel(name) as channel:
-            FOUND[f"{name}: {await _is_serving(channel)}"] = 1
-    FOUND[f"user, as a request does: {await _is_serving(upstream_channel('user'))}"] = 1
-    FOUND["done"] = 1
+            FOUND.tell(1, f"{name}: {await _is_serving(channel)}")
+    FOUND.tell(1, f"user, as a request does: {await _is_serving(upstream_channel('user'))}")
+    FOUND.tell(1, "done")
     await asyncio.Event().wait()
 
 
@@ -47,14 +47,10 @@ async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
     raise AssertionError("nobody is to call this")
 
 
-def _metrics() -> str:
-    return "".join(f"egress_test{{found={json.dumps(found)}}} {count}\n" for found, count in FOUND.items())
-
-
 @asynccontextmanager
 async def compose() -> AsyncIterator[Composition]:
     """The worker, which tells what it found by the metrics."""
-    yield Composition(_nothing, Admission(), workers={"asking": _ask}, metrics=_metrics)
+    yield Composition(_nothing, Admission(), workers={"asking": _ask})
 
 
 app = ServiceProcess(compose)

@@ -16,10 +16,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 
 from chassis import context
 from chassis.errors import ServiceError
+from chassis.metrics.families import Reading
 
 # Of the measured service time, that of the newest call.
 _NEWEST = 0.05
@@ -216,6 +218,9 @@ class Admission:
             name: Lane(name, bound if enabled else Bounds(slots=2**31, queue=0, wait=0))
             for name, bound in bounds.items()
         }
+        for reading, value in _METRICS:
+            for lane in self.lanes.values():
+                reading.read(partial(value, lane), lane.name)
 
     def lane(self, operation_class: str) -> Lane:
         """The lane of a class.
@@ -225,26 +230,19 @@ class Admission:
         """
         return self.lanes[operation_class]
 
-    def metrics(self) -> str:
-        """All lanes in the Prometheus text format."""
-        lines = []
-        for name, kind, meaning, value in _METRICS:
-            lines += [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}"]
-            lines += [f'{name}{{class="{lane.name}"}} {value(lane)}' for lane in self.lanes.values()]
-        return "\n".join(lines) + "\n"
 
-
-_METRICS: tuple[tuple[str, str, str, Callable[[Lane], float]], ...] = (
-    ("backend_admission_admitted_total", "counter", "Calls that got a slot", lambda lane: lane.admitted),
-    ("backend_admission_refused_total", "counter", "Calls that were refused", lambda lane: lane.refused),
-    ("backend_admission_slots", "gauge", "Calls worked on at once, at most", lambda lane: lane.bounds.slots),
-    ("backend_admission_running", "gauge", "Calls that have a slot now", lambda lane: lane.running),
-    ("backend_admission_waiting", "gauge", "Calls that wait for a slot now", lambda lane: lane.waiting),
+_METRICS: tuple[tuple[Reading, Callable[[Lane], float]], ...] = (
+    (Reading("backend_admission_admitted_total", "Calls that got a slot", "class"), lambda lane: lane.admitted),
+    (Reading("backend_admission_refused_total", "Calls that were refused", "class"), lambda lane: lane.refused),
+    (Reading("backend_admission_slots", "Calls worked on at once, at most", "class"), lambda lane: lane.bounds.slots),
+    (Reading("backend_admission_running", "Calls that have a slot now", "class"), lambda lane: lane.running),
+    (Reading("backend_admission_waiting", "Calls that wait for a slot now", "class"), lambda lane: lane.waiting),
     (
-        "backend_admission_expected_wait_seconds",
-        "gauge",
-        "How long a call that came now would wait for a slot",
+        Reading("backend_admission_expected_wait_seconds", "Time that a call would wait for a slot now", "class"),
         lambda lane: lane.expected_wait(monotonic()),
     ),
-    ("backend_admission_service_seconds", "gauge", "How long a call keeps its slot", lambda lane: lane.seconds),
+    (
+        Reading("backend_admission_service_seconds", "How long a call keeps its slot", "class"),
+        lambda lane: lane.seconds,
+    ),
 )

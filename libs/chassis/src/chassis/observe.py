@@ -8,7 +8,8 @@ Valkey, a run of a worker:
     with observe(_GET):
         ...
 
-Whoever wants to hear of all of them is told in one place, `_ended`: the log, and the trace that the unit is a part of.
+Whoever wants to hear of all of them is told in one place, `_ended`: the metrics, the trace that the unit is a part of, and
+the log.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from collections.abc import Callable
 from contextvars import Token
 from time import perf_counter
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import structlog
 
 from chassis import context, logging
 from chassis.context import RequestContext
 from chassis.errors import ServiceError, as_service_error
+from chassis.metrics.work import Kind, meter
 from chassis.presence import CallerGoneError
 from chassis.tracing import spans
 from chassis.tracing.spans import Description, Span
 
-Kind = Literal["http", "rpc", "call", "database", "valkey", "worker"]
 # What an error of the work is to whoever asked for it; None leaves it as it is.
 Translation = Callable[[Exception, str], ServiceError | None]
 
@@ -66,12 +67,13 @@ class Work:
         span: what its spans are (`tracing.conventions`); without, it has none.
     """
 
-    __slots__ = ("kind", "name", "span", "translate")
+    __slots__ = ("kind", "meter", "name", "span", "translate")
 
     def __init__(
         self, kind: Kind, name: str, translate: Translation = unchanged, span: Description | None = None
     ) -> None:
         self.kind = kind
+        self.meter = meter(kind, name)
         self.name = name
         self.translate = translate
         self.span = span
@@ -146,12 +148,13 @@ def _outcome(error: BaseException) -> str:
 def _ended(
     work: Work, outcome: str, began: float, span: Span | None = None, error: BaseException | None = None
 ) -> None:
-    """A unit of work has ended. Every one comes by here; on most nobody listens, and then nothing is formatted."""
+    """A unit of work has ended. Every one comes by here and is counted; on most there is no line to write."""
+    seconds = perf_counter() - began
+    work.meter.ended(outcome, seconds)
     if span is not None:
         spans.end(span, outcome, error)
     is_failure = work.kind in _ANSWERED and outcome not in ("OK", "CANCELLED")
     if is_failure or logging.debugging:
-        milliseconds = round((perf_counter() - began) * 1000, 3)
         # Envoy's access log has every request and every call; this line says why one failed.
         log = _log.info if is_failure else _log.debug
-        log(work.kind, operation=work.name, outcome=outcome, duration_ms=milliseconds)
+        log(work.kind, operation=work.name, outcome=outcome, duration_ms=round(seconds * 1000, 3))

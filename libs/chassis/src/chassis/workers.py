@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import structlog
 
+from chassis.metrics.families import Reading
 from chassis.observe import Work as Observed
 from chassis.observe import observe
 
@@ -22,8 +24,8 @@ _SOUND_SECONDS = 60.0
 # What a worker has for its cleaning up once it is stopped.
 _STOP_SECONDS = 5.0
 
-_RESTARTS = "backend_worker_restarts_total"
-_RUNNING = "backend_worker_running"
+_RESTARTS = Reading("backend_worker_restarts_total", "How often a worker that had ended was started again", "worker")
+_RUNNING = Reading("backend_worker_running", "0 while a worker has ended and waits to be started again", "worker")
 
 _log = structlog.get_logger(__name__)
 
@@ -49,6 +51,8 @@ class Workers:
     async def __aenter__(self) -> Self:
         """Start them."""
         for name, work in self._works.items():
+            _RUNNING.read(partial(self._is_running, name), name)
+            _RESTARTS.read(partial(self._restarts.__getitem__, name), name)
             self._tasks[name] = asyncio.create_task(self._supervise(name, work), name=name)
         return self
 
@@ -85,6 +89,9 @@ class Workers:
             self._restarts[name] += 1
             del self._ended[name]
 
+    def _is_running(self, name: str) -> bool:
+        return name not in self._ended
+
     def _is_stopping(self, name: str) -> bool:
         """Whether we are cancelling it; a cancellation of somebody else's that came through the work is a failure."""
         return self._tasks[name].cancelling() > 0
@@ -92,18 +99,3 @@ class Workers:
     def ended(self) -> dict[str, str]:
         """Which of them do not run at this moment, and why."""
         return {f"worker {name}": why for name, why in self._ended.items()}
-
-    def metrics(self) -> str:
-        """Whether they run, and how often each was started again, in the Prometheus text format."""
-        if not self._works:
-            return ""
-        running = (f'{_RUNNING}{{worker="{name}"}} {int(name not in self._ended)}\n' for name in self._works)
-        restarts = (f'{_RESTARTS}{{worker="{name}"}} {count}\n' for name, count in self._restarts.items())
-        return "".join(
-            [
-                f"# HELP {_RUNNING} 0 while a worker has ended and waits to be started again\n# TYPE {_RUNNING} gauge\n",
-                *running,
-                f"# HELP {_RESTARTS} How often a worker that ended was started again\n# TYPE {_RESTARTS} counter\n",
-                *restarts,
-            ]
-        )

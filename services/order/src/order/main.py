@@ -150,7 +150,6 @@ async def compose() -> AsyncIterator[Composition]:
                 **following(settings.database_password_file, database.renew),
                 **following(settings.cache_password_file, client.renew),
             },
-            metrics=servicers.sweep.metrics,
             tracing=Tracing.configured("order", settings),
         )
     finally:

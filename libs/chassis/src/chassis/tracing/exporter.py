@@ -24,7 +24,6 @@ _PAUSE_SECONDS = 0.5
 _TIMEOUT_SECONDS = 2.0
 # After a failure. What comes meanwhile waits, and is dropped when it is too much.
 _RETRY_SECONDS = 5.0
-_SPANS = "backend_spans_total"
 
 
 class Exporter:
@@ -79,11 +78,9 @@ class Exporter:
         if is_much:
             self._wake.set()
 
-    def metrics(self) -> str:
+    def counts(self) -> dict[str, int]:
         """How many spans were sent, dropped here, and refused by the receiver or lost with it."""
-        counts = {"sent": self.sent, "dropped": self.dropped, "failed": self.failed}
-        lines = [f'{_SPANS}{{outcome="{outcome}"}} {count}\n' for outcome, count in counts.items()]
-        return "".join([f"# HELP {_SPANS} Spans by what became of them\n# TYPE {_SPANS} counter\n", *lines])
+        return {"sent": self.sent, "dropped": self.dropped, "failed": self.failed}
 
     def _run(self) -> None:
         while not self._is_stopping:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
+from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Protocol, Self
 
 from chassis.config import Settings
+from chassis.metrics.families import Reading
 from chassis.tracing import library, spans
 from chassis.tracing.conventions import is_server_fault
 from chassis.tracing.exporter import Exporter
@@ -18,7 +21,8 @@ from chassis.tracing.spans import Span, Trace
 # fails, the first few say why, and sending them all would be one more thing that fails.
 _KEPT_EACH_SECOND = 10.0
 _KEPT_AT_ONCE = 50.0
-_KEPT = "backend_traces_kept_total"
+_KEPT = Reading("backend_traces_kept_total", "Requests whose spans were kept, by why", "reason")
+_SPANS = Reading("backend_spans_total", "Spans by what became of them", "outcome")
 
 
 class Sink(Protocol):
@@ -36,8 +40,8 @@ class Sink(Protocol):
         """Send a trace soon; never blocks."""
         ...
 
-    def metrics(self) -> str:
-        """In the Prometheus text format."""
+    def counts(self) -> Mapping[str, int]:
+        """Spans, by what became of them."""
         ...
 
 
@@ -84,6 +88,10 @@ class Tracing:
         """Begin to record."""
         if self._sink is not None:
             self._sink.start()
+            for outcome in self._sink.counts():
+                _SPANS.read(partial(_count, self._sink, outcome), outcome)
+            for why in self.kept:
+                _KEPT.read(partial(self.kept.__getitem__, why), why)
             library.install()
             spans.recorder = self
         return self
@@ -119,10 +127,6 @@ class Tracing:
         self._left -= 1
         return True
 
-    def metrics(self) -> str:
-        """How many were kept, and why, and what became of their spans, in the Prometheus text format."""
-        if self._sink is None:
-            return ""
-        lines = [f'{_KEPT}{{reason="{why}"}} {count}\n' for why, count in self.kept.items()]
-        head = f"# HELP {_KEPT} Requests whose spans were kept\n# TYPE {_KEPT} counter\n"
-        return "".join([head, *lines]) + self._sink.metrics()
+
+def _count(sink: Sink, outcome: str) -> int:
+    return sink.counts()[outcome]

@@ -83,9 +83,9 @@ class SdkSink:
             told.set_status(Status(StatusCode.ERROR))
         told.end(int((span.ended + offset) * 1e9))
 
-    def metrics(self) -> str:
+    def counts(self) -> dict[str, int]:
         """How many the SDK was told of; what became of them, it counts itself."""
-        return f'# HELP backend_spans_total Spans by what became of them\n# TYPE backend_spans_total counter\nbackend_spans_total{{outcome="told"}} {self._told}\n'
+        return {"told": self._told}
 
 
 class _GivenIds(IdGenerator):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 import structlog
 from chassis.database import Database
+from chassis.metrics.families import Counter
 
 from order.repository import idempotency
 from order.service.catalog import CatalogUseCases
@@ -21,7 +21,13 @@ from order.service.refunds import RefundUseCases
 STUCK_AFTER = timedelta(seconds=30)
 KEY_BATCH = 1000
 _FORGET_EVERY_ROUNDS = 60
-_FAILURES = "backend_sweep_failures_total"
+_EXPIRE, _SETTLE, _REFUND = "orders expired", "stuck payments settled", "refunds finished"
+_FIND, _FORGET = "products made findable", "old keys forgotten"
+_FAILURES = Counter(
+    "backend_sweep_failures_total",
+    "Rounds in which a step failed",
+    step=(_EXPIRE, _SETTLE, _REFUND, _FIND, _FORGET),
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -57,17 +63,16 @@ class Sweep:
         self._now = now
         self._interval = interval
         self._key_retention = key_retention
-        self._failures: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Loop until cancelled: each step by itself, so that one that waits (for a provider, a lock) stops no other."""
         async with asyncio.TaskGroup() as steps:
             for what, step, every in (
-                ("orders expired", self._orders.expire, 1),
-                ("stuck payments settled", lambda: self._payments.settle_stuck(STUCK_AFTER), 1),
-                ("refunds finished", self._refunds.finish_due, 1),
-                ("products made findable", self._catalog.fill_search_keys, 1),
-                ("old keys forgotten", self._forget_keys, _FORGET_EVERY_ROUNDS),
+                (_EXPIRE, self._orders.expire, 1),
+                (_SETTLE, lambda: self._payments.settle_stuck(STUCK_AFTER), 1),
+                (_REFUND, self._refunds.finish_due, 1),
+                (_FIND, self._catalog.fill_search_keys, 1),
+                (_FORGET, self._forget_keys, _FORGET_EVERY_ROUNDS),
             ):
                 steps.create_task(self._again_and_again(what, step, self._interval * every))
 
@@ -76,16 +81,11 @@ class Sweep:
             await asyncio.sleep(interval * random.uniform(0.8, 1.2))
             await self._step(what, step)
 
-    def metrics(self) -> str:
-        """Failed steps in the Prometheus text format; none before the first."""
-        lines = [f'{_FAILURES}{{step="{step}"}} {count}\n' for step, count in sorted(self._failures.items())]
-        return "".join([f"# HELP {_FAILURES} Rounds in which a step failed\n# TYPE {_FAILURES} counter\n", *lines])
-
     async def _step(self, what: str, step: Callable[[], Awaitable[int]]) -> None:
         try:
             count = await step()
         except Exception:
-            self._failures[what] += 1
+            _FAILURES.add(what)
             _log.exception("sweep failed", step=what)
         else:
             if count:

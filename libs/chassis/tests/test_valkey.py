@@ -136,7 +136,7 @@ class TestPipelinedClient:
         self, pipelined: PipelinedClient, client: Redis
     ) -> None:
         await pipelined.get("x")
-        mine = await (await pipelined._ready()).send("CLIENT", "ID")
+        mine = await pipelined._send("CLIENT", "ID")
         await client.client_kill_filter(_id=str(mine))
         await asyncio.sleep(0.05)
         assert await pipelined.get("test:nothing") is None

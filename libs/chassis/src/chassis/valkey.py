@@ -95,7 +95,7 @@ class PipelinedClient:
             ValkeyError: no connection, no answer in time, or an error reply.
         """
         with observe(_GET):
-            return cast("bytes | None", await (await self._ready()).send(b"GET", key))
+            return cast("bytes | None", await self._send(b"GET", key))
 
     async def mget(self, *keys: str) -> list[bytes | None]:
         """The values of several keys.
@@ -104,7 +104,7 @@ class PipelinedClient:
             ValkeyError: as `get`.
         """
         with observe(_MGET):
-            return cast("list[bytes | None]", await (await self._ready()).send(b"MGET", *keys))
+            return cast("list[bytes | None]", await self._send(b"MGET", *keys))
 
     async def set(self, key: str, value: bytes, seconds: int) -> None:
         """Keep a value for some seconds.
@@ -113,7 +113,7 @@ class PipelinedClient:
             ValkeyError: as `get`.
         """
         with observe(_SET):
-            await (await self._ready()).send(b"SET", key, value, b"EX", seconds)
+            await self._send(b"SET", key, value, b"EX", seconds)
 
     async def ping(self) -> None:
         """Raise unless Valkey answers.
@@ -121,7 +121,7 @@ class PipelinedClient:
         Raises:
             ValkeyError: as `get`.
         """
-        await (await self._ready()).send(b"PING")
+        await self._send(b"PING")
 
     def accepts_writes(self, prefix: str) -> Callable[[], Awaitable[None]]:
         """A check that raises when Valkey takes no writes, for one: `out of memory`.
@@ -146,12 +146,12 @@ class PipelinedClient:
         """
         with observe(_SCRIPT):
             try:
-                reply = await (await self._ready()).send(b"EVALSHA", script.digest, len(keys), *keys, *arguments)
+                reply = await self._send(b"EVALSHA", script.digest, len(keys), *keys, *arguments)
             except ResponseError as error:
                 if not str(error).startswith("NOSCRIPT"):
                     raise
                 # Unknown after a restart of Valkey; known from now on.
-                reply = await (await self._ready()).send(b"EVAL", script.source, len(keys), *keys, *arguments)
+                reply = await self._send(b"EVAL", script.source, len(keys), *keys, *arguments)
             return cast("T", reply)
 
     async def renew(self) -> None:
@@ -170,10 +170,17 @@ class PipelinedClient:
         if self._pipeline is not None:
             await self._pipeline.close()
 
-    async def _ready(self) -> _Pipeline:
+    def _send(self, *command: bytes | str | int) -> Awaitable[object]:
+        """Send a command, at once when there is a connection; awaits its reply."""
         pipeline = self._pipeline
-        if pipeline is not None and not pipeline.lost:
-            return pipeline
+        if pipeline is None or pipeline.lost:
+            return self._connect_and_send(command)
+        return pipeline.send(*command)
+
+    async def _connect_and_send(self, command: tuple[bytes | str | int, ...]) -> object:
+        return await (await self._connected()).send(*command)
+
+    async def _connected(self) -> _Pipeline:
         # Whoever comes meanwhile waits for the same attempt; its being cancelled is nobody else's concern.
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._connect())

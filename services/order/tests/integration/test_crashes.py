@@ -18,14 +18,14 @@ from order.domain.money import Money
 from order.domain.order import Order, OrderStatus
 from order.gateways.payment_sandbox import PaymentSandbox
 from order.repository.orders import OrderFilter
-from order.service.orders import Actor
+from order.service.orders import Reader
 from order.service.replay import IdempotentRequest
 
 from conftest import Platform
 from devstack import services
 
 STOCK = 10
-ANYBODY = Actor(uuid7(), sees_any=True)
+ANYBODY = Reader(str(uuid7()), sees_any=True)
 
 
 class DiedError(BaseException):

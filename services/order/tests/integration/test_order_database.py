@@ -43,7 +43,7 @@ from order.repository.orders import OrderFilter
 from order.repository.queries import PaymentStatus
 from order.service import records
 from order.service.catalog import CatalogUseCases
-from order.service.orders import EXPIRY_BATCH, Actor, OrderUseCases
+from order.service.orders import EXPIRY_BATCH, Actor, OrderUseCases, Reader
 from order.service.payments import STUCK_BATCH, PaymentUseCases
 from order.service.refunds import DUE_BATCH, RefundUseCases
 from order.service.replay import IdempotentRequest, ReplayCache
@@ -369,14 +369,14 @@ async def test_nobody_sees_a_strangers_order(database: Database, replicas: tuple
     order, replayed = await one.create(IdempotentRequest(uuid7(), "key-stranger", b"h" * 32), [(product.id, 1)])
     assert not replayed
     with pytest.raises(NotFoundError):
-        await one.get(order.id, Actor(uuid7()))
-    assert await one.get(order.id, Actor(uuid7(), sees_any=True)) == order
+        await one.get(order.id, Reader(str(uuid7())))
+    assert await one.get(order.id, Reader(str(uuid7()), sees_any=True)) == order
     # The first time from the database, then from the cache.
     for _ in range(2):
         with pytest.raises(NotFoundError):
-            await one.shown(str(order.id), Actor(uuid7()))
-        for actor in (Actor(order.user_id), Actor(uuid7(), sees_any=True)):
-            assert await one.shown(str(order.id), actor) == records.order(order)
+            await one.shown(str(order.id), Reader(str(uuid7())))
+        for reader in (Reader(str(order.user_id)), Reader(str(uuid7()), sees_any=True)):
+            assert await one.shown(str(order.id), reader) == records.order(order)
 
 
 class SlowWay:
@@ -724,7 +724,7 @@ async def test_a_provider_that_contradicts_itself_about_money_is_reported(
                 await paying
     errors = [entry for entry in logged if entry["log_level"] == "error"]
     assert [entry["event"] for entry in errors] == ["payment provider contradicts itself"] * contradicts
-    found = await one.get(order.id, Actor(user))
+    found = await one.get(order.id, Reader(str(user)))
     assert found.status is (OrderStatus.PAID if first is ChargeOutcome.APPROVED else OrderStatus.PENDING_PAYMENT)
 
 
@@ -782,7 +782,7 @@ async def test_a_provider_that_never_answers_keeps_nobody_waiting(
     clock.now += timedelta(minutes=1)
     assert await paying.settle_stuck(timedelta(seconds=30)) == 0
     assert await refunding.finish_due() == 0
-    assert (await one.get(open_one.id, Actor(user))).status is OrderStatus.PENDING_PAYMENT
+    assert (await one.get(open_one.id, Reader(str(user)))).status is OrderStatus.PENDING_PAYMENT
     async with database.connection() as connection:
         assert (await payments.processing(connection, open_one.id)) is not None
 
@@ -949,7 +949,7 @@ async def test_transactions_that_wait_for_a_lock_leave_connections_to_who_reads(
             while len(await looking.fetch(blocked)) < 5:
                 await asyncio.sleep(0.01)
         async with asyncio.timeout(5):
-            assert (await one.get(order.id, Actor(user))) == order
+            assert (await one.get(order.id, Reader(str(user)))) == order
     await asyncio.gather(*waiting)
 
 
@@ -968,8 +968,8 @@ async def test_open_payments_of_older_orders_keep_no_other_order_from_expiring(
     late, _ = await one.create(IdempotentRequest(uuid7(), "key-late", b"h" * 32), [(product.id, 1)])
     clock.now += timedelta(minutes=16)
     assert await one.expire() == 1
-    assert (await one.get(late.id, Actor(uuid7(), sees_any=True))).status is OrderStatus.EXPIRED
-    assert (await one.get(older[0], Actor(uuid7(), sees_any=True))).status is OrderStatus.PENDING_PAYMENT
+    assert (await one.get(late.id, Reader(str(uuid7()), sees_any=True))).status is OrderStatus.EXPIRED
+    assert (await one.get(older[0], Reader(str(uuid7()), sees_any=True))).status is OrderStatus.PENDING_PAYMENT
 
 
 async def test_an_order_that_somebody_begins_to_pay_when_it_is_found_is_not_expired(
@@ -990,7 +990,7 @@ async def test_an_order_that_somebody_begins_to_pay_when_it_is_found_is_not_expi
     monkeypatch.setattr(orders, "expired", found_and_then_paid)
     clock.now += timedelta(minutes=16)
     assert await one.expire() == 0
-    assert (await one.get(order.id, Actor(user))).status is OrderStatus.PENDING_PAYMENT
+    assert (await one.get(order.id, Reader(str(user)))).status is OrderStatus.PENDING_PAYMENT
 
 
 async def test_an_order_that_cannot_be_expired_keeps_no_other_from_it(
@@ -1011,7 +1011,7 @@ async def test_an_order_that_cannot_be_expired_keeps_no_other_from_it(
             )
     clock.now += timedelta(minutes=16)
     assert await one.expire() == 1
-    assert (await one.get(placed[-1].id, Actor(uuid7(), sees_any=True))).status is OrderStatus.EXPIRED
+    assert (await one.get(placed[-1].id, Reader(str(uuid7()), sees_any=True))).status is OrderStatus.EXPIRED
 
 
 async def test_payments_and_refunds_that_cannot_be_finished_keep_no_other_from_it(
@@ -1033,7 +1033,7 @@ async def test_payments_and_refunds_that_cannot_be_finished_keep_no_other_from_i
     clock.now += timedelta(minutes=1)
     assert last is not None
     assert await paying.settle_stuck(timedelta(seconds=30)) == 1
-    anybody = Actor(uuid7(), sees_any=True)
+    anybody = Reader(str(uuid7()), sees_any=True)
     assert (await one.get(last.order_id, anybody)).status is OrderStatus.PAID
     poison, gateway.poison = gateway.poison, set()
     clock.now += timedelta(minutes=5)
@@ -1044,7 +1044,11 @@ async def test_payments_and_refunds_that_cannot_be_finished_keep_no_other_from_i
             gateway.poison = {row["id"] for row in await connection.fetch("SELECT id FROM payments")}
             with pytest.raises(ZeroDivisionError):
                 await refunding.refund(
-                    IdempotentRequest(anybody.user_id, f"refund-{order.id}", b"r" * 32), order.id, "no", None, None
+                    IdempotentRequest(uuid.UUID(anybody.user_id), f"refund-{order.id}", b"r" * 32),
+                    order.id,
+                    "no",
+                    None,
+                    None,
                 )
     gateway.poison = poison
     clock.now += timedelta(minutes=1)
@@ -1066,7 +1070,7 @@ async def test_a_refund_whose_process_died_is_finished_by_the_sweep_and_answered
     request = IdempotentRequest(support, "key-refund", b"r" * 32)
     with pytest.raises(ZeroDivisionError):
         await refunding.refund(request, order.id, "no", None, None)
-    assert (await one.get(order.id, Actor(user))).status is OrderStatus.REFUNDING
+    assert (await one.get(order.id, Reader(str(user)))).status is OrderStatus.REFUNDING
     with pytest.raises(IllegalTransitionError):
         await one.ship(order.id, Actor(support), "DHL", "JD", None)
     assert await refunding.finish_due() == 0

@@ -20,7 +20,7 @@ CONTENT_TYPE = b"application/grpc"
 # Messages smaller than this do not get smaller by compression.
 COMPRESSION_THRESHOLD_BYTES = 1024
 
-_TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
+_TIMEOUT_DIGITS = 8
 _UNIT_SECONDS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _NOT_PRINTABLE = re.compile(r"[^\x20-\x24\x26-\x7e]")
 
@@ -111,8 +111,8 @@ def too_large(limit: int) -> ProtocolError:
 
 def parse_timeout(value: bytes) -> float | None:
     """Seconds in a grpc-timeout header, or None when it is not one."""
-    match = _TIMEOUT.fullmatch(value)
-    return int(match[1]) * _UNIT_SECONDS[match[2]] if match else None
+    digits, unit = value[:-1], _UNIT_SECONDS.get(value[-1:])
+    return int(digits) * unit if unit is not None and digits.isdigit() and len(digits) <= _TIMEOUT_DIGITS else None
 
 
 def format_timeout(seconds: float) -> str:

@@ -70,6 +70,8 @@ class ServerContext:
     def texts(self, key: str) -> list[str]:
         """All values of one key."""
         name = key.encode()
+        if name not in self._headers:
+            return []
         return [value.decode("latin-1") for other, value in self._lines if other == name]
 
     def peer(self) -> str:
@@ -160,18 +162,17 @@ class GrpcApplication:
         if scope["type"] != "http":
             raise ValueError(f"a gRPC application serves HTTP only, not {scope['type']!r}")
         call = _Call(scope, receive, send, self._limit, compress=self._compress)
-        with contextlib.suppress(CallerGoneError):
-            await self._answer(call, scope)
-
-    async def _answer(self, call: _Call, scope: Scope) -> None:
-        if scope["method"] != "POST":
-            await call.refuse_http(405, [(b"allow", b"POST")])
-        elif not call.content_type.startswith(framing.CONTENT_TYPE):
-            await call.refuse_http(415, [])
-        elif (handler := self._methods.get(scope["path"])) is None:
-            await call.finish(grpc.StatusCode.UNIMPLEMENTED, "unknown method", ())
-        else:
-            await call.run(handler)
+        try:
+            if scope["method"] != "POST":
+                await call.refuse_http(405, [(b"allow", b"POST")])
+            elif not call.content_type.startswith(framing.CONTENT_TYPE):
+                await call.refuse_http(415, [])
+            elif (handler := self._methods.get(scope["path"])) is None:
+                await call.finish(grpc.StatusCode.UNIMPLEMENTED, "unknown method", ())
+            else:
+                await call.run(handler)
+        except CallerGoneError:
+            return
 
 
 class _Call:
@@ -209,7 +210,7 @@ class _Call:
         except TimeoutError:
             await self.finish(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed", ())
         except CallerGoneError:
-            return
+            raise
         except Exception:
             _log.exception("unexpected error in a gRPC handler")
             await self.finish(grpc.StatusCode.INTERNAL, "internal error", ())

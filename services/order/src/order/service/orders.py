@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 import structlog
@@ -30,11 +31,17 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts, and whether everybody's orders are theirs to see or to cancel."""
+    """Who acts, and whether everybody's orders are theirs to cancel."""
 
     user_id: UUID
-    sees_any: bool = False
     cancels_any: bool = False
+
+
+class Reader(NamedTuple):
+    """Who reads, and whether everybody's orders are theirs to see. The id is text, as tokens and cached orders have it."""
+
+    user_id: str
+    sees_any: bool = False
 
     def require_sight(self, owner_id: str) -> None:
         """Let those pass who may see an order of that user.
@@ -42,7 +49,7 @@ class Actor:
         Raises:
             NotFoundError: to anybody else there is no such order.
         """
-        if owner_id != str(self.user_id) and not self.sees_any:
+        if owner_id != self.user_id and not self.sees_any:
             raise NotFoundError
 
 
@@ -124,7 +131,7 @@ class OrderUseCases:
         await self._replays.put(request, outcome)
         return order, False
 
-    async def get(self, order_id: UUID, actor: Actor) -> Order:
+    async def get(self, order_id: UUID, reader: Reader) -> Order:
         """One order.
 
         Raises:
@@ -132,10 +139,10 @@ class OrderUseCases:
         """
         async with self._database.connection() as connection:
             order = await orders.get(connection, order_id)
-        actor.require_sight(str(order.user_id))
+        reader.require_sight(str(order.user_id))
         return order
 
-    async def shown(self, order_id: str, actor: Actor) -> order_pb2.Order:
+    async def shown(self, order_id: str, reader: Reader) -> order_pb2.Order:
         """One order as it is shown. The hot path: of one that is cached only the owner is looked at.
 
         Raises:
@@ -144,9 +151,9 @@ class OrderUseCases:
         cached = await self._cache.get(order_id)
         if cached is not None:
             order = order_pb2.Order.FromString(cached)
-            actor.require_sight(order.user_id)
+            reader.require_sight(order.user_id)
             return order
-        order = records.order(await self.get(UUID(order_id), actor))
+        order = records.order(await self.get(UUID(order_id), reader))
         await self._cache.offer(order.id, order.version, order.SerializeToString())
         return order
 

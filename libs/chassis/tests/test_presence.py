@@ -11,7 +11,7 @@ import pytest
 from chassis import context
 from chassis.admission import Admission
 from chassis.errors import ServiceError
-from chassis.grpc.channel import Channel, TransportResponse
+from chassis.grpc.channel import Channel, TransportResponse, UnaryCall
 from chassis.grpc.peer import RetryBudget, UnaryMethod
 from chassis.http.application import HttpApplication
 from chassis.presence import CallerGoneError, Presence
@@ -112,7 +112,7 @@ async def test_nothing_is_called_and_nothing_tried_again_for_who_has_gone(admiss
 
     class Calling:
         async def get_thing(self) -> Response:
-            method = Channel(Transport()).unary_unary("/s.S/Get", lambda _: b"", lambda _: None)
+            method: UnaryCall[None, None] = Channel(Transport()).unary_unary("/s.S/Get", lambda _: b"", lambda _: None)
             with pytest.raises(ServiceError):
                 repeated: UnaryMethod[None, None] = UnaryMethod("/s.S/Get", method, RetryBudget(), may_repeat=True)
                 await repeated(None)
@@ -189,7 +189,7 @@ async def test_a_call_within_a_request_has_a_timer_of_its_own_only_when_it_has_l
 
     now = asyncio.get_running_loop().time()
     current = context.RequestContext("request-1", deadline=now + 4 * share, timer=now + 4)
-    method = Channel(Transport()).unary_unary("/s.S/Get", lambda _: b"", lambda _: None)
+    method: UnaryCall[None, None] = Channel(Transport()).unary_unary("/s.S/Get", lambda _: b"", lambda _: None)
     with context.serving(current), pytest.raises(grpc.aio.AioRpcError):
         await method(None, timeout=current.remaining())
     assert len(set_up) == timers

@@ -157,7 +157,9 @@ def test_the_edge_calls_the_services_that_its_row_names(cluster: Site, monkeypat
     options = Options(cors_origins=("https://shop.example",))
     rendered = yaml.safe_load(configuration(process, replace(cluster, endpoints=endpoints), options))
     assert {found["name"] for found in rendered["static_resources"]["clusters"]} >= {"gate", "counter", "counter_door"}
-    assert [value for value in values(rendered) if re.search(r"\b(bff|limiter)(\b|_)", value)] == []
+    # Comments of the scripts that the edge runs may name them.
+    said = [re.sub(r"--.*", "", value) for value in values(rendered)]
+    assert [value for value in said if re.search(r"\b(bff|limiter)(\b|_)", value)] == []
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_network
-from typing import Any
 
 import yaml
 from chassis.config import ACCESS_TOKEN_SECONDS
@@ -25,7 +24,7 @@ from mesh.site import Endpoint, Site
 from mesh.topology import EDGE, Edge, Service, row, service_of
 
 # The edge's is 370 KB; the loader in C, which every wheel of PyYAML has, takes a sixth of the time.
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # How much longer the edge waits than the BFF, which gives its own answer first; seconds.
 EDGE_MARGIN = 1.0
 MAX_BODY_BYTES = 65536
@@ -173,7 +172,7 @@ def secret_files(service: str, site: Site) -> dict[str, str]:
     """What Envoy watches for new certificates (SDS from files): the contents by file name."""
     own = site.certificates / service
     pairs = {"workload": own} | ({"public": site.public_certificate} if service == EDGE.name else {})
-    secrets: dict[str, Mapping[str, Any]] = {
+    secrets: dict[str, Mapping[str, object]] = {
         name: {
             "tls_certificate": {
                 "certificate_chain": {"filename": str(pair / "tls.crt")},
@@ -196,7 +195,7 @@ def secret_files(service: str, site: Site) -> dict[str, str]:
     }
 
 
-def _common_values(process: Process, site: Site, policies: Policies) -> dict[str, Any]:
+def _common_values(process: Process, site: Site, policies: Policies) -> dict[str, object]:
     return {
         # Whether a policy is to be there.
         "on": lambda policy: policy not in policies.without,
@@ -226,7 +225,7 @@ def _common_values(process: Process, site: Site, policies: Policies) -> dict[str
     }
 
 
-def _service_values(service: Service, process: Process, site: Site) -> dict[str, Any]:
+def _service_values(service: Service, process: Process, site: Site) -> dict[str, object]:
     return {
         "package": service.package,
         "grpc": service.serves_grpc,
@@ -240,7 +239,7 @@ def _service_values(service: Service, process: Process, site: Site) -> dict[str,
     }
 
 
-def _edge_values(edge: Edge, process: Process, site: Site, policies: Policies) -> dict[str, Any]:
+def _edge_values(edge: Edge, process: Process, site: Site, policies: Policies) -> dict[str, object]:
     operations = routes()
     return {
         "tls_port": process.tls_port,
@@ -298,6 +297,6 @@ def _upstream(name: str, site: Site) -> Upstream:
     return Upstream(name, isinstance(called, Service) and called.serves_grpc, site.endpoints[name])
 
 
-def _network(text: str) -> dict[str, Any]:
+def _network(text: str) -> dict[str, object]:
     network = ip_network(text)
     return {"address": str(network.network_address), "length": network.prefixlen}

@@ -12,6 +12,7 @@ from chassis.cache import VersionedCache, stored_under
 from chassis.config import load
 from chassis.cursors import CursorSigner
 from chassis.database import Database
+from chassis.grpc.methods import Server
 from chassis.grpc.server import GrpcApplication
 from chassis.grpc.serving import serve_contract
 from chassis.ids import uuid7
@@ -51,7 +52,7 @@ class Servicers:
     tokens: TokenVerifier
     admission: Admission
 
-    def add_to(self, server: object) -> None:
+    def add_to(self, server: Server) -> None:
         """Register on a server: ours, or grpcio's own."""
         services = (
             user_pb2.DESCRIPTOR.services_by_name["UserService"],

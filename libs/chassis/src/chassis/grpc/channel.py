@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol
+from typing import Generic, NoReturn, Protocol, TypeVar
 
 import grpc
 
@@ -20,6 +20,8 @@ from chassis.grpc.framing import ProtocolError
 from chassis.grpc.server import STATUS_DETAILS
 from chassis.presence import CallerGoneError
 
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 Metadata = Sequence[tuple[str, str | bytes]]
 
 DEFAULT_RESPONSE_LIMIT_BYTES = 4 * 1024 * 1024
@@ -96,47 +98,47 @@ class Channel:
     def unary_unary(
         self,
         method: str,
-        request_serializer: Callable[[Any], bytes],
-        response_deserializer: Callable[[bytes], Any],
+        request_serializer: Callable[[Request], bytes],
+        response_deserializer: Callable[[bytes], Response],
         _registered_method: bool = False,
-    ) -> UnaryCall:
+    ) -> UnaryCall[Request, Response]:
         """Part of the stub protocol."""
         return UnaryCall(self._transport, method, request_serializer, response_deserializer, self._limit)
 
     def unary_stream(
         self,
         method: str,
-        request_serializer: Callable[[Any], bytes],
-        response_deserializer: Callable[[bytes], Any],
+        request_serializer: Callable[[Request], bytes],
+        response_deserializer: Callable[[bytes], Response],
         _registered_method: bool = False,
-    ) -> StreamCall:
+    ) -> StreamCall[Request, Response]:
         """Part of the stub protocol."""
         return StreamCall(self._transport, method, request_serializer, response_deserializer, self._limit)
 
-    def stream_unary(self, method: str, *_args: Any, **_kwargs: Any) -> Callable[..., NoReturn]:
+    def stream_unary(self, method: str, *_args: object, **_kwargs: object) -> Callable[[object], NoReturn]:
         """Part of the stub protocol; calling it raises, for no contract of ours streams requests."""
         return _unsupported(method)
 
     stream_stream = stream_unary
 
 
-def _unsupported(method: str) -> Callable[..., NoReturn]:
-    def call(*_args: Any, **_kwargs: Any) -> NoReturn:
+def _unsupported(method: str) -> Callable[[object], NoReturn]:
+    def call(*_args: object, **_kwargs: object) -> NoReturn:
         raise TypeError(f"{method}: this channel does not stream requests")
 
     return call
 
 
 @dataclass(frozen=True, slots=True)
-class _Method:
+class _Method(Generic[Request, Response]):
     transport: Transport
     path: str
-    serialize: Callable[[Any], bytes]
-    deserialize: Callable[[bytes], Any]
+    serialize: Callable[[Request], bytes]
+    deserialize: Callable[[bytes], Response]
     limit: int
 
     async def start(
-        self, request: Any, timeout: float | None, metadata: Metadata | None, compression: grpc.Compression | None
+        self, request: Request, timeout: float | None, metadata: Metadata | None, compression: grpc.Compression | None
     ) -> TransportResponse:
         headers = [*_REQUEST_HEADERS]
         if timeout is not None:
@@ -163,17 +165,17 @@ class _Method:
 
 
 @dataclass(frozen=True, slots=True)
-class UnaryCall(_Method):
+class UnaryCall(_Method[Request, Response]):
     """What a stub's unary method is: call it, await the response message."""
 
     async def __call__(
         self,
-        request: Any,
+        request: Request,
         *,
         timeout: float | None = None,
         metadata: Metadata | None = None,
         compression: grpc.Compression | None = None,
-    ) -> Any:
+    ) -> Response:
         """Make the call.
 
         Raises:
@@ -192,8 +194,8 @@ class UnaryCall(_Method):
             _fail(error.code, error.details)
 
     async def _exchange(
-        self, request: Any, timeout: float | None, metadata: Metadata | None, compression: grpc.Compression | None
-    ) -> Any:
+        self, request: Request, timeout: float | None, metadata: Metadata | None, compression: grpc.Compression | None
+    ) -> Response:
         response = await self.start(request, timeout, metadata, compression)
         # Read here and not by the generator that streams are read by, which takes twice as long (ADR 0026).
         body, is_whole = b"", False
@@ -212,17 +214,17 @@ class UnaryCall(_Method):
 
 
 @dataclass(frozen=True, slots=True)
-class StreamCall(_Method):
+class StreamCall(_Method[Request, Response]):
     """What a stub's server-streaming method is: call it, iterate the response messages."""
 
     async def __call__(
         self,
-        request: Any,
+        request: Request,
         *,
         timeout: float | None = None,
         metadata: Metadata | None = None,
         compression: grpc.Compression | None = None,
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncIterator[Response]:
         """Make the call and yield its messages as they come.
 
         Raises:
@@ -275,7 +277,7 @@ def _fail(
 
 
 def _metadata(headers: Mapping[str, str] | None) -> grpc.aio.Metadata:
-    items: list[tuple[str, Any]] = []
+    items: list[tuple[str, str | bytes]] = []
     for key, value in (headers or {}).items():
         if key == STATUS_DETAILS or key.endswith("-bin"):
             try:

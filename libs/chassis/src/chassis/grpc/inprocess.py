@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, MutableMapping
-from typing import Any
+from collections.abc import AsyncGenerator
+
+from starlette.types import Message as Event
 
 from chassis.grpc.channel import Channel, TransportResponse
 from chassis.grpc.server import GrpcApplication
@@ -30,9 +31,9 @@ class _InProcessTransport:
             "headers": [(name.encode(), value.encode()) for name, value in headers],
         }
         requests = [{"type": "http.request", "body": body, "more_body": False}]
-        sent: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
+        sent: asyncio.Queue[Event] = asyncio.Queue()
 
-        async def receive() -> MutableMapping[str, Any]:
+        async def receive() -> Event:
             if requests:
                 return requests.pop()
             await asyncio.Event().wait()
@@ -46,7 +47,7 @@ class _InProcessTransport:
 
 
 async def _chunks(
-    sent: asyncio.Queue[MutableMapping[str, Any]],
+    sent: asyncio.Queue[Event],
     task: asyncio.Task[None],
     trailers: dict[str, str],
     *,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from typing import Generic, NoReturn, Protocol, TypeVar, cast
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -21,6 +21,9 @@ from chassis.tracing import conventions
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 Stub = TypeVar("Stub")
+Request_contra = TypeVar("Request_contra", contravariant=True)
+Response_co = TypeVar("Response_co", covariant=True)
+Metadata = Sequence[tuple[str, str | bytes]]
 
 # One layer retries, at most twice, with full jitter ("Exponential Backoff And Jitter", AWS 2015).
 _MAX_RETRIES = 2
@@ -56,19 +59,47 @@ class RetryBudget:
         return True
 
 
+class SendUnary(Protocol[Request_contra, Response_co]):
+    """Makes a call of one message for one."""
+
+    def __call__(
+        self, request: Request_contra, /, *, timeout: float | None, metadata: Metadata
+    ) -> Awaitable[Response_co]:
+        """What is awaited; it raises `grpc.aio.AioRpcError`."""
+        ...
+
+
+class SendStreaming(Protocol[Request_contra, Response_co]):
+    """Makes a call of one message for many."""
+
+    def __call__(
+        self, request: Request_contra, /, *, timeout: float | None, metadata: Metadata
+    ) -> AsyncIterable[Response_co]:
+        """What is iterated; it raises `grpc.aio.AioRpcError`."""
+        ...
+
+
 class Channel(Protocol):
     """What a peer needs of a channel: `chassis.grpc.channel.Channel` has it, and `grpc.aio.Channel`."""
 
     def unary_unary(
-        self, method: str, request_serializer: Any, response_deserializer: Any, /
-    ) -> Callable[..., Awaitable[Any]]:
-        """What makes the call; it raises `grpc.aio.AioRpcError`."""
+        self,
+        method: str,
+        request_serializer: Callable[[Request], bytes],
+        response_deserializer: Callable[[bytes], Response],
+        /,
+    ) -> SendUnary[Request, Response]:
+        """What makes the call."""
         ...
 
     def unary_stream(
-        self, method: str, request_serializer: Any, response_deserializer: Any, /
-    ) -> Callable[..., AsyncIterable[Any]]:
-        """What makes the call; iterated, it yields messages and raises `grpc.aio.AioRpcError`."""
+        self,
+        method: str,
+        request_serializer: Callable[[Request], bytes],
+        response_deserializer: Callable[[bytes], Response],
+        /,
+    ) -> SendStreaming[Request, Response]:
+        """What makes the call."""
         ...
 
 
@@ -95,20 +126,28 @@ class Peer:
         return make(cast("grpc.aio.Channel", self))
 
     def unary_unary(
-        self, method: str, request_serializer: Any, response_deserializer: Any, _registered_method: bool = False
-    ) -> UnaryMethod[Any, Any]:
+        self,
+        method: str,
+        request_serializer: Callable[[Request], bytes],
+        response_deserializer: Callable[[bytes], Response],
+        _registered_method: bool = False,
+    ) -> UnaryMethod[Request, Response]:
         """Part of the stub protocol."""
         send = self._channel.unary_unary(method, request_serializer, response_deserializer)
         return UnaryMethod(method, send, self._budget, may_repeat=_is_repeatable(method), peer=self._name)
 
     def unary_stream(
-        self, method: str, request_serializer: Any, response_deserializer: Any, _registered_method: bool = False
-    ) -> StreamMethod[Any, Any]:
+        self,
+        method: str,
+        request_serializer: Callable[[Request], bytes],
+        response_deserializer: Callable[[bytes], Response],
+        _registered_method: bool = False,
+    ) -> StreamMethod[Request, Response]:
         """Part of the stub protocol."""
         send = self._channel.unary_stream(method, request_serializer, response_deserializer)
         return StreamMethod(method, send, self._name)
 
-    def stream_unary(self, method: str, *_args: Any, **_kwargs: Any) -> NoReturn:
+    def stream_unary(self, method: str, *_args: object, **_kwargs: object) -> NoReturn:
         """Part of the stub protocol; no contract of ours streams requests."""
         raise TypeError(f"{method}: a peer is not sent streams of requests")
 
@@ -123,7 +162,7 @@ class UnaryMethod(Generic[Request, Response]):
     def __init__(
         self,
         path: str,
-        send: Callable[..., Awaitable[Response]],
+        send: SendUnary[Request, Response],
         budget: RetryBudget,
         *,
         may_repeat: bool,
@@ -165,7 +204,7 @@ class StreamMethod(Generic[Request, Response]):
 
     __slots__ = ("_send", "_work")
 
-    def __init__(self, path: str, send: Callable[..., AsyncIterable[Response]], peer: str = "") -> None:
+    def __init__(self, path: str, send: SendStreaming[Request, Response], peer: str = "") -> None:
         self._work = _work(path, peer)
         self._send = send
 
@@ -196,8 +235,7 @@ def _is_repeatable(path: str) -> bool:
 
 
 def _service_error(error: grpc.aio.AioRpcError) -> ServiceError:
-    metadata: Any = error.trailing_metadata() or ()
-    for key, value in metadata:
+    for key, value in error.trailing_metadata() or ():
         if key == STATUS_DETAILS and isinstance(value, bytes):
             return ServiceError.from_status(Status.FromString(value))
     return ServiceError.from_status(Status(code=error.code().value[0], message=error.details() or ""))

@@ -10,18 +10,20 @@ class's lane before anything is done for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import Any, NoReturn, Protocol, cast
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from typing import NoReturn, Protocol, cast
 
 import grpc
 from contracts.common.v1 import options_pb2
 from contracts.permissions import PERMISSIONS, Permission
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
 
 from chassis import context as request_context
 from chassis.admission import Admission, Lane
 from chassis.context import METADATA_ROLES, RequestContext
 from chassis.errors import ServiceError
+from chassis.grpc.methods import Context, Registered, Server, Streaming, Unary, method_handler
 from chassis.grpc.rules import compile_rules
 from chassis.grpc.server import AbortError, ServerContext, status_metadata
 from chassis.identity import Caller
@@ -46,7 +48,7 @@ class ContractServer:
 
     def __init__(
         self,
-        server: Any,
+        server: Server,
         services: Iterable[ServiceDescriptor],
         tokens: TokenVerifier | None,
         admission: Admission,
@@ -61,9 +63,7 @@ class ContractServer:
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Part of the registration protocol; the registered form, which always follows, has all we need."""
 
-    def add_registered_method_handlers(
-        self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
-    ) -> None:
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Registered]) -> None:
         """Called by the generated `add_…Servicer_to_server`."""
         service = self._services.get(service_name)
         if service is None:
@@ -102,7 +102,7 @@ class ContractServer:
             raise ContractMismatchError(*problems)
 
 
-def _is_implemented(handler: grpc.RpcMethodHandler[Any, Any]) -> bool:
+def _is_implemented(handler: Registered) -> bool:
     # The generated base class answers UNIMPLEMENTED with plain functions that live in a *_pb2_grpc module.
     behavior = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     return not getattr(behavior, "__module__", "").endswith("_pb2_grpc")
@@ -114,16 +114,15 @@ def _class_of(method: MethodDescriptor) -> str | None:
     return name.removeprefix("OPERATION_CLASS_").lower() if number else None
 
 
-def _guarded(
-    method: MethodDescriptor, handler: grpc.RpcMethodHandler[Any, Any], guard: _Guard
-) -> grpc.RpcMethodHandler[Any, Any]:
-    if handler.unary_unary is not None:
+def _guarded(method: MethodDescriptor, handler: Registered, guard: _Guard) -> Registered:
+    behavior = method_handler(handler)
+    if behavior.unary_unary is not None:
         return grpc.unary_unary_rpc_method_handler(
-            guard.unary(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+            guard.unary(behavior.unary_unary), handler.request_deserializer, handler.response_serializer
         )
-    if handler.unary_stream is not None:
+    if behavior.unary_stream is not None:
         return grpc.unary_stream_rpc_method_handler(
-            guard.stream(handler.unary_stream), handler.request_deserializer, handler.response_serializer
+            guard.stream(behavior.unary_stream), handler.request_deserializer, handler.response_serializer
         )
     raise ContractMismatchError(f"{method.full_name} streams requests, which contracts here do not")
 
@@ -142,8 +141,8 @@ class _Guard:
         self._lane = lane
         self._validate = compile_rules(method.input_type)
 
-    def unary(self, behavior: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
-        async def call(request: Any, context: Any) -> Any:
+    def unary(self, behavior: Unary) -> Unary:
+        async def call(request: Message, context: Context) -> Message:
             metadata = _metadata_of(context)
             try:
                 with observe(self._work, RequestContext.from_metadata(metadata.text, metadata.deadline)):
@@ -158,8 +157,8 @@ class _Guard:
 
         return call
 
-    def stream(self, behavior: Any) -> Callable[[Any, Any], AsyncIterator[Any]]:
-        async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+    def stream(self, behavior: Streaming) -> Streaming:
+        async def call(request: Message, context: Context) -> AsyncGenerator[Message, None]:
             metadata = _metadata_of(context)
             try:
                 with observe(self._work, RequestContext.from_metadata(metadata.text, metadata.deadline)):
@@ -175,7 +174,7 @@ class _Guard:
 
         return call
 
-    def _check(self, metadata: _Metadata, request: Any) -> None:
+    def _check(self, metadata: _Metadata, request: Message) -> None:
         if not self.anonymous:
             caller, token = self._caller(metadata)
             request_context.authenticated(caller, token)
@@ -217,8 +216,8 @@ class _Metadata(Protocol):
 class _GrpcioMetadata:
     """The same of grpcio's context."""
 
-    def __init__(self, context: Any) -> None:
-        self._pairs = [(key, value) for key, value in context.invocation_metadata() if isinstance(value, str)]
+    def __init__(self, context: grpc.aio.ServicerContext[Message, Message]) -> None:
+        self._pairs = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
         remaining = context.time_remaining()
         # grpcio reports "no deadline" as a time in the far future.
         has_one = remaining is not None and remaining < _FAR_FUTURE_SECONDS
@@ -231,7 +230,7 @@ class _GrpcioMetadata:
         return [value for other, value in self._pairs if other == key]
 
 
-def _metadata_of(context: Any) -> _Metadata:
+def _metadata_of(context: Context) -> _Metadata:
     return context if isinstance(context, ServerContext) else _GrpcioMetadata(context)
 
 
@@ -240,7 +239,7 @@ def _served(error: Exception, method: str) -> ServiceError | None:
     return None if isinstance(error, AbortError) else served(error, method)
 
 
-async def _abort(context: Any, error: ServiceError) -> NoReturn:
+async def _abort(context: Context, error: ServiceError) -> NoReturn:
     status = error.to_status()
     await context.abort(_CODES[status.code], status.message, status_metadata(status))
     raise AssertionError("abort raises")

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 from contracts.common.v1 import options_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
 
 from chassis.errors import FieldViolation, ServiceError
 
-Check = Callable[[Any, str, list[FieldViolation]], None]
-_Element = Callable[[Any], str | None]
+Check = Callable[[Message, str, list[FieldViolation]], None]
+_Text = Callable[[str], str | None]
+_Number = Callable[[int], str | None]
+_Element = _Text | _Number
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+")
@@ -25,13 +27,13 @@ _FORMATS = {
 }
 
 
-def compile_rules(descriptor: Descriptor) -> Callable[[Any], None] | None:
+def compile_rules(descriptor: Descriptor) -> Callable[[Message], None] | None:
     """A function that raises INVALID_ARGUMENT with every violation in a message, or None without any rule."""
     checks = _message_checks(descriptor, frozenset())
     if not checks:
         return None
 
-    def validate(message: Any) -> None:
+    def validate(message: Message) -> None:
         violations: list[FieldViolation] = []
         for check in checks:
             check(message, "", violations)
@@ -72,7 +74,7 @@ def _field_check(field: FieldDescriptor, rules: options_pb2.FieldRules, nested: 
         return None
     optional = field.has_presence
 
-    def check(message: Any, prefix: str, violations: list[FieldViolation]) -> None:
+    def check(message: Message, prefix: str, violations: list[FieldViolation]) -> None:
         if optional and not message.HasField(name):
             return
         value = getattr(message, name)
@@ -88,7 +90,7 @@ def _field_check(field: FieldDescriptor, rules: options_pb2.FieldRules, nested: 
 
 
 def _submessage_check(name: str, nested: list[Check], *, required: bool) -> Check:
-    def check(message: Any, prefix: str, violations: list[FieldViolation]) -> None:
+    def check(message: Message, prefix: str, violations: list[FieldViolation]) -> None:
         if not message.HasField(name):
             if required:
                 violations.append(FieldViolation(f"{prefix}/{name}", "is required"))
@@ -107,7 +109,7 @@ def _list_check(
     if not (minimum or maximum or elements or nested):
         return None
 
-    def check(message: Any, prefix: str, violations: list[FieldViolation]) -> None:
+    def check(message: Message, prefix: str, violations: list[FieldViolation]) -> None:
         values = getattr(message, name)
         if len(values) < minimum:
             violations.append(FieldViolation(f"{prefix}/{name}", f"must have at least {minimum} items"))
@@ -126,24 +128,25 @@ def _list_check(
 
 
 def _element_checks(field: FieldDescriptor, rules: options_pb2.FieldRules) -> list[_Element]:
-    checks: list[_Element] = []
+    texts: list[_Text] = []
+    numbers: list[_Number] = []
     if field.type == FieldDescriptor.TYPE_STRING:
-        checks.append(lambda value: "must not contain a null character" if "\0" in value else None)
+        texts.append(lambda value: "must not contain a null character" if "\0" in value else None)
     low, high = rules.min_length, rules.max_length
     if low:
-        checks.append(lambda value: f"must have at least {low} characters" if len(value) < low else None)
+        texts.append(lambda value: f"must have at least {low} characters" if len(value) < low else None)
     if high:
-        checks.append(lambda value: f"must have at most {high} characters" if len(value) > high else None)
+        texts.append(lambda value: f"must have at most {high} characters" if len(value) > high else None)
     if rules.HasField("minimum"):
         least = rules.minimum
-        checks.append(lambda value: f"must be at least {least}" if value < least else None)
+        numbers.append(lambda value: f"must be at least {least}" if value < least else None)
     if rules.HasField("maximum"):
         most = rules.maximum
-        checks.append(lambda value: f"must be at most {most}" if value > most else None)
+        numbers.append(lambda value: f"must be at most {most}" if value > most else None)
     if rules.pattern:
         pattern = re.compile(rules.pattern)
-        checks.append(lambda value: None if pattern.fullmatch(value) else f"must match {pattern.pattern}")
+        texts.append(lambda value: None if pattern.fullmatch(value) else f"must match {pattern.pattern}")
     if rules.format:
         expected, problem = _FORMATS[rules.format]
-        checks.append(lambda value: None if expected.fullmatch(value) else problem)
-    return checks
+        texts.append(lambda value: None if expected.fullmatch(value) else problem)
+    return [*texts, *numbers]

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, MutableMapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import NoReturn
 
 import grpc
 import structlog
+from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
+from starlette.types import Message as Event
+from starlette.types import Receive, Scope, Send
 
 from chassis.grpc import framing
 from chassis.grpc.framing import ProtocolError
+from chassis.grpc.methods import MethodHandler, Registered, Unary, method_handler
 from chassis.presence import CallerGoneError, Presence
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
 Metadata = Sequence[tuple[str, str | bytes]]
 Lines = Sequence[tuple[bytes, bytes]]
 
@@ -45,7 +47,7 @@ class ServerContext:
     __slots__ = ("_code", "_details", "_headers", "_initial", "_lines", "_peer", "_trailing", "deadline")
 
     def __init__(
-        self, lines: Lines, headers: Mapping[bytes, bytes], deadline: float | None, peer: Sequence[Any] | None
+        self, lines: Lines, headers: Mapping[bytes, bytes], deadline: float | None, peer: tuple[str, int] | None
     ) -> None:
         self._lines = lines
         # The same by name.
@@ -127,7 +129,7 @@ class ServerContext:
             self._trailing = trailing_metadata
         raise AbortError
 
-    async def abort_with_status(self, status: Any) -> NoReturn:
+    async def abort_with_status(self, status: grpc.Status) -> NoReturn:
         """End the call with a `grpc.Status`, rich details included."""
         await self.abort(status.code, status.details, tuple(status.trailing_metadata))
 
@@ -143,21 +145,19 @@ class GrpcApplication:
     def __init__(
         self, *, message_limit_bytes: int = DEFAULT_MESSAGE_LIMIT_BYTES, compress_responses: bool = False
     ) -> None:
-        self._methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._methods: dict[str, MethodHandler] = {}
         self._limit = message_limit_bytes
         self._compress = compress_responses
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Part of the registration protocol; the registered form, which always follows, has all we need."""
 
-    def add_registered_method_handlers(
-        self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
-    ) -> None:
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Registered]) -> None:
         """Called by the generated `add_…Servicer_to_server`."""
         for name, handler in method_handlers.items():
-            self._methods[f"/{service_name}/{name}"] = handler
+            self._methods[f"/{service_name}/{name}"] = method_handler(handler)
 
-    async def __call__(self, scope: Scope, receive: Callable[[], Any], send: Callable[[Message], Any]) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one call (ASGI 3, HTTP scope)."""
         if scope["type"] != "http":
             raise ValueError(f"a gRPC application serves HTTP only, not {scope['type']!r}")
@@ -178,9 +178,7 @@ class GrpcApplication:
 class _Call:
     """The life of one call, from its first header to its trailers."""
 
-    def __init__(
-        self, scope: Scope, receive: Callable[[], Any], send: Callable[[Message], Any], limit: int, *, compress: bool
-    ) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int, *, compress: bool) -> None:
         self._receive = receive
         self._send = send
         self._limit = limit
@@ -194,13 +192,13 @@ class _Call:
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         self.context = ServerContext(lines, headers, deadline, scope.get("client"))
 
-    async def run(self, handler: Any) -> None:
+    async def run(self, handler: MethodHandler) -> None:
         """Run the handler under the caller's deadline and answer with its messages and status."""
         context = self.context
         try:
             with Presence(self._receive, context.deadline) as caller:
                 if handler.unary_unary is not None:
-                    await self._run_unary(handler, caller)
+                    await self._run_unary(handler, handler.unary_unary, caller)
                 else:
                     await self._run_stream(handler, caller)
         except AbortError:
@@ -215,12 +213,12 @@ class _Call:
             _log.exception("unexpected error in a gRPC handler")
             await self.finish(grpc.StatusCode.INTERNAL, "internal error", ())
 
-    async def _run_unary(self, handler: Any, caller: Presence) -> None:
+    async def _run_unary(self, handler: MethodHandler, behavior: Unary, caller: Presence) -> None:
         """One message in, one out: nearly all calls, and so the one that is written for speed (ADR 0026)."""
         request = await self._request_message(handler.request_deserializer)
         caller.watch()
         context = self.context
-        response = await handler.unary_unary(request, context)
+        response = await behavior(request, context)
         if context.code() is not grpc.StatusCode.OK:
             await self._finish_ok()
             return
@@ -235,28 +233,31 @@ class _Call:
         except OSError as error:
             raise CallerGoneError from error
 
-    async def _run_stream(self, handler: Any, caller: Presence) -> None:
-        if handler.request_streaming:
-            request: Any = self._request_messages(handler.request_deserializer)
-        else:
+    async def _run_stream(self, handler: MethodHandler, caller: Presence) -> None:
+        if handler.unary_stream is not None:
             request = await self._request_message(handler.request_deserializer)
             caller.watch()
-        if handler.response_streaming:
-            behavior: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
-            async with contextlib.aclosing(behavior(request, self.context)) as responses:
-                async for response in responses:
-                    await self._send_message(handler.response_serializer(response))
-        else:
-            response = await handler.stream_unary(request, self.context)
+            await self._send_messages(handler, handler.unary_stream(request, self.context))
+        elif handler.stream_stream is not None:
+            requests = self._request_messages(handler.request_deserializer)
+            await self._send_messages(handler, handler.stream_stream(requests, self.context))
+        elif handler.stream_unary is not None:
+            requests = self._request_messages(handler.request_deserializer)
+            response = await handler.stream_unary(requests, self.context)
             if self.context.code() is grpc.StatusCode.OK:
                 await self._send_message(handler.response_serializer(response))
         await self._finish_ok()
+
+    async def _send_messages(self, handler: MethodHandler, responses: AsyncGenerator[Message, None]) -> None:
+        async with contextlib.aclosing(responses):
+            async for response in responses:
+                await self._send_message(handler.response_serializer(response))
 
     async def _finish_ok(self) -> None:
         context = self.context
         await self.finish(context.code(), context.details(), context.trailing_metadata())
 
-    async def _request_message(self, deserialize: Callable[[bytes], Any]) -> Any:
+    async def _request_message(self, deserialize: Callable[[bytes], Message]) -> Message:
         body = b""
         more = True
         while more:
@@ -270,7 +271,7 @@ class _Call:
             more = event.get("more_body", False)
         return self._deserialize(deserialize, framing.decode_single(body, self._encoding, self._limit))
 
-    async def _request_messages(self, deserialize: Callable[[bytes], Any]) -> AsyncIterator[Any]:
+    async def _request_messages(self, deserialize: Callable[[bytes], Message]) -> AsyncIterator[Message]:
         async for message in framing.decode_stream(self._chunks(), self._encoding, self._limit):
             yield self._deserialize(deserialize, message)
 
@@ -284,14 +285,14 @@ class _Call:
             more = event.get("more_body", False)
 
     @staticmethod
-    def _deserialize(deserialize: Callable[[bytes], Any], message: bytes) -> Any:
+    def _deserialize(deserialize: Callable[[bytes], Message], message: bytes) -> Message:
         try:
             return deserialize(message)
         except Exception as error:
             # INTERNAL is what grpcio answers here as well.
             raise ProtocolError(grpc.StatusCode.INTERNAL, "the request message does not parse") from error
 
-    async def _write(self, message: Message) -> None:
+    async def _write(self, message: Event) -> None:
         try:
             await self._send(message)
         except OSError as error:

@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from chassis.admission import Admission
+from chassis.grpc.methods import Context, Server
 from chassis.grpc.policy import ContractServer
 from chassis.tokens import TokenVerifier
 
@@ -24,18 +25,20 @@ class _Health(cast("Any", health).aio.HealthServicer):  # type: ignore[misc]
     (grpc.health.v1: treat UNIMPLEMENTED as "no health checks by stream").
     """
 
-    async def Watch(self, _request: Any, context: Any) -> AsyncIterator[Any]:
+    async def Watch(
+        self, _request: health_pb2.HealthCheckRequest, context: Context
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "health is not streamed; call Check")
-        yield  # What makes this a stream; never reached.
+        yield  # type: ignore[unreachable] # What makes this a stream.
 
 
 @contextmanager
 def serve_contract(
-    server: Any,
+    server: Server,
     *services: ServiceDescriptor,
     admission: Admission | None = None,
     tokens: TokenVerifier | None = None,
-) -> Iterator[Any]:
+) -> Iterator[grpc.aio.Server]:
     """Yield where the generated `add_…Servicer_to_server` register; bind the contract at the end of the block.
 
     Args:
@@ -48,7 +51,7 @@ def serve_contract(
         ContractMismatchError: naming each method without a handler or an access rule.
     """
     contract = ContractServer(server, services, tokens, admission or Admission())
-    yield contract
+    yield cast("grpc.aio.Server", contract)
     contract.check()
     servicer = _Health()
     # The standard overall and per-service entries; readiness proper is the ops listener's.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct, UnsetType
@@ -81,7 +81,13 @@ def expected_versions(if_match: str | UnsetType) -> tuple[int | None, ...]:
     return tuple(sorted(versions, reverse=True)) or (0,)
 
 
-async def matching(if_match: str | UnsetType, request: Any, call: Callable[[], Awaitable[T]]) -> T:
+class Conditional(Protocol):
+    """A request for a change, which is made to the expected version only."""
+
+    expected_version: int
+
+
+async def matching(if_match: str | UnsetType, request: Conditional, call: Callable[[], Awaitable[T]]) -> T:
     """Make a change only to a version that If-Match allows: `request.expected_version` says which, to `call`.
 
     A list of versions is tried one by one, each atomically where the change is made.
@@ -89,16 +95,16 @@ async def matching(if_match: str | UnsetType, request: Any, call: Callable[[], A
     Raises:
         ServiceError: STALE_VERSION when it is none of them, and whatever `call` raises.
     """
-    *others, last = expected_versions(if_match)
-    for version in others:
+    versions = [version for version in expected_versions(if_match) if version is not None]
+    for version in versions[:-1]:
         request.expected_version = version
         try:
             return await call()
         except ServiceError as error:
             if error.reason != "STALE_VERSION":
                 raise
-    if last is not None:
-        request.expected_version = last
+    if versions:
+        request.expected_version = versions[-1]
     return await call()
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 import structlog
@@ -37,8 +37,9 @@ from chassis.observe import Work, observe, served
 from chassis.presence import CallerGoneError, Presence
 from chassis.tracing import conventions
 
-P = TypeVar("P")
-Handler = Callable[..., Awaitable[Response]]
+P_co = TypeVar("P_co", covariant=True)
+# It is called with what it asks for by name, which is another for each: call, body, query, headers, path parameters.
+Handler = Callable[..., Awaitable[Response]]  # type: ignore[explicit-any]
 
 # Of an answer, what is given to Envoy at once: it holds no more of one that is not read.
 _PART_BYTES = 65536
@@ -49,21 +50,21 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[P]):
+class Call(Generic[P_co]):
     """What a handler may want to know about its request besides its parameters."""
 
     request: Request
     # Whatever the authenticator found; None for an anonymous operation.
-    principal: P | None
+    principal: P_co | None
 
 
-class Authenticated(msgspec.Struct, Generic[P], frozen=True):
+class Authenticated(msgspec.Struct, Generic[P_co], frozen=True):
     """An authenticator's answer: caller and token for the context, and the principal for the handlers."""
 
     caller: Caller
     # Passed on to the services behind, which verify it for themselves.
     token: str
-    principal: P
+    principal: P_co
 
 
 class HttpApplication:
@@ -86,7 +87,7 @@ class HttpApplication:
         self,
         operations: Iterable[Operation],
         handlers: Iterable[object],
-        authenticate: Callable[[Request], Awaitable[Authenticated[Any]]],
+        authenticate: Callable[[Request], Awaitable[Authenticated[object]]],
         body_bytes: int,
         admission: Admission | None = None,
         caller_of: Callable[[Request], str] = lambda _: "",
@@ -154,7 +155,7 @@ class _Endpoint:
         self,
         operation: Operation,
         handler: Handler,
-        authenticate: Callable[[Request], Awaitable[Authenticated[Any]]],
+        authenticate: Callable[[Request], Awaitable[Authenticated[object]]],
         body_bytes: int,
         lane: Lane,
         caller_of: Callable[[Request], str],
@@ -236,8 +237,8 @@ class _Endpoint:
             wanted["call"] = Call(request, principal)
         return await self._handler(**wanted)
 
-    def _parameters(self, request: Request) -> dict[str, Any]:
-        wanted: dict[str, Any] = {}
+    def _parameters(self, request: Request) -> dict[str, object]:
+        wanted: dict[str, object] = {}
         for name in self._path_parameters:
             value = request.parameters[name]
             # A path parameter is an id; what is no id names nothing.

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
-from typing import Any, Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 import msgspec
 from msgspec import NODEFAULT, UNSET, Struct, inspect
@@ -18,7 +18,7 @@ S = TypeVar("S", bound=Struct)
 
 # More digits than any number of a contract has; Python's int() takes a time that grows faster than their count.
 _MOST_DIGITS = 40
-_Count = Callable[[Any], int]
+_Count = Callable[[object], int]
 
 
 class BodyReader(Generic[S]):
@@ -61,7 +61,7 @@ class BodyReader(Generic[S]):
         return body
 
 
-def parse(text: bytes | bytearray) -> Any:
+def parse(text: bytes | bytearray) -> object:
     """The value of a JSON text; a number too large to be held is an infinity, one that is no integer a Decimal.
 
     Raises:
@@ -77,7 +77,7 @@ def parse(text: bytes | bytearray) -> Any:
         raise ServiceError("MALFORMED_REQUEST", f"the body is not UTF-8 at {error.start}") from None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ServiceError("MALFORMED_REQUEST", "an object has a member twice")
@@ -105,7 +105,7 @@ def _exact(text: str) -> int | float | Decimal:
     return int(number) if number == number.to_integral_value() else number
 
 
-def _no_number(name: str) -> Any:
+def _no_number(name: str) -> NoReturn:
     raise ServiceError("MALFORMED_REQUEST", f"the body is not JSON: {name} is no number")
 
 
@@ -127,7 +127,7 @@ def _members_of(rule: inspect.Type) -> _Count:
     return _none
 
 
-def _none(_: Any) -> int:
+def _none(_: object) -> int:
     return 0
 
 
@@ -144,8 +144,8 @@ def _members_of_items(rule: inspect.ListType) -> _Count:
     if item is _none:
         return _none
     if (fixed := _fixed(rule.item_type)) is not None:
-        return lambda value: fixed * len(value)
-    return lambda value: sum(map(item, value))
+        return lambda value: fixed * len(value) if isinstance(value, list) else 0
+    return lambda value: sum(map(item, value)) if isinstance(value, list) else 0
 
 
 def _members_of_object(rule: inspect.StructType) -> _Count:
@@ -156,7 +156,7 @@ def _members_of_object(rule: inspect.StructType) -> _Count:
     counts = [(member.name, _members_of(member.type)) for member in rule.fields]
     nested = [(name, inner) for name, inner in counts if inner is not _none]
 
-    def count(value: Any) -> int:
+    def count(value: object) -> int:
         found = required
         for name, default in optional:
             found += getattr(value, name) != default
@@ -168,7 +168,7 @@ def _members_of_object(rule: inspect.StructType) -> _Count:
     return count
 
 
-def _default(member: inspect.Field) -> Any:
+def _default(member: inspect.Field) -> object:
     if member.default_factory is not NODEFAULT:
         return member.default_factory()
     # A member without a default of the contract's is UNSET when it is absent.

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 from msgspec import Struct, inspect
@@ -23,7 +23,7 @@ from chassis.errors import FieldViolation
 S = TypeVar("S", bound=Struct)
 
 # A walk that takes a value and its pointer, notes what is wrong, and returns the value as the model wants it.
-_Walk = Callable[[Any, str, "Findings"], Any]
+_Walk = Callable[[object, str, "Findings"], object]
 
 # RFC 3339, section 5.6; whether there is such a day is asked of the calendar afterwards.
 _DATE_TIME = re.compile(
@@ -54,7 +54,7 @@ class Conformance(Generic[S]):
         self._model = model
         self._walk = _walk(inspect.type_info(model))
 
-    def of(self, value: Any) -> tuple[S | None, tuple[FieldViolation, ...]]:
+    def of(self, value: object) -> tuple[S | None, tuple[FieldViolation, ...]]:
         """The model made of a decoded JSON value, or what is wrong with it."""
         findings = Findings()
         conforming = self._walk(value, "", findings)
@@ -91,23 +91,37 @@ def escape(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
 
 
-def _walk(rule: inspect.Type) -> _Walk:
+def _walk(rule: inspect.Type) -> _Walk:  # noqa: PLR0911 - one for each kind of type
     if isinstance(rule, inspect.Metadata):
         said = (rule.extra_json_schema or {}).get("description", "")
         # What a pattern demands, in the contract's own words.
         if isinstance(rule.type, inspect.StrType) and said.startswith("must "):
             return _string(rule.type, said)
         return _walk(rule.type)
-    for kind, compiled in _COMPILERS.items():
-        if isinstance(rule, kind):
-            return compiled(rule)
+    match rule:
+        case inspect.StructType():
+            return _object(rule)
+        case inspect.ListType():
+            return _array(rule)
+        case inspect.StrType():
+            return _string(rule)
+        case inspect.IntType():
+            return _integer(rule)
+        case inspect.BoolType():
+            return _boolean
+        case inspect.DateTimeType():
+            return _date_time
+        case inspect.LiteralType():
+            return _literal(rule)
+        case inspect.UnionType():
+            return _union(rule)
     raise TypeError(f"no contract of ours has a {rule}")
 
 
 def _object(rule: inspect.StructType) -> _Walk:
     members = {member.encode_name: (_walk(member.type), member.required) for member in rule.fields}
 
-    def walk(value: Any, pointer: str, findings: Findings) -> Any:
+    def walk(value: object, pointer: str, findings: Findings) -> object:
         if not isinstance(value, dict):
             findings.note(pointer, "must be an object")
             return value
@@ -130,7 +144,7 @@ def _array(rule: inspect.ListType) -> _Walk:
     item = _walk(rule.item_type)
     least, most = rule.min_length or 0, rule.max_length
 
-    def walk(value: Any, pointer: str, findings: Findings) -> Any:
+    def walk(value: object, pointer: str, findings: Findings) -> object:
         if not isinstance(value, list):
             findings.note(pointer, "must be an array")
         elif len(value) < least:
@@ -148,7 +162,7 @@ def _string(rule: inspect.StrType, demand: str = "") -> _Walk:
     least, most = rule.min_length or 0, rule.max_length
     pattern = re.compile(rule.pattern) if rule.pattern else None
 
-    def walk(value: Any, pointer: str, findings: Findings) -> Any:
+    def walk(value: object, pointer: str, findings: Findings) -> object:
         if not isinstance(value, str):
             findings.note(pointer, "must be a string")
         elif len(value) < least:
@@ -168,7 +182,7 @@ def _integer(rule: inspect.IntType) -> _Walk:
     least = -math.inf if rule.ge is None else rule.ge
     most = math.inf if rule.le is None else rule.le
 
-    def walk(value: Any, pointer: str, findings: Findings) -> Any:
+    def walk(value: object, pointer: str, findings: Findings) -> object:
         # True is an int to Python and no number to JSON. An infinity is a number too large to be held.
         if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
             findings.note(pointer, "must be an integer")
@@ -185,29 +199,23 @@ def _integer(rule: inspect.IntType) -> _Walk:
     return walk
 
 
-def _boolean(_: inspect.BoolType) -> _Walk:
-    def walk(value: Any, pointer: str, findings: Findings) -> Any:
-        if not isinstance(value, bool):
-            findings.note(pointer, "must be true or false")
-        return value
-
-    return walk
+def _boolean(value: object, pointer: str, findings: Findings) -> object:
+    if not isinstance(value, bool):
+        findings.note(pointer, "must be true or false")
+    return value
 
 
-def _date_time(_: inspect.DateTimeType) -> _Walk:
-    def walk(value: Any, pointer: str, findings: Findings) -> Any:
-        if not isinstance(value, str) or not is_date_time(value):
-            findings.note(pointer, "must be a date-time with its offset (RFC 3339)")
-        return value
-
-    return walk
+def _date_time(value: object, pointer: str, findings: Findings) -> object:
+    if not isinstance(value, str) or not is_date_time(value):
+        findings.note(pointer, "must be a date-time with its offset (RFC 3339)")
+    return value
 
 
 def _literal(rule: inspect.LiteralType) -> _Walk:
     allowed = frozenset(rule.values)
     detail = "must be " + " or ".join(map(str, rule.values))
 
-    def walk(value: Any, pointer: str, findings: Findings) -> Any:
+    def walk(value: object, pointer: str, findings: Findings) -> object:
         if not isinstance(value, str | int) or isinstance(value, bool) or value not in allowed:
             findings.note(pointer, detail)
         return value
@@ -222,22 +230,10 @@ def _union(rule: inspect.UnionType) -> _Walk:
         raise TypeError(f"no contract of ours has a {rule}")
     inner = _walk(kinds[0])
 
-    def walk(value: Any, pointer: str, findings: Findings) -> Any:
+    def walk(value: object, pointer: str, findings: Findings) -> object:
         return value if value is None and nullable else inner(value, pointer, findings)
 
     return walk
-
-
-_COMPILERS: dict[type[inspect.Type], Callable[[Any], _Walk]] = {
-    inspect.StructType: _object,
-    inspect.ListType: _array,
-    inspect.StrType: _string,
-    inspect.IntType: _integer,
-    inspect.BoolType: _boolean,
-    inspect.DateTimeType: _date_time,
-    inspect.LiteralType: _literal,
-    inspect.UnionType: _union,
-}
 
 
 def _is_unicode(text: str) -> bool:

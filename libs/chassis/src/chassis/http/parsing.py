@@ -6,8 +6,8 @@ Whatever is read here is a client's: each reading takes a time that grows with t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
 
 import msgspec
 from contract_runtime.operation import Operation
@@ -69,15 +69,14 @@ class _Parameters(Generic[S]):
         self._conformance = Conformance(model)
         self._readings = {f.encode_name: read for f in fields_of(model) if (read := _reading(f.type))}
 
-    def of(self, values: dict[str, Any]) -> S:
+    def of(self, texts: Mapping[str, str]) -> S:
         """The model.
 
         Raises:
             ServiceError: INVALID_ARGUMENT, whose violations name the parameters.
         """
-        for name, read in self._readings.items():
-            if name in values:
-                values[name] = read(values[name])
+        readings = self._readings
+        values = {name: readings[name](text) if name in readings else text for name, text in texts.items()}
         try:
             return msgspec.convert(values, self._model)
         except msgspec.ValidationError:
@@ -87,7 +86,7 @@ class _Parameters(Generic[S]):
             raise ServiceError("INVALID_ARGUMENT", violations=tuple(named)) from None
 
 
-def _reading(rule: inspect.Type) -> Callable[[str], Any] | None:
+def _reading(rule: inspect.Type) -> Callable[[str], object] | None:
     """What makes a value of a text, for what is no text itself; what it cannot read, the model refuses."""
     if isinstance(rule, inspect.Metadata):
         return _reading(rule.type)
@@ -124,7 +123,7 @@ class HeaderReader(Generic[S]):
 
     def read(self, request: Request) -> S:
         """The headers as the model; raises ServiceError INVALID_ARGUMENT, or IDEMPOTENCY_KEY_REQUIRED."""
-        values: dict[str, Any] = {}
+        values: dict[str, str] = {}
         for raw, name in self._names:
             if (text := request.header(raw)) is not None:
                 values[name] = text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import secrets
 import shutil
 import subprocess
 import sys
@@ -115,6 +116,11 @@ class Platform:
     @property
     def secrets(self) -> Secrets:
         return load_or_create(self.layout.secrets)
+
+    @property
+    def traced(self) -> dict[str, str]:
+        """A header that has its request traced, which nobody knows but who operates the stack."""
+        return {f"x-trace-{self.secrets.trace_key}": f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"}
 
     def account(self, role: str) -> models.LoginRequest:
         account = self.status["demo"][role]

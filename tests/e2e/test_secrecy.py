@@ -1,18 +1,21 @@
-"""No password, token or cookie in any log, whatever happens to the request that carries it."""
+"""No password, token or cookie in any log or span, whatever happens to the request that carries it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import pytest
 from contract_runtime.http_client import ApiError
 from contracts.bff.v1 import models
 from contracts.bff.v1.client import BackendClient
+from devstack.console import spans
 
-from conftest import People, new_key, order_of
+from conftest import People, Platform, new_key, order_of
 
 
-async def test_no_secret_reaches_a_log(people: People) -> None:
+async def test_no_secret_reaches_a_log_or_a_span(people: People) -> None:
+    people.http.headers.update(people.platform.traced)
     client, login = await people.newcomer()
     pair = (await client.login(login)).data
     web = await client.login(login, x_client="web")
@@ -54,6 +57,22 @@ async def test_no_secret_reaches_a_log(people: People) -> None:
         text = path.read_text(errors="replace", encoding="utf-8")
         for what, secret in hidden.items():
             assert secret not in text, f"{what} is in {path.name}"
+    spans = await traced(people.platform, people.http.headers)
+    assert {span.service for span in spans} == {"edge", "limiter", "bff", "user", "order"}
+    for what, secret in {**hidden, "query": "access_token", "product search": "?q="}.items():
+        assert not [span for span in spans if secret in repr(span)], f"{what} is in a span"
+
+
+async def traced(platform: Platform, headers: Mapping[str, str]) -> list[spans.Span]:
+    """The spans of everything that was asked with these headers, once nothing more comes."""
+    traceparent = headers[next(name for name in headers if name.startswith("x-trace-"))]
+    found: list[spans.Span] = []
+    async with asyncio.timeout(20):
+        while True:
+            await asyncio.sleep(1.5)
+            known, found = found, spans.of_request(platform.layout.spans, traceparent.split("-")[1])
+            if found and len(found) == len(known):
+                return found
 
 
 async def test_every_line_of_a_service_is_json_with_the_standard_fields(people: People) -> None:

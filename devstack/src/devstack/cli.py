@@ -26,14 +26,14 @@ from mesh.policies import parse_origins, parse_without
 from rich.table import Table
 
 from devstack import state
-from devstack.commands import admins, certificates, database, keys, log_level, logs, new, secrets
+from devstack.commands import admins, certificates, database, keys, log_level, logs, new, secrets, trace
 from devstack.commands.stack import NOT_RUNNING, DataDir, console, errors, exists, is_foreign, running_or_exit
 from devstack.failures import explained
 from devstack.health import READY, Health
 from devstack.layout import DEFAULT_DATA_DIR, HIGHEST_OFFSET, Layout
 from devstack.logs import files, view
 from devstack.logs.selection import Selection
-from devstack.options import REPLICATED, Options, parse_replicas
+from devstack.options import REPLICATED, Options, parse_endpoint, parse_replicas, parse_tracer
 from devstack.state import StackState
 from devstack.typed import PROGRAM, as_typed
 
@@ -139,6 +139,21 @@ def up(
             help="A process that has not answered for so long is killed and started again.",
         ),
     ] = 30.0,
+    trace_ratio: Annotated[
+        float, typer.Option(min=0, max=1, metavar="N", help="The share of all requests that is traced.")
+    ] = 0.1,
+    otlp_endpoint: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            envvar="OTEL_EXPORTER_OTLP_ENDPOINT",
+            show_envvar=False,
+            help="Send spans to this OTLP/HTTP receiver instead of keeping them for `backend trace`.",
+        ),
+    ] = "",
+    tracer: Annotated[
+        str, typer.Option(metavar="lean|sdk", help="Who sends spans: the chassis, or OpenTelemetry's SDK.")
+    ] = "lean",
     demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Load data to try on the first start.")] = True,
     die_with: Annotated[
         int | None, typer.Option(metavar="PID", help="Stop the stack when this process is gone, however it ended.")
@@ -162,6 +177,9 @@ def up(
             cache_memory_mib=cache_memory_mib,
             liveness_seconds=liveness_seconds,
             demo=demo,
+            trace_ratio=trace_ratio,
+            otlp_endpoint=parse_endpoint(otlp_endpoint),
+            tracer=parse_tracer(tracer),
         )
     except ValueError as error:
         console.print(str(error), style="red", markup=False)
@@ -427,6 +445,7 @@ def reset(
 
 
 app.add_typer(logs.app)
+app.add_typer(trace.app)
 app.add_typer(database.app)
 app.add_typer(log_level.app)
 app.add_typer(secrets.app, name="secrets")

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from mesh.topology import CONSOLE
+
 from devstack.layout import Layout
 from devstack.secrets import load_or_create
 
@@ -40,6 +42,8 @@ class Health:
         if name.startswith("valkey"):
             answer = await _exchange(str(self._layout.sockets / f"{name}.sock"), b"PING\r\n")
             return READY if answer.startswith((b"+PONG", b"-NOAUTH")) else NOT_READY if answer else UNHEALTHY
+        if name == CONSOLE:
+            return READY if await answers_ok(f"{self._endpoints[CONSOLE]}/healthz/ready") else UNHEALTHY
         ready, alive = await asyncio.gather(self._probe(name, "ready"), self._probe(name, "live"))
         return READY if ready else NOT_READY if alive else UNHEALTHY
 

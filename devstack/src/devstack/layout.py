@@ -8,13 +8,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from mesh.topology import FIRST_PORT, PORTS_EACH, TABLE
+from mesh.topology import CONSOLE, CONSOLE_PORT, FIRST_PORT, PORTS_EACH, TABLE
 
 ROOT = Path(__file__).resolve().parents[3]
 DEFAULT_DATA_DIR = ROOT / ".backend"
 
 # Every port that a stack may have, before its offset, by listener; all are bound to loopback.
-PORTS = {listener: port for row in TABLE for port, listener in row.ports.items()}
+PORTS = {CONSOLE: CONSOLE_PORT} | {listener: port for row in TABLE for port, listener in row.ports.items()}
 HIGHEST_OFFSET = (65535 - FIRST_PORT) // PORTS_EACH * PORTS_EACH - PORTS_EACH
 
 
@@ -53,6 +53,11 @@ class Layout:
         return self.data_dir / "logs"
 
     @property
+    def spans(self) -> Path:
+        """What processes told of the requests of the last hour (`devstack.console.spans`)."""
+        return self.data_dir / "spans"
+
+    @property
     def secrets(self) -> Path:
         """Generated on first start; readable by the owner only."""
         return self.data_dir / "secrets"
@@ -88,5 +93,6 @@ class Layout:
         urls = {
             "public": f"http://127.0.0.1:{self.port('public')}",
             "public_tls": f"https://127.0.0.1:{self.port('public_tls')}",
+            CONSOLE: f"http://127.0.0.1:{self.port(CONSOLE)}",
         }
         return urls | {f"{name}_ops": f"http://127.0.0.1:{self.port(f'{name}_ops')}" for name in processes}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -27,6 +28,10 @@ class Options(Policies):
     liveness_seconds: float = 30.0
     # Whether products, accounts and orders to try are loaded on the first start.
     demo: bool = True
+    # The base URL of an OTLP/HTTP receiver, for one's own instead of the console's. And who sends spans: see TRACER in
+    # docs/configuration.md.
+    otlp_endpoint: str = ""
+    tracer: str = "lean"
 
     def processes(self, service: str) -> tuple[str, ...]:
         """The names of a service's processes: order, order-2, order-3."""
@@ -53,3 +58,25 @@ def parse_replicas(texts: list[str]) -> dict[str, int]:
             raise ValueError(f"{text!r}: write SERVICE=N with one of {most}")
         replicas[name] = int(number)
     return replicas
+
+
+def parse_endpoint(text: str) -> str:
+    """The base URL of an OTLP/HTTP receiver.
+
+    Raises:
+        ValueError: it is none that the Envoys can send to.
+    """
+    if text and not re.fullmatch(r"http://[^/?#\s]+(/[^?#\s]*)?", text):
+        raise ValueError(f"{text!r}: write http://HOST:PORT of an OTLP/HTTP receiver nearby, such as a collector")
+    return text
+
+
+def parse_tracer(text: str) -> str:
+    """Who sends spans.
+
+    Raises:
+        ValueError: nobody of that name.
+    """
+    if text not in ("lean", "sdk"):
+        raise ValueError(f"there is no tracer {text!r}; there are: lean, sdk")
+    return text

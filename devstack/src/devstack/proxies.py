@@ -9,11 +9,12 @@ from chassis.config import TokenSettings
 from mesh import checks
 from mesh.envoy import Process, configuration, secret_files
 from mesh.site import Endpoint, Site
-from mesh.topology import EDGE, SERVICES, TABLE
+from mesh.topology import CONSOLE, EDGE, SERVICES, TABLE
 
 from devstack.certificates import PUBLIC, TRUST_DOMAIN
 from devstack.layout import Layout
 from devstack.options import Options
+from devstack.secrets import load_or_create
 
 _LOOPBACK = "127.0.0.1"
 
@@ -78,7 +79,14 @@ def site(layout: Layout, options: Options, *, lifespan: bool = True) -> Site:
             for service in SERVICES
         },
         lifespan=lifespan,
+        otlp_endpoint=otlp_endpoint(layout, options),
+        trace_key=load_or_create(layout.secrets).trace_key,
     )
+
+
+def otlp_endpoint(layout: Layout, options: Options) -> str:
+    """Where spans are sent: to the console, or to a receiver of one's own."""
+    return options.otlp_endpoint or f"http://{_LOOPBACK}:{layout.port(CONSOLE)}"
 
 
 def _process(layout: Layout, name: str, socket_prefix: str) -> Process:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 # Those that people type, by the role of the demo account; and of the servers' administrators.
 _DEMO = {role: f"{role}_password" for role in ("admin", "support", "customer")}
 _ADMINISTRATORS = ("postgres_password", "valkey_admin_password")
+# Of the people who operate the stack: by it, a request of theirs is traced.
+_TRACE = "trace_secret"
 # As a secret was called before its name began with its service's.
 _CALLED_BEFORE = {"user_refresh_token_secret": "refresh_token_secret"}
 
@@ -41,7 +44,7 @@ OF_SERVICES = (
 # Of servers' users; what `backend secrets rotate` replaces.
 OF_SERVERS = (*_ADMINISTRATORS, *OF_SERVICES)
 _OWN = tuple(f"{service.name}_{secret}" for service in SERVICES for secret in service.secrets)
-NAMES = (*OF_SERVERS, *_OWN, *_DEMO.values())
+NAMES = (*OF_SERVERS, *_OWN, _TRACE, *_DEMO.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,11 @@ class Secrets:
     def own(self, service: str, secret: str) -> str:
         """A secret of a service's own."""
         return self.values[f"{service}_{secret}"]
+
+    @property
+    def trace_key(self) -> str:
+        """The end of the header's name that has a request traced; in small letters, as header names are compared."""
+        return hashlib.sha256(self.values[_TRACE].encode()).hexdigest()[:32]
 
     def valkey_of(self, user: str) -> str:
         """The password of a Valkey user: a service, or the administrator."""

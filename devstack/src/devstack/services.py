@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mesh.topology import CACHE, STATE, Service, row
+from mesh.topology import CACHE, CONSOLE, STATE, Service, row
 from mesh.valkey import ADMINISTRATOR
 from mesh.variables import of_policies
 
@@ -25,7 +25,12 @@ def environment(name: str, layout: Layout, secrets: Secrets, options: Options) -
     if not isinstance(service, Service):
         return {}
     own = {secret.upper(): secrets.own(name, secret) for secret in service.secrets}
-    parts = (_valkey(service, layout), _database(service, layout, secrets), _tokens(service, layout))
+    parts = (
+        _valkey(service, layout),
+        _database(service, layout, secrets),
+        _tokens(service, layout),
+        _telemetry(layout, options),
+    )
     for part in parts:
         own |= part
     return own | of_policies(service, options)
@@ -49,6 +54,17 @@ def _database(service: Service, layout: Layout, secrets: Secrets) -> dict[str, s
     return {
         "DATABASE_URL": own.url(layout, with_password=False),
         "DATABASE_PASSWORD_FILE": str(password_file(layout.secrets, database_password(service.name))),
+    }
+
+
+def _telemetry(layout: Layout, options: Options) -> dict[str, str]:
+    if "tracing" in options.without:
+        return {}
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": options.otlp_endpoint or f"http://127.0.0.1:{layout.port(CONSOLE)}",
+        # The console is on this machine.
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip" if options.otlp_endpoint else "none",
+        "TRACER": options.tracer,
     }
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from mesh.topology import CONSOLE
+
 from devstack import health, postgres, privileges, valkey
 from devstack.layout import Layout
 from devstack.options import Options
@@ -36,6 +38,18 @@ def memory(server: str, layout: Layout, secrets: Secrets, options: Options) -> S
         command=valkey.command(server, layout, secrets, options),
         waits_for="answers PING",
         is_ready=partial(health.valkey_answers, layout, server),
+        setup=privileges.die_with_parent(signal.SIGTERM),
+    )
+
+
+def console(layout: Layout) -> Spec:
+    """Where spans are sent to."""
+    ready = f"http://127.0.0.1:{layout.port(CONSOLE)}/healthz/ready"
+    return Spec(
+        name=CONSOLE,
+        command=[sys.executable, "-m", "devstack.console", str(layout.spans), str(layout.port(CONSOLE))],
+        waits_for=ready,
+        is_ready=partial(health.answers_ok, ready),
         setup=privileges.die_with_parent(signal.SIGTERM),
     )
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 from mesh import migrations
-from mesh.topology import SERVICES, VALKEY_SERVERS, Row, Service, levels, row, service_of
+from mesh.topology import CONSOLE, SERVICES, VALKEY_SERVERS, Row, Service, levels, row, service_of
 
 from devstack import errands, ports, postgres, privileges, secrets, sockets, specs, state, upkeep
 from devstack.failures import StartupError, causes, explained, not_named, of_process
@@ -55,7 +55,7 @@ class Supervisor:
         self._options = options
         self._owner = owner
         endpoints = layout.endpoints(options.every_process)
-        names = ("postgres", *VALKEY_SERVERS, *options.every_process)
+        names = ("postgres", *VALKEY_SERVERS, CONSOLE, *options.every_process)
         self._state = StackState(
             me.pid,
             me.create_time(),
@@ -145,6 +145,7 @@ class Supervisor:
             "postgres": Step(partial(self._start_database, made)),
             "passwords": Step(self._settle_passwords, ("postgres", *VALKEY_SERVERS) if cut_off else ()),
             "migrations": Step(self._migrate, ("postgres", "passwords")),
+            CONSOLE: Step(partial(self._processes.start, specs.console(layout))),
             **{
                 server: Step(partial(self._processes.start, specs.memory(server, layout, made, options)))
                 for server in VALKEY_SERVERS
@@ -274,7 +275,7 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         # Against the direction of the requests: whoever calls stops before whoever is called.
-        for group in (*reversed(levels()), (*VALKEY_SERVERS, "postgres")):
+        for group in (*reversed(levels()), (*VALKEY_SERVERS, "postgres", CONSOLE)):
             names = [name for service in group for name in self._options.processes(service)]
             await asyncio.gather(*map(self._processes.stop, names))
         shutil.rmtree(self._layout.sockets, ignore_errors=True)

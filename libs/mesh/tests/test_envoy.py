@@ -37,6 +37,7 @@ def cluster(tmp_path: Path) -> Site:
         certificates=tmp_path / "mounted",
         public_certificate=tmp_path / "mounted" / "public",
         public_host="api.shop.example",
+        otlp_endpoint="http://collector.telemetry:4318/otlp",
         secret_files=tmp_path / "sds",
         address="0.0.0.0",
         ops_address="0.0.0.0",
@@ -64,6 +65,8 @@ def test_a_cluster_is_rendered_from_values_and_envoy_takes_it(cluster: Site, tmp
     text = configuration(process, cluster, Options(max_heap_mib=2048, rate_limit_scale=2, max_connections=99))
     leaves = values(yaml.safe_load(text))
     assert not any("backend.local" in leaf or leaf.startswith("127.") for leaf in leaves)
+    if name == "edge":
+        assert {"http://collector.telemetry:4318/otlp/v1/traces", "collector.telemetry", "4318"} <= set(leaves)
     if name != "order":
         peer = "bff" if name == "edge" else "order"
         assert {f"spiffe://shop.example/{peer}", f"{peer}.backend.svc"} <= set(leaves)

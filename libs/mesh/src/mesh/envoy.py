@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_network
+from urllib.parse import urlsplit
 
 import yaml
 from chassis.config import ACCESS_TOKEN_SECONDS
@@ -118,6 +119,7 @@ class Route:
 
     id: str
     method: str
+    path: str
     match: str
     anonymous: bool
     timeout: float
@@ -127,7 +129,10 @@ class Route:
 
 def routes() -> tuple[Route, ...]:
     """The public API's operations, fixed paths before those with parameters."""
-    found = [Route(o.id, o.method, _match(o.path), o.anonymous, o.timeout, o.rate_limit, o.answer) for o in OPERATIONS]
+    found = [
+        Route(o.id, o.method, o.path, _match(o.path), o.anonymous, o.timeout, o.rate_limit, o.answer)
+        for o in OPERATIONS
+    ]
     return tuple(sorted(found, key=lambda route: route.match.startswith("path_match_policy")))
 
 
@@ -266,6 +271,9 @@ def _edge_values(edge: Edge, process: Process, site: Site, policies: Policies) -
         "cors_origins_pattern": "|".join(map(re.escape, policies.cors_origins)),
         "https_only": policies.https_only,
         "public_host": site.public_host,
+        "otlp": _receiver(site.otlp_endpoint),
+        "trace_key": site.trace_key,
+        "trace_ratio": policies.trace_ratio,
         "trusted_proxies": [_network(network) for network in policies.trusted_proxies],
         "unauthenticated": (ERRORS["UNAUTHENTICATED"].slug, ERRORS["UNAUTHENTICATED"].title),
         "local_replies": [
@@ -295,6 +303,20 @@ def client_streams(policies: Policies) -> int:
 def _upstream(name: str, site: Site) -> Upstream:
     called = row(name)
     return Upstream(name, isinstance(called, Service) and called.serves_grpc, site.endpoints[name])
+
+
+def _receiver(endpoint: str) -> Mapping[str, str | int] | None:
+    """The parts of an OTLP receiver's URL; None without one."""
+    if not endpoint:
+        return None
+    parts = urlsplit(endpoint)
+    return {
+        "authority": parts.netloc,
+        "host": parts.hostname or "",
+        # OTLP/HTTP's (opentelemetry.io/docs/specs/otlp).
+        "port": parts.port or 4318,
+        "path": parts.path.rstrip("/") + "/v1/traces",
+    }
 
 
 def _network(text: str) -> dict[str, object]:

@@ -10,7 +10,7 @@ POLICIES = (
     "mtls", "peers", "admission", "access_log", "circuit_breakers", "flow_control", "outliers", "health_checks", "overload",
     "connections", "authentication", "doubled_credentials", "client_headers", "address_rate_limits", "global_rate_limits", "local_rate_limits",
     "authorities", "body_limit", "header_bounds", "slow_senders", "paths", "http2_floods", "security_headers", "compression", "cors",
-    "http3",
+    "http3", "tracing",
 )  # fmt: skip
 # A scheme, a host (an IPv6 address in brackets) and perhaps a port (RFC 6454, section 6.2), in small letters as browsers
 # send them.
@@ -35,6 +35,8 @@ class Policies:
     # Of one Envoy: connections to it, and its own heap (without Python's).
     max_connections: int = 4096
     max_heap_mib: int = 512
+    # Of all requests, the share that is traced: decided at the edge, by the trace's id.
+    trace_ratio: float = 0.1
 
 
 def parse_without(texts: list[str]) -> tuple[str, ...]:

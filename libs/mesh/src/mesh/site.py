@@ -59,6 +59,10 @@ class Site:
     endpoints: Mapping[str, tuple[Endpoint, ...]]
     # Whether the applications open their pools when Envoy starts; not to have a rendering validated.
     lifespan: bool = True
+    # The base URL of the OTLP/HTTP receiver that spans are sent to, a collector nearby: plain HTTP. Without, there are none.
+    otlp_endpoint: Annotated[str, Field(pattern=r"^(http://[^/?#]+(/[^?#]*)?)?$")] = ""
+    # Whoever knows it may have a request traced, by a `traceparent` in the header x-trace-KEY. A secret.
+    trace_key: Annotated[str, Field(pattern="^([0-9a-f]{32,64})?$")] = ""
 
 
 @dataclass(frozen=True, slots=True)

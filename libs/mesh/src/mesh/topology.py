@@ -28,12 +28,15 @@ CACHE = "valkey-cache"
 VALKEY_SERVERS = (STATE, CACHE)
 # The identity of the people who operate the backend, beside those of the rows.
 OPERATORS = "ops"
+# What a stack on one machine runs beside the rows, and where: it keeps what they tell of themselves.
+CONSOLE, CONSOLE_PORT = "console", 8090
 # All ports of a stack lie within one hundred, before its offset: stacks whose offsets differ by a hundred never meet.
 FIRST_PORT = 8080
 PORTS_EACH = 100
 # What processes, databases' users and packages of ours are called that are no services.
 _TAKEN = {
     OPERATORS,
+    CONSOLE,
     "admin",
     "postgres",
     "public",
@@ -381,7 +384,7 @@ def _caller_faults(
 
 def _port_faults(table: Sequence[Row]) -> list[str]:
     last = FIRST_PORT + PORTS_EACH - 1
-    users: dict[int, list[str]] = {}
+    users: dict[int, list[str]] = {CONSOLE_PORT: [CONSOLE]}
     for entry in table:
         for port, listener in entry.ports.items():
             users.setdefault(port, []).append(listener)

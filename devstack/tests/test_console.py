@@ -1,0 +1,163 @@
+"""What the console takes, what it keeps and for how long, and what is read of it."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from devstack.console import server as console
+from devstack.console import spans, tree
+from devstack.console.server import Server
+from devstack.console.spans import SpanWriter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+TRACE, OTHER = "4bf92f3577b34da6a3ce929d0e0e4736", "5bf92f3577b34da6a3ce929d0e0e4736"
+PROTOBUF = {"content-type": "application/x-protobuf"}
+
+
+def request(trace_id: str, *ids: tuple[str, str], request_id: str = "", service: str = "order") -> bytes:
+    """Spans of one trace: each with its parent's id, a millisecond after each other; the first says the request's id."""
+    message = ExportTraceServiceRequest()
+    resource = message.resource_spans.add()
+    resource.resource.attributes.add(key="service.name").value.string_value = service
+    scope = resource.scope_spans.add()
+    for number, (span_id, parent_id) in enumerate(ids):
+        span = scope.spans.add(
+            trace_id=bytes.fromhex(trace_id), span_id=bytes.fromhex(span_id), parent_span_id=bytes.fromhex(parent_id),
+            name=f"span {span_id[-1]}", start_time_unix_nano=10**6 * number, end_time_unix_nano=10**8,
+        )  # fmt: skip
+        if request_id and number == 0:
+            value = span.attributes.add(key="http.request.header.x-request-id").value
+            value.array_value.values.add(string_value=request_id)
+    return message.SerializeToString()
+
+
+def hexadecimal(number: int) -> str:
+    return f"{number:016x}"
+
+
+ONE, TWO, THREE = map(hexadecimal, (1, 2, 3))
+
+
+@pytest.fixture
+async def http(tmp_path: Path, unused_port: int) -> AsyncIterator[httpx.AsyncClient]:
+    writer = SpanWriter(tmp_path)
+    listening = await Server(writer, unused_port, print).start()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{unused_port}") as client:
+        yield client
+    listening.close()
+    writer.close()
+
+
+@pytest.fixture
+def unused_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+async def test_what_is_sent_is_found_by_the_requests_id_and_by_the_traces(
+    http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    first = request(TRACE, (ONE, ""), (TWO, ONE), request_id="request-1", service="bff")
+    for body, headers in (
+        (first, {}),
+        (gzip.compress(request(TRACE, (THREE, TWO))), {"content-encoding": "gzip"}),
+        (request(OTHER, (ONE, ""), request_id="request-10"), {}),
+    ):
+        answer = await http.post("/v1/traces", content=body, headers=PROTOBUF | headers)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-protobuf")
+    for name in ("request-1", TRACE):
+        found = spans.of_request(tmp_path, name)
+        assert [(span.service, span.name, span.trace_id) for span in found] == [
+            ("bff", "span 1", TRACE), ("order", "span 3", TRACE), ("bff", "span 2", TRACE),
+        ]  # fmt: skip
+    assert len(spans.of_request(tmp_path, "request-10")) == 1
+    assert spans.of_request(tmp_path, "request") == spans.of_request(tmp_path, "f" * 32) == []
+
+
+def kept_bytes(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body", "status"),
+    [
+        ("/v1/traces", {"content-type": "application/json"}, b"{}", 415),
+        # As a web page may send it without asking.
+        ("/v1/traces", {"content-type": "text/plain"}, b"", 415),
+        ("/v1/traces", PROTOBUF, b"\xff\xff\xff", 400),
+        ("/v1/traces", PROTOBUF | {"content-encoding": "gzip"}, b"no gzip", 400),
+        ("/v1/traces", PROTOBUF | {"content-encoding": "gzip"}, gzip.compress(b"\0" * (17 * 2**20)), 413),
+        ("/v1/traces", PROTOBUF, b"\0" * (console.MOST_BODY_BYTES + 1), 413),
+        ("/v1/traces", PROTOBUF | {"host": "attacker.example"}, request(TRACE, (ONE, "")), 403),
+        ("/v1/other", PROTOBUF, b"", 404),
+    ],
+)  # fmt: skip
+async def test_what_is_none_of_it_is_refused_and_not_kept(
+    http: httpx.AsyncClient, tmp_path: Path, path: str, headers: dict[str, str], body: bytes, status: int
+) -> None:
+    try:
+        answer = await http.post(path, content=body, headers=headers)
+        assert answer.status_code == status
+    except httpx.WriteError:
+        # Told before all of it was sent.
+        assert status == 413
+    assert kept_bytes(tmp_path) == 0
+    assert (await http.get("/healthz/ready")).status_code == 200
+
+
+def test_no_more_is_kept_than_the_newest_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spans, "_SEGMENT_BYTES", 1000)
+    writer = SpanWriter(tmp_path)
+    for number in range(1, 500):
+        writer.add(request(f"{number:032x}", (ONE, "")))
+    writer.close()
+    assert kept_bytes(tmp_path) < 16 * 1200
+    assert spans.of_request(tmp_path, f"{499:032x}")
+    assert not spans.of_request(tmp_path, f"{1:032x}")
+
+
+def test_what_is_older_than_an_hour_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spans, "_SEGMENT_SECONDS", -1)
+    writer = SpanWriter(tmp_path)
+    writer.add(request(TRACE, (ONE, "")))
+    writer.add(request(OTHER, (ONE, "")))
+    old = time.time() - spans.KEPT_SECONDS - 1
+    oldest = next(path for path in sorted(tmp_path.iterdir()) if path.stat().st_size)
+    os.utime(oldest, (old, old))
+    writer.remove_old()
+    assert not spans.of_request(tmp_path, TRACE)
+    assert spans.of_request(tmp_path, OTHER)
+    writer.close()
+
+
+def test_a_request_that_is_being_written_is_passed_over(tmp_path: Path) -> None:
+    writer = SpanWriter(tmp_path)
+    writer.add(request(TRACE, (ONE, "")))
+    writer.close()
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    for length in range(1, len(whole)):
+        file.write_bytes(whole + whole[:length])
+        assert len(spans.of_request(tmp_path, TRACE)) == 1
+
+
+def test_a_tree_has_every_span_once_whatever_the_parents_are(tmp_path: Path) -> None:
+    writer = SpanWriter(tmp_path)
+    # Two that are each other's parent, one whose parent is not known, and a part of that.
+    writer.add(request(TRACE, (ONE, TWO), (TWO, ONE), (THREE, hexadecimal(9)), (hexadecimal(4), THREE)))
+    writer.close()
+    found = spans.of_request(tmp_path, TRACE)
+    assert [(node.span.name[-1], node.depth) for node in tree.nodes(found)] == [("3", 0), ("4", 1), ("1", 0), ("2", 1)]
+    shown = list(tree.lines(found))
+    assert len(shown) == 5
+    assert "order  span 4" in shown[2]

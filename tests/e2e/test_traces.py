@@ -129,6 +129,7 @@ async def test_from_the_request_id_of_an_error_to_the_sql_statement_that_failed(
     finally:
         await database.execute(f"DROP TRIGGER {broken} ON orders; DROP FUNCTION {broken}()")
         await database.close()
+    assert caught.value.problem is not None
     request_id = caught.value.problem.request_id
     assert (caught.value.status, len(request_id)) == (500, 36)
     found = await complete(people.platform, request_id, "bff", "order")

@@ -1,9 +1,9 @@
-"""What a service may not be configured with in production."""
+"""What a service may be configured with, and what not in production."""
 
 from __future__ import annotations
 
 import pytest
-from chassis.config import ConfigurationError, Settings, load
+from chassis.config import ConfigurationError, DatabaseSettings, Settings, load
 from limiter.settings import Settings as LimiterSettings
 from order.settings import Settings as OrderSettings
 
@@ -48,3 +48,29 @@ def test_limits_are_not_multiplied_in_production(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ConfigurationError, match="RATE_LIMIT_SCALE"):
         started(monkeypatch, LimiterSettings, ENVIRONMENT="production", RATE_LIMIT_SCALE="2")
     assert started(monkeypatch, LimiterSettings, ENVIRONMENT="production", RATE_LIMIT_SCALE="1")
+
+
+def test_a_wrong_start_names_every_bad_variable_and_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_POOL_MAX", "0")
+    monkeypatch.setenv("CURSOR_SECRET", "hunter2")
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    with pytest.raises(ConfigurationError) as caught:
+        load(DatabaseSettings)
+    message = str(caught.value)
+    for expected in (
+        "DATABASE_URL: Field required",
+        "DATABASE_POOL_MAX: Input should be greater",
+        "CURSOR_SECRET:",
+    ):
+        assert expected in message
+    assert "hunter2" not in message
+
+
+def test_a_secret_cannot_be_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {"DATABASE_URL": "hunter2", "CURSOR_SECRET": "hunter2" * 5}
+    for name, value in {**secrets, "JWKS_FILE": "jwks.json"}.items():
+        monkeypatch.setenv(name, value)
+    settings = load(DatabaseSettings)
+    assert "hunter2" not in f"{settings} {settings!r} {settings.model_dump_json()}"
+    with pytest.raises(ValueError, match="frozen"):
+        settings.environment = "x"

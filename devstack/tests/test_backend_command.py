@@ -642,7 +642,7 @@ def test_usage_names_the_command_as_it_is_typed() -> None:
     # Completion is by the name: the shell finds it for a path to it, too. It is of the shell that the command is typed in,
     # and a shell that has only one thing to do becomes it.
     typed = ["bash", "-c", f"'{BACKEND}' --show-completion; true"]
-    shown = subprocess.run(typed, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(typed, capture_output=True, encoding="utf-8", check=True).stdout
     assert "complete -o default -F _backend_completion backend\n" in shown
 
 

@@ -17,7 +17,7 @@ _OPEN_TYPE = f"{_OPEN}; version=1.0.0; charset=utf-8"
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
 _ENVOYS_COUNTER = re.compile(r"^# TYPE (\S+) counter$", re.MULTILINE)
 # A bound of a bucket that is a whole number.
-_ENVOYS_BOUND = re.compile(r'(?<=le=")(\d+)(?=")')
+_ENVOYS_BOUND = re.compile(r'\ble="([0-9]+)"')
 
 
 def wants_open_metrics(accept: str) -> bool:
@@ -67,6 +67,6 @@ def _exemplar(sample: Sample) -> str:
 
 
 def _as_open_metrics(envoys: str) -> str:
-    text = _ENVOYS_BOUND.sub(r"\1.0", _ENVOYS_COUNTER.sub(r"# TYPE \1 unknown", envoys))
+    text = _ENVOYS_BOUND.sub(r'le="\1.0"', _ENVOYS_COUNTER.sub(r"# TYPE \1 unknown", envoys))
     # Empty lines, which Envoy writes between families, are not allowed.
     return "".join(f"{line}\n" for line in text.splitlines() if line)

@@ -13,8 +13,8 @@ bootstrap: ## make or refresh .venv; everything else does so by itself
 run: ## start the whole platform with demo data, print its URLs, follow its logs until Ctrl-C
 	@./backend up $(ARGS)
 
-test: bootstrap ## run every test against the real PostgreSQL, Valkey and Envoy; some: T="tests/e2e/test_auth.py -k refresh"
-	@$(BIN)/python -m pytest $(if $(T),$(T),-n 2)
+test: bootstrap ## run every test against the real PostgreSQL, Valkey and Envoy; some: T="tests/e2e/test_auth.py -k refresh"; COVERAGE=1 measures
+	@$(BIN)/python -m pytest $(if $(T),$(T),-n 2) $(if $(COVERAGE),--coverage)
 
 lint: bootstrap ## linters, strict types, import contracts, contract checks, generated code is current
 	@$(BIN)/python tools/lint.py

@@ -33,7 +33,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from devstack import ports, postgres, services
 
-pytest_plugins = ["browsers", "completeness", "telling"]
+pytest_plugins = ["browsers", "completeness", "measuring", "telling"]
 
 BACKEND = Path(sys.executable).parent / "backend"
 

@@ -31,7 +31,18 @@ _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _STABLE_SECONDS = 30.0
 # What a child may know of the shell that started the stack: where programs and this user's files are. Anything else (a
 # proxy, a LOG_LEVEL, a locale without UTF-8) would configure a service behind its operator's back.
-_OF_THE_SHELL = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+# `make coverage` measures every process of the stacks of its tests.
+_OF_THE_SHELL = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "TMPDIR",
+    "TZ",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "COVERAGE_PROCESS_START",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class Worker:
 async def test_what_ends_is_started_again_and_counted(error: BaseException | None) -> None:
     worker, other = Worker(3, error), Worker()
     async with Workers({"sweep": worker.run, "other": other.run}, first_pause=0.001) as workers:
-        await asyncio.wait_for(worker.runs.wait(), 5)
+        await asyncio.wait_for(worker.runs.wait(), 30)
         assert (worker.began, other.began, workers.ended()) == (4, 1, {})
         _, metrics = exposition(FAMILIES.values(), "", open_metrics=False)
         assert 'backend_worker_restarts_total{worker="sweep"} 3\n' in metrics

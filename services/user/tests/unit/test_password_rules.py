@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 import time
 import uuid
+from collections.abc import Callable
 
 import pytest
+from argon2 import PasswordHasher, extract_parameters
 from user.domain.choices import choices
 from user.domain.errors import InvalidFieldError
 from user.repository.common_passwords import common_passwords
 from user.service.password_rules import PasswordRules
+from user.service.passwords import Passwords
 
 RULES = PasswordRules(["Backend", "Example Shop"])
 
@@ -113,9 +116,23 @@ def test_choices_are_counted() -> None:
         "".join(map(chr, range(0x4E00, 0x5200, 8))), "a1" * 40 + "1a" * 24,
     ],
 )  # fmt: skip
-def test_a_hostile_password_is_judged_at_once(password: str) -> None:
-    began = time.thread_time()
-    for _ in range(10):
+async def test_a_hostile_password_is_judged_at_once(password: str) -> None:
+    hashing = Passwords(workers=1, queue=1)
+    hasher = PasswordHasher.from_parameters(extract_parameters(await hashing.hash(password)))
+    hashing.close()
+
+    def judge() -> None:
         verdict(password, "a" * 60 + "@" + "b." * 90 + "test", " ".join(["abcde", "bcdef"] * 8))
-    # A tenth of what its hash will cost.
-    assert (time.thread_time() - began) / 10 < 0.005
+
+    # A fifth of what its hash will cost, both as long as they take where nothing else runs.
+    assert least_seconds(judge) < least_seconds(lambda: hasher.hash(password)) / 5
+
+
+def least_seconds(work: Callable[[], object]) -> float:
+    """The processor's time that it takes at best."""
+    found = []
+    for _ in range(5):
+        began = time.thread_time()
+        work()
+        found.append(time.thread_time() - began)
+    return min(found)

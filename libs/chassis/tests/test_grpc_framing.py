@@ -52,6 +52,8 @@ def test_a_timeout_survives_to_the_millisecond(seconds: float) -> None:
     assert -1e-9 <= seconds - parsed < (1.1 if seconds >= 10**5 else 0.002)
 
 
-@pytest.mark.parametrize("value", [b"", b"1", b"S", b"-1S", b"123456789S", b"1x", b"1.5S"])
+@pytest.mark.parametrize(
+    "value", [b"", b"1", b"S", b"-1S", b"+1S", b"1_0S", b" 1S", b"1S ", b"\xb2S", b"123456789S", b"1x", b"1.5S"]
+)
 def test_what_is_no_timeout_is_none(value: bytes) -> None:
     assert framing.parse_timeout(value) is None

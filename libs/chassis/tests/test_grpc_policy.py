@@ -5,10 +5,11 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import jwt
 import pytest
 from chassis import context
-from chassis.context import RequestContext
+from chassis.context import METADATA_ROLES, RequestContext
 from chassis.errors import ServiceError
 from chassis.grpc.inprocess import in_process_channel
 from chassis.grpc.peer import Peer
@@ -171,6 +172,39 @@ async def test_a_peer_can_take_roles_away_and_not_add_any(stub: OrderServiceAsyn
         caller = Caller(USER, SESSION, claimed)
         with context.serving(RequestContext("request-1", None, caller, token_of(*in_token))):
             assert (await refused(stub.ShipOrder(ship))).reason == "PERMISSION_DENIED"
+
+
+@pytest.mark.parametrize(
+    ("lists", "left"),
+    [
+        ([], ("customer", "support")),
+        (["support,admin"], ("support",)),
+        (["customer,support", "customer"], ("customer",)),
+        (["customer", "customer,support"], ("customer",)),
+        ([""], ()),
+    ],
+)
+async def test_only_roles_that_are_in_every_list_of_a_peer_are_left(
+    servicer: Orders, lists: list[str], left: tuple[str, ...]
+) -> None:
+    application = GrpcApplication()
+    with serve_contract(application, SERVICE, tokens=TOKENS) as contract:
+        add_OrderServiceServicer_to_server(servicer, contract)
+    get = in_process_channel(application).unary_unary(
+        "/order.v1.OrderService/GetOrder",
+        order_pb2.GetOrderRequest.SerializeToString,
+        order_pb2.Order.FromString,
+    )
+    metadata = [("authorization", f"Bearer {token_of('customer', 'support')}")]
+    metadata += [(METADATA_ROLES, roles) for roles in lists]
+    call = get(order_pb2.GetOrderRequest(id=ID), metadata=metadata)
+    if left:
+        await call
+        assert [seen and seen.caller and seen.caller.roles for seen in servicer.seen] == [left]
+    else:
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await call
+        assert refusal.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
 def test_a_contract_that_needs_callers_needs_a_verifier() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from functools import lru_cache
 from typing import NoReturn, Protocol, cast
 
 import grpc
@@ -190,10 +191,16 @@ class _Guard:
             raise ServiceError("UNAUTHENTICATED")
         claims = self._tokens.verify(current.token)
         roles = claims.roles
-        for text in metadata.texts(METADATA_ROLES):
-            held = text.split(",")
-            roles = tuple([role for role in roles if role in held])
+        for held in metadata.texts(METADATA_ROLES):
+            roles = _still_held(roles, held)
         return Caller(claims.user_id, claims.session_id, roles), current.token
+
+
+@lru_cache(maxsize=256)
+def _still_held(roles: tuple[str, ...], held: str) -> tuple[str, ...]:
+    """Those of a token's roles that are in a peer's list of them, with commas."""
+    names = held.split(",")
+    return tuple([role for role in roles if role in names])
 
 
 class _Metadata(Protocol):

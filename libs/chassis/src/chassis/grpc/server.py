@@ -72,8 +72,9 @@ class ServerContext:
     def texts(self, key: str) -> list[str]:
         """All values of one key."""
         name = key.encode()
-        if name not in self._headers:
-            return []
+        if len(self._headers) == len(self._lines):
+            # No name comes twice: nearly all calls.
+            return [self._headers[name].decode("latin-1")] if name in self._headers else []
         return [value.decode("latin-1") for other, value in self._lines if other == name]
 
     def peer(self) -> str:
@@ -177,6 +178,8 @@ class GrpcApplication:
 
 class _Call:
     """The life of one call, from its first header to its trailers."""
+
+    __slots__ = ("_compress", "_encoding", "_limit", "_receive", "_send", "_started", "content_type", "context")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int, *, compress: bool) -> None:
         self._receive = receive

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -21,6 +22,8 @@ from devstack.options import Options
 from devstack.secrets import private_pem
 from mesh import peers
 from mesh.topology import EDGE, OPERATORS, SERVICES, TABLE, Service, service_of
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
+from prometheus_client.parser import text_string_to_metric_families as prometheus_families
 from redis.exceptions import NoPermissionError, ResponseError
 
 from conftest import People, Platform
@@ -296,7 +299,15 @@ async def test_every_envoy_says_who_called_it(people: People, stack: Platform) -
 
 
 async def test_metrics_and_probes_are_on_the_ops_side_only(people: People, stack: Platform) -> None:
-    for path in ("/metrics/envoy", "/stats", "/config_dump", "/healthz/ready", "/healthz/traffic", "/quitquitquit"):
+    for path in (
+        "/metrics",
+        "/metrics/envoy",
+        "/stats",
+        "/config_dump",
+        "/healthz/ready",
+        "/healthz/traffic",
+        "/quitquitquit",
+    ):
         assert (await people.http.get(path)).status_code == 404
     async with httpx.AsyncClient() as client:
         for name in processes(stack):
@@ -305,3 +316,24 @@ async def test_metrics_and_probes_are_on_the_ops_side_only(people: People, stack
             assert (await client.get(f"{ops}/config_dump")).status_code == 404
             # Everything there is read, nothing is done.
             assert (await client.post(f"{ops}/metrics/envoy")).status_code == 403
+
+
+async def test_one_exposition_has_all_that_a_process_counts_and_not_more_than_somebody_reads(
+    people: People, stack: Platform
+) -> None:
+    trace = f"{uuid.uuid4().hex}"
+    await people.http.get("/v1/products?limit=1", headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+    async with httpx.AsyncClient(headers={"accept": "application/openmetrics-text"}) as client:
+        for name in processes(stack):
+            answer = await client.get(f"{stack.status['endpoints'][f'{name}_ops']}/metrics")
+            read = prometheus_families if name == "edge" else open_metrics_families
+            assert answer.headers["content-type"].startswith(
+                "text/plain" if name == "edge" else "application/openmetrics-text; version=1.0.0"
+            )
+            families = {family.name: family for family in read(answer.text)}
+            assert "envoy_server_live" in families
+            # Of all 5,600 once, and of each process's some hundreds.
+            of_envoy = [s for f in families.values() for s in f.samples if s.name.startswith("envoy_")]
+            assert 50 < len(of_envoy) < 450, name
+            if name != "edge":
+                assert {"backend_event_loop_lag_seconds", "process_cpu_seconds"} <= families.keys()

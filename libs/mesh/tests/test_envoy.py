@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import yaml
 from chassis.admission import BOUNDS
-from chassis.launch import environment, envoy_command
+from chassis.launch import _ACTIVE_REQUESTS, environment, envoy_command
+from chassis.pressure import _OPEN
 from devstack.certificates import Certificates
 from devstack.layout import Layout
 from devstack.options import Options
-from mesh import topology
+from mesh import statistics, topology
 from mesh.envoy import Process, configuration, secret_files
+from mesh.policies import Policies
 from mesh.site import Endpoint, Site
 from mesh.topology import EDGE, SERVICES, Service
 
@@ -181,3 +183,16 @@ def test_who_calls_others_has_an_egress_socket_to_them_and_to_nobody_else(cluste
         ([name], name) for name in service.upstreams
     ]
     assert (nobody["domains"], nobody["routes"][0]["direct_response"]["status"]) == (["*"], 403)
+
+
+@pytest.mark.parametrize("name", [_ACTIVE_REQUESTS, _OPEN])
+def test_an_envoy_keeps_the_statistics_that_our_own_code_reads(name: str) -> None:
+    assert re.fullmatch(statistics.kept(), name)
+
+
+def test_nothing_is_kept_without_its_reason(cluster: Site) -> None:
+    """Every process has the matcher, and the policy can be left out."""
+    for name, without, count in (("edge", (), 1), ("order", (), 1), ("edge", ("statistics",), 0)):
+        process = Process(name, port=9000, ops_port=9100, socket_prefix=f"run/{name}", tls_port=9443)
+        text = configuration(process, cluster, Policies(without=without))
+        assert text.count("stats_matcher") == count

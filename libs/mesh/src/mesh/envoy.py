@@ -19,7 +19,7 @@ from contracts.bff.v1.operations import OPERATIONS
 from contracts.errors import ERRORS
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mesh import peers
+from mesh import peers, statistics
 from mesh.policies import Policies
 from mesh.site import Endpoint, Site
 from mesh.topology import EDGE, Edge, Service, row, service_of
@@ -225,6 +225,8 @@ def _common_values(process: Process, site: Site, policies: Policies) -> dict[str
         "max_connections": policies.max_connections,
         "max_heap_bytes": policies.max_heap_mib * 1024 * 1024,
         "public": process.service == EDGE.name,
+        "statistics": statistics.kept(),
+        "buckets": statistics.BUCKETS,
         "pressure_file": f"{process.socket_prefix}.pressure",
         "longest_answer": max(operation.timeout for operation in OPERATIONS) + EDGE_MARGIN,
     }

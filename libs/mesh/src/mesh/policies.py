@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 # Every policy of templates/policies that can be left out, and the services' own admission.
 POLICIES = (
-    "mtls", "peers", "admission", "access_log", "circuit_breakers", "flow_control", "outliers", "health_checks", "overload",
+    "mtls", "peers", "admission", "access_log", "statistics", "circuit_breakers", "flow_control", "outliers", "health_checks", "overload",
     "connections", "authentication", "doubled_credentials", "client_headers", "address_rate_limits", "global_rate_limits", "local_rate_limits",
     "authorities", "body_limit", "header_bounds", "slow_senders", "paths", "http2_floods", "security_headers", "compression", "cors",
     "http3", "tracing",

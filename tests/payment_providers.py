@@ -118,3 +118,29 @@ class Scripted:
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+
+class Failing:
+    """A provider that acts, and then fails as it is told to."""
+
+    def __init__(self, sandbox: PaymentSandbox) -> None:
+        self._sandbox = sandbox
+        self.failure: Exception | None = None
+
+    async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> ChargeOutcome:
+        outcome = await self._sandbox.charge(reference, amount, payment_token)
+        self._fail()
+        return outcome
+
+    async def resolve(self, reference: uuid.UUID) -> ChargeOutcome:
+        outcome = await self._sandbox.resolve(reference)
+        self._fail()
+        return outcome
+
+    async def refund(self, reference: uuid.UUID) -> RefundOutcome:
+        self._fail()
+        return await self._sandbox.refund(reference)
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure

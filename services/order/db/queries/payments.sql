@@ -16,13 +16,15 @@ UPDATE payments SET status = $2, updated_at = $3 WHERE id = $1;
 
 -- name: ClaimStuckPayments :many
 -- Attempts whose process died, or whose provider never answered, before an outcome was recorded. Put off before the
--- provider is asked: one that cannot be settled holds up no other.
+-- provider is asked: one that cannot be settled holds up no other. One from a time yet to come was begun by a clock that
+-- was ahead, and is not waited for.
 UPDATE payments
 SET checks = checks + 1,
     next_check_at = sqlc.arg(now)::timestamptz + least(interval '15 seconds' * 2 ^ least(checks, 12), interval '1 hour')
 WHERE id IN (
     SELECT stuck.id FROM payments AS stuck
-    WHERE stuck.status = 'processing' AND stuck.created_at <= sqlc.arg(created_before)
+    WHERE stuck.status = 'processing'
+      AND (stuck.created_at <= sqlc.arg(created_before) OR stuck.created_at > sqlc.arg(created_after))
       AND (stuck.next_check_at IS NULL OR stuck.next_check_at <= sqlc.arg(now)::timestamptz)
     ORDER BY coalesce(stuck.next_check_at, stuck.created_at)
     LIMIT sqlc.arg(row_limit)

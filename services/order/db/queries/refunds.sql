@@ -8,6 +8,14 @@ VALUES ($1, $2, $3, $4, $5, $6, 'pending', 1, '', sqlc.arg(next_attempt_at), sql
 -- name: GetRefund :one
 SELECT * FROM refunds WHERE order_id = $1;
 
+-- name: TryRefundAgain :one
+-- Counted like every other attempt, and left to who makes it: the sweep asks later.
+UPDATE refunds
+SET attempts = attempts + 1, updated_at = sqlc.arg(now),
+    next_attempt_at = greatest(next_attempt_at, sqlc.arg(not_before)::timestamptz)
+WHERE order_id = $1
+RETURNING *;
+
 -- name: ClaimDueRefunds :many
 -- Counted and put off before they are tried: one that fails, or kills its process, holds up no other.
 UPDATE refunds

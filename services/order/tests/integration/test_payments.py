@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
 import pytest
@@ -18,6 +18,7 @@ from order.domain.errors import (
 )
 from order.domain.money import Money
 from order.domain.order import Order, OrderStatus
+from order.domain.refund import RefundStatus
 from order.gateways.bounded import BoundedGateway
 from order.gateways.payment import ChargeOutcome
 from order.gateways.payment_sandbox import PaymentSandbox
@@ -27,7 +28,7 @@ from order.service.payments import STUCK_BATCH, PaymentUseCases
 from order.service.refunds import DUE_BATCH
 from order.service.replay import IdempotentRequest
 from order_use_cases import Clock, new_product, payments_of, refunds_of
-from payment_providers import Broken, Hanging, Late, Scripted, SlowWay
+from payment_providers import Broken, Failing, Hanging, Late, Scripted, SlowWay
 
 
 async def test_the_sandbox_charges_a_reference_once_whatever_is_asked_again(database: Database) -> None:
@@ -287,6 +288,78 @@ async def test_a_provider_that_never_answers_keeps_nobody_waiting(
     assert (await one.get(open_one.id, Reader(str(user)))).status is OrderStatus.PENDING_PAYMENT
     async with database.connection() as connection:
         assert (await payments.processing(connection, open_one.id)) is not None
+
+
+@pytest.mark.parametrize(
+    ("failure", "why"),
+    [
+        (ValueError("no JSON"), "the payment provider's answer was not understood"),
+        (ConnectionResetError(), "the payment provider's answer was not understood"),
+        (PaymentTimeoutError(), "the payment provider did not answer in time"),
+        (PaymentProviderError("card\0ended\n" + "x" * 5000), "card ended " + "x" * 389),
+    ],
+)
+async def test_however_a_provider_fails_nobody_is_told_more_than_is_known_and_support_sees_why(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]], failure: Exception, why: str
+) -> None:
+    clock, (one, _) = replicas
+    provider = Failing(PaymentSandbox(database))
+    gateway = BoundedGateway(provider, 1)
+    paying, refunding = payments_of(database, one, clock, gateway), refunds_of(database, one, clock, gateway)
+    user, support, product = uuid7(), uuid7(), await new_product(database, stock=1)
+    order, _ = await one.create(IdempotentRequest(user, "key-order", b"o" * 32), [(product.id, 1)])
+    payment, refund = IdempotentRequest(user, "key-pay", b"p" * 32), IdempotentRequest(support, "key-refund", b"r" * 32)
+    provider.failure = failure
+    with pytest.raises(PaymentTimeoutError):
+        await paying.pay(payment, order.id, "tok_approved", None)
+    clock.now += timedelta(minutes=1)
+    assert await paying.settle_stuck(timedelta(seconds=30)) == 0
+    provider.failure = None
+    assert (await paying.pay(payment, order.id, "tok_approved", None))[0].status is OrderStatus.PAID
+    provider.failure = failure
+    # Every time the provider is asked counts, whoever makes it: the request, its repetition, the sweep.
+    for attempts in (1, 2):
+        answer, _ = await refunding.refund(refund, order.id, "no", None, None)
+        found = await refunding.get(order.id)
+        assert (answer.status, found.status, found.attempts) == (OrderStatus.REFUNDING, RefundStatus.PENDING, attempts)
+        assert found.last_error == why
+        clock.now += timedelta(seconds=29)
+    # Half a minute after the first, but not after its repetition, which the sweep leaves alone for as long.
+    assert (await refunding.finish_due(), (await refunding.get(order.id)).attempts) == (0, 2)
+    clock.now += timedelta(seconds=2)
+    assert (await refunding.finish_due(), (await refunding.get(order.id)).attempts) == (0, 3)
+    provider.failure = None
+    assert (await refunding.refund(refund, order.id, "no", None, None))[0].status is OrderStatus.REFUNDED
+    assert (await refunding.get(order.id)).attempts == 4
+
+
+async def test_a_payment_begun_by_a_clock_that_was_ahead_is_found_as_soon_as_any_other(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    clock, (one, _) = replicas
+    ahead = Clock()
+    ahead.now = clock.now + timedelta(hours=1)
+    gateway = BoundedGateway(Hanging(), 0.02)
+    user, product = uuid7(), await new_product(database, stock=2)
+    begun = []
+    for number in range(2):
+        order, _ = await one.create(IdempotentRequest(user, f"key-order-{number}", b"o" * 32), [(product.id, 1)])
+        wrong = payments_of(database, one, ahead, gateway)
+        wrong._new_id = lambda: uuid7_at(ahead.now)
+        request = IdempotentRequest(user, f"key-pay-{number}", b"p" * 32)
+        with pytest.raises(PaymentTimeoutError):
+            await wrong.pay(request, order.id, "tok_approved", None)
+        begun.append((order.id, request))
+    right = payments_of(database, one, clock, PaymentSandbox(database))
+    assert (await right.pay(begun[0][1], begun[0][0], "tok_approved", None))[0].status is OrderStatus.PAID
+    assert await right.settle_stuck(timedelta(seconds=30)) == 1
+    async with database.connection() as connection:
+        assert await payments.processing(connection, begun[1][0]) is None
+
+
+def uuid7_at(moment: datetime) -> uuid.UUID:
+    """What `uuid7` makes of a clock that says this."""
+    return uuid.UUID(int=int(moment.timestamp() * 1000) << 80 | uuid7().int & (1 << 80) - 1)
 
 
 async def test_payments_and_refunds_that_cannot_be_finished_keep_no_other_from_it(

@@ -9,6 +9,9 @@ from uuid import UUID
 
 from order.domain.order import Order, OrderStatus
 
+# The longest `Refund.last_error` that is kept: `Refund.last_error` in the contract.
+MAX_ERROR = 400
+
 
 class RefundStatus(StrEnum):
     """How far a refund is."""
@@ -41,6 +44,11 @@ class Refund:
     next_attempt_at: datetime
     requested_at: datetime
     updated_at: datetime
+
+
+def readable(said: str) -> str:
+    """What somebody else says, a provider, as it is kept and shown to people: one line, and not without end."""
+    return "".join(character if character.isprintable() else " " for character in said[:MAX_ERROR])
 
 
 def restocks_by_default(order: Order) -> bool:

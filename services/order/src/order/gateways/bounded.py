@@ -1,4 +1,4 @@
-"""A payment provider for which nobody waits longer than a set time, whatever it does."""
+"""A payment provider for which nobody waits longer than a set time, and that fails in no other way than is foreseen."""
 
 from __future__ import annotations
 
@@ -7,15 +7,22 @@ from collections.abc import Awaitable
 from typing import TypeVar
 from uuid import UUID
 
-from order.domain.errors import PaymentTimeoutError
+import structlog
+
+from order.domain.errors import PaymentProviderError, PaymentTimeoutError
 from order.domain.money import Money
 from order.gateways.payment import ChargeOutcome, PaymentGateway, RefundOutcome
 
 T = TypeVar("T")
 
+_log = structlog.get_logger(__name__)
+
 
 class BoundedGateway:
     """Bounds every call of another `PaymentGateway` in time; what it has not answered by then may still happen.
+
+    So may what it fails at in any way that `PaymentGateway` does not name: a connection that is cut, an answer that
+    nobody understands. Whoever asked is told that nobody knows, as after an answer that did not come.
 
     Args:
         gateway: the provider.
@@ -42,5 +49,10 @@ class BoundedGateway:
         try:
             async with asyncio.timeout(self._seconds):
                 return await call
+        except (PaymentProviderError, PaymentTimeoutError):
+            raise
         except TimeoutError as error:
             raise PaymentTimeoutError from error
+        except Exception as error:
+            _log.exception("payment provider failed in an unforeseen way")
+            raise PaymentTimeoutError("the payment provider's answer was not understood") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from order.domain.errors import NotFoundError
@@ -64,9 +64,11 @@ async def finish(
     return None
 
 
-async def claim_stuck(connection: Connection, now: datetime, created_before: datetime, limit: int) -> list[Attempt]:
-    """Attempts without an outcome that began before `created_before`; each is due again later, ever less often."""
-    found = await queries.claim_stuck_payments(connection, now=now, created_before=created_before, row_limit=limit)
+async def claim_stuck(connection: Connection, now: datetime, patience: timedelta, limit: int) -> list[Attempt]:
+    """Attempts without an outcome that began `patience` ago or longer; each is due again later, ever less often."""
+    found = await queries.claim_stuck_payments(
+        connection, now=now, created_before=now - patience, created_after=now + patience, row_limit=limit
+    )
     return [_attempt(row) for row in found]
 
 

@@ -575,19 +575,20 @@ SET checks = checks + 1,
     next_check_at = $1::timestamptz + least(interval '15 seconds' * 2 ^ least(checks, 12), interval '1 hour')
 WHERE id IN (
     SELECT stuck.id FROM payments AS stuck
-    WHERE stuck.status = 'processing' AND stuck.created_at <= $2
+    WHERE stuck.status = 'processing'
+      AND (stuck.created_at <= $2 OR stuck.created_at > $3)
       AND (stuck.next_check_at IS NULL OR stuck.next_check_at <= $1::timestamptz)
     ORDER BY coalesce(stuck.next_check_at, stuck.created_at)
-    LIMIT $3
+    LIMIT $4
     FOR UPDATE SKIP LOCKED
 )
 RETURNING id, order_id, user_id, idempotency_key, payment_token, status, created_at, updated_at, checks, next_check_at
 """
 
 
-async def claim_stuck_payments(connection: Connection, *, now: datetime, created_before: datetime, row_limit: int) -> list[Payment]:
-    """Attempts whose process died, or whose provider never answered, before an outcome was recorded. Put off before the provider is asked: one that cannot be settled holds up no other."""
-    rows = await connection.fetch(CLAIM_STUCK_PAYMENTS, now, created_before, row_limit)
+async def claim_stuck_payments(connection: Connection, *, now: datetime, created_before: datetime, created_after: datetime, row_limit: int) -> list[Payment]:
+    """Attempts whose process died, or whose provider never answered, before an outcome was recorded. Put off before the provider is asked: one that cannot be settled holds up no other. One from a time yet to come was begun by a clock that was ahead, and is not waited for."""
+    rows = await connection.fetch(CLAIM_STUCK_PAYMENTS, now, created_before, created_after, row_limit)
     return [Payment(row[0], row[1], row[2], row[3], row[4], PaymentStatus(row[5]), row[6], row[7], row[8], row[9]) for row in rows]
 
 
@@ -739,6 +740,21 @@ SELECT order_id, payment_id, restock, reason, actor_id, idempotency_key, status,
 
 async def get_refund(connection: Connection, *, order_id: UUID) -> Refund | None:
     row = await connection.fetchrow(GET_REFUND, order_id)
+    return None if row is None else Refund(row[0], row[1], row[2], row[3], row[4], row[5], RefundStatus(row[6]), row[7], row[8], row[9], row[10], row[11])
+
+
+TRY_REFUND_AGAIN = """-- name: TryRefundAgain
+UPDATE refunds
+SET attempts = attempts + 1, updated_at = $2,
+    next_attempt_at = greatest(next_attempt_at, $3::timestamptz)
+WHERE order_id = $1
+RETURNING order_id, payment_id, restock, reason, actor_id, idempotency_key, status, attempts, last_error, next_attempt_at, requested_at, updated_at
+"""
+
+
+async def try_refund_again(connection: Connection, *, order_id: UUID, now: datetime, not_before: datetime) -> Refund | None:
+    """Counted like every other attempt, and left to who makes it: the sweep asks later."""
+    row = await connection.fetchrow(TRY_REFUND_AGAIN, order_id, now, not_before)
     return None if row is None else Refund(row[0], row[1], row[2], row[3], row[4], row[5], RefundStatus(row[6]), row[7], row[8], row[9], row[10], row[11])
 
 

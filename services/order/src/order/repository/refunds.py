@@ -38,6 +38,18 @@ async def get(connection: Connection, order_id: UUID) -> Refund:
     return rows.refund(row)
 
 
+async def again(connection: Connection, order_id: UUID, now: datetime, not_before: datetime) -> Refund:
+    """The refund of an order, of which somebody is about to ask the provider once more; nobody else does before.
+
+    Raises:
+        NotFoundError: nobody has asked for one.
+    """
+    row = await queries.try_refund_again(connection, order_id=order_id, now=now, not_before=not_before)
+    if row is None:
+        raise NotFoundError
+    return rows.refund(row)
+
+
 async def claim_due(connection: Connection, now: datetime, limit: int) -> list[Refund]:
     """Refunds to try again now; each is due again later, ever less often."""
     return [rows.refund(row) for row in await queries.claim_due_refunds(connection, now=now, row_limit=limit)]

@@ -110,7 +110,8 @@ class PaymentUseCases:
                 await payments.begin(connection, attempt, now)
             elif attempt.idempotency_key != request.key:
                 raise PaymentInProgressError
-            elif now < _begun(attempt.id) + self._answer_time:
+            elif abs(now - _begun(attempt.id)) < self._answer_time:
+                # Neither long ago nor, by a clock that was ahead, yet to come.
                 raise RequestInProgressError
         failure: PaymentProviderError | None = None
         try:
@@ -133,7 +134,7 @@ class PaymentUseCases:
         while True:
             now = self._now()
             async with self._database.transaction() as connection:
-                found = await payments.claim_stuck(connection, now, now - patience, STUCK_BATCH)
+                found = await payments.claim_stuck(connection, now, patience, STUCK_BATCH)
             for attempt in found:
                 try:
                     await self._settle(attempt, await self._gateway.resolve(attempt.id))

@@ -17,7 +17,7 @@ from chassis.database import Database
 
 from order.domain.errors import PaymentProviderError, PaymentTimeoutError
 from order.domain.order import Order, OrderStatus
-from order.domain.refund import Refund, RefundStatus, restocks_by_default
+from order.domain.refund import Refund, RefundStatus, readable, restocks_by_default
 from order.gateways.payment import PaymentGateway, RefundOutcome
 from order.repository import idempotency, orders, payments, refunds
 from order.service.replay import IdempotentRequest, ended_with, first_answer
@@ -25,8 +25,8 @@ from order.service.stored import decode, encode
 from order.service.transitions import Transitions
 
 DUE_BATCH = 20
-# How long the first attempt, made by the request itself, is left alone.
-_FIRST_PATIENCE = timedelta(seconds=30)
+# How long an attempt that a request makes itself is left alone by the sweep.
+_PATIENCE = timedelta(seconds=30)
 
 _log = structlog.get_logger(__name__)
 
@@ -92,7 +92,7 @@ class RefundUseCases:
                     status=RefundStatus.PENDING,
                     attempts=1,
                     last_error="",
-                    next_attempt_at=now + _FIRST_PATIENCE,
+                    next_attempt_at=now + _PATIENCE,
                     requested_at=now,
                     updated_at=now,
                 )
@@ -104,7 +104,7 @@ class RefundUseCases:
                 # The sweep may have finished it while this one waited for the order.
                 if stored := await idempotency.response(connection, request.user_id, request.key):
                     return await first_answer(connection, decode(stored)), True
-                refund = await refunds.get(connection, order_id)
+                refund = await refunds.again(connection, order_id, now, now + _PATIENCE)
         return await self._attempt(refund) or order, False
 
     async def get(self, order_id: UUID) -> Refund:
@@ -141,12 +141,18 @@ class RefundUseCases:
             if outcome is RefundOutcome.REFUSED:
                 await self._put_off(refund, RefundStatus.REFUSED, "the payment provider refuses the refund")
                 return None
-        except (PaymentProviderError, PaymentTimeoutError) as error:
-            await self._put_off(refund, RefundStatus.PENDING, str(error) or type(error).__name__)
+        except PaymentTimeoutError as error:
+            await self._put_off(
+                refund, RefundStatus.PENDING, str(error) or "the payment provider did not answer in time"
+            )
+            return None
+        except PaymentProviderError as error:
+            await self._put_off(refund, RefundStatus.PENDING, str(error) or "the payment provider failed")
             return None
         return await self._finish(refund)
 
-    async def _put_off(self, refund: Refund, status: RefundStatus, error: str) -> None:
+    async def _put_off(self, refund: Refund, status: RefundStatus, said: str) -> None:
+        error = readable(said)
         _log.warning(
             "refund not made yet", order_id=str(refund.order_id), status=status, attempts=refund.attempts, error=error
         )

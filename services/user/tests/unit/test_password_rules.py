@@ -1,9 +1,10 @@
-"""What is guessed first is refused, and by which rule is said."""
+"""What is guessed first is refused, and by which rule is said; every spelling of a password is one."""
 
 from __future__ import annotations
 
 import random
 import time
+import unicodedata
 import uuid
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ from argon2 import PasswordHasher, extract_parameters
 from user.domain.choices import choices
 from user.domain.errors import InvalidFieldError
 from user.repository.common_passwords import common_passwords
-from user.service.password_rules import PasswordRules
+from user.service.password_rules import PasswordRules, normalized
 from user.service.passwords import Passwords
 
 RULES = PasswordRules(["Backend", "Example Shop"])
@@ -136,3 +137,13 @@ def least_seconds(work: Callable[[], object]) -> float:
         work()
         found.append(time.thread_time() - began)
     return min(found)
+
+
+def test_a_password_has_one_spelling_whichever_keyboard_it_was_typed_on() -> None:
+    composed = "P\u00e4\u00dfw\u00f6rter sind lang"
+    assert normalized(unicodedata.normalize("NFD", composed)) == composed
+    assert normalized("so\u00a0lang\u3000wie das") == "so lang wie das"
+    # Case and width are the owner's own.
+    assert normalized("\uff21BC") == "\uff21BC"
+    assert normalized("a\x00b") is None
+    assert normalized("") is None

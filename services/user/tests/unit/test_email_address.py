@@ -1,4 +1,4 @@
-"""One form for every spelling: of addresses, and of passwords."""
+"""One form for every spelling of an address."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import unicodedata
 import pytest
 from user.domain.email_address import canonical
 from user.domain.errors import InvalidFieldError
-from user.service.password_rules import normalized
 
 
 @pytest.mark.parametrize(
@@ -48,13 +47,3 @@ def test_what_is_no_address_or_misleads_is_refused(address: str) -> None:
     with pytest.raises(InvalidFieldError) as caught:
         canonical(address)
     assert caught.value.violations == (("/email", "must be an email address"),)
-
-
-def test_a_password_has_one_spelling_whichever_keyboard_it_was_typed_on() -> None:
-    composed = "P\u00e4\u00dfw\u00f6rter sind lang"
-    assert normalized(unicodedata.normalize("NFD", composed)) == composed
-    assert normalized("so\u00a0lang\u3000wie das") == "so lang wie das"
-    # Case and width are the owner's own.
-    assert normalized("\uff21BC") == "\uff21BC"
-    assert normalized("a\x00b") is None
-    assert normalized("") is None

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "bootstrap.json"
 LOCKS = [ROOT / "bootstrap.lock", ROOT / "requirements.lock"]
-# Of all distributions.
+# The version of all distributions.
 VERSION = ROOT / "libs/chassis/src/chassis/version.py"
 # Which services there are; read by whatever Python runs this.
 MESH = ROOT / "libs/mesh/src"
@@ -190,7 +190,7 @@ def wanted() -> dict[str, str]:
 
 
 def digest_of(paths: Sequence[Path], text: str) -> str:
-    """Of what these files hold, and a text."""
+    """A digest of the contents of these files and of a text."""
     digest = hashlib.sha256(text.encode())
     for path in paths:
         digest.update(path.read_bytes())
@@ -223,7 +223,7 @@ def is_current(chosen: Interpreter | None) -> bool:
 
 
 def stamp_of(python: Interpreter) -> dict[str, object]:
-    """What is kept in a finished environment. The version: a newer Python in the old one's place sees no packages."""
+    """What is written into a finished environment. It has the version, because a newer Python in the same place sees no packages."""
     return {**wanted(), "python": python.base, "version": list(python.version)}
 
 

@@ -35,7 +35,7 @@ _TOP_UP_EVERY_SECONDS = 0.15
 
 
 def burst(port: int, address: str, count: int) -> list[socket.socket]:
-    """So many connections as fast as one process can, each with half a request; some may be refused already."""
+    """Open so many connections as fast as one process can, each with half a request; some may be refused at once."""
     opened = []
     for _ in range(count):
         connection = socket.socket()
@@ -51,7 +51,7 @@ def burst(port: int, address: str, count: int) -> list[socket.socket]:
 
 
 def still_open(connections: Sequence[socket.socket]) -> list[socket.socket]:
-    """Those that the edge keeps without an answer; the others are closed here."""
+    """The connections that the edge keeps open without an answer; the others are closed here."""
     kept = []
     for connection in connections:
         try:

@@ -49,8 +49,8 @@ async def fuzz(
         source = random.Random(f"{seed} {protocol} {number}")
         requests, address = shots(source), client_address(source)
         while time.monotonic() < give_up:
-            # Half of them from exactly 127.0.0.1, which Envoy would take for one of ours. Resets come from a few addresses
-            # that stay: within the limits of each, which hold the load that they are.
+            # Half of them come from exactly 127.0.0.1, which Envoy may take for an internal address. Resets come from a few
+            # addresses that stay the same, because the limits of each bound the load that resets are.
             if number % 2 == 0:
                 address = "127.0.0.1"
             elif protocol != "resets":

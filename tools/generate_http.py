@@ -41,7 +41,7 @@ def models(document: Path, spec: Spec) -> str:
 
 
 def python_pattern(pattern: str) -> str:
-    """A contract's pattern as Python reads it: there `$` is the end, to Python it may be before a last line feed."""
+    """A contract's pattern for Python, where `$` would also match before a final line feed."""
     return pattern.removesuffix("$") + r"\Z" if pattern.endswith("$") else pattern
 
 

@@ -1,6 +1,7 @@
-"""Renders the templates from typed values; routes, callers, timeouts and limits are the contracts'.
+"""Renders the Envoy configurations from templates. Routes, callers, timeouts and limits come from the contracts.
 
-Nothing here knows where the mesh runs: a `Site` says that, of a file or of `backend up` (devstack.proxies).
+Nothing here knows where the mesh runs. A `Site` says that, which is read from a file or made by `backend up`
+(devstack.proxies).
 """
 
 from __future__ import annotations
@@ -24,44 +25,49 @@ from mesh.policies import Policies
 from mesh.site import Endpoint, Site
 from mesh.topology import EDGE, Edge, Service, row, service_of
 
-# The edge's is 370 KB; the loader in C, which every wheel of PyYAML has, takes a sixth of the time.
+# The edge's configuration has 370 KB. The loader in C, which every wheel of PyYAML has, reads it in a sixth of the time.
 _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# How much longer the edge waits than the BFF, which gives its own answer first; seconds.
+# How many seconds longer than the BFF the edge waits for an operation, so that a timeout is answered by the BFF.
 EDGE_MARGIN = 1.0
 MAX_BODY_BYTES = 65536
-# Of a body that is larger: what is read and thrown away, so that its client has sent everything when the answer comes.
+# Up to this size, a body that is too large is read and discarded, so that its client has sent everything when the refusal
+# arrives.
 MAX_DISCARDED_BYTES = 16 * 1024 * 1024
-# What a client's header fields may be, in number and KiB; our own operations need a tenth.
+# How many header fields a request may have, and how large all of them may be. Our own operations need a tenth of both.
 MAX_HEADERS = 64
 MAX_HEADER_KIB = 8
-# What the edge holds while a request's body is awaited, in KiB, as measured with so many fields: for a connection with
-# TLS, and for a stream on it beside its fields' bytes. A field that a table names (RFC 7541) costs its client one byte.
+# Memory that the edge needs while it waits for a request's body, in KiB, as measured with MAX_HEADERS fields: for a connection
+# with TLS, and for each stream on it (without the bytes of its fields). A client sends a field that is in the header
+# compression's table (RFC 7541) with a single byte.
 _CONNECTION_KIB = 64
 _STREAM_KIB = 36
-# Of the edge's connections, what one address may have: by leases, and over HTTP/3 (services/limiter). And what all their
-# streams may hold of the heap at most.
+# The parts of the edge's connections that one address may have: over TCP by its leases, and over HTTP/3 (services/limiter).
 ADDRESS_PARTS = (1 / 17, 1 / 32)
+# The part of the heap that the streams of one address may take at most.
 _ADDRESS_HEAP = 0.45
-# A hop of ours is one connection that all clients share. What may wait on it for one slow reader is a stream's window,
-# which a whole request fits into twice; and the connection's holds twice what all of its streams may have waiting
-# together, so that those who do not read never use up what the others need.
+# Between two of our processes there is one connection, which the requests of all clients share. A stream's window bounds what may
+# wait on it for one slow reader; the largest request fits into it twice. The connection's window is twice as large as the
+# windows of all of its streams together, so that clients which do not read never use up what the others need.
 HOP_STREAMS = 256
 HOP_STREAM_WINDOW = 2 * MAX_BODY_BYTES
 HOP_CONNECTION_WINDOW = 2 * HOP_STREAMS * HOP_STREAM_WINDOW
-# For a client that reads slowly: from an answer's beginning (but for what the operation had left) to the last byte that
-# waits behind the edge; and again for what waits in the edge.
+# How many seconds a client may take to read an answer: once for the part that waits behind the edge, in addition to the
+# operation's own time, and once more for the part that waits in the edge.
 FLUSH_SECONDS = 10
-# Envoy says for 5 s that a connection ends; a request that came by then is sent within 10 s, answered within 11 (no
-# operation may take 10, and the margin), and read within twice those above.
+# How many seconds a connection is given to end. Envoy announces the end for 5 s. A request that arrived by then is sent
+# within 10 s, answered within 11 s (every operation takes less than 10 s; and EDGE_MARGIN), and its answer is read within
+# twice FLUSH_SECONDS.
 CONNECTION_DRAIN_SECONDS = 50
 JWKS_CACHE_SECONDS = 15
-# Requests of one address in any minute, of whatever kind: an office of 240 browsers with 50 each, or ten times what one
-# customer may read at once. Who goes on is answered so many seconds late, with a status that nobody else gives.
+# How many requests of any kind one address may send in a minute: enough for an office of 240 browsers with 50 requests each,
+# or for ten times what one customer may read at once. Requests over the limit are answered after a delay (seconds). They get
+# a status that nothing else uses, which is translated below.
 ADDRESS_REQUESTS = 12_000
 _ADDRESS_DELAY = 2
 _ADDRESS_STATUS = 430
-# What Envoy itself answers: the problem each status is, and the status it becomes. (The token filter says 403 for a
-# wrong audience, which RFC 6750 calls an invalid token; an unknown transfer coding is the client's mistake.)
+# Envoy's own answers, by their status: the status that the client gets instead, and the problem. The token filter answers 403 to
+# a wrong audience, which RFC 6750 calls an invalid token (401). Envoy answers 501 to an unknown transfer coding, which is the
+# client's mistake (400).
 _LOCAL_REPLIES = {
     400: (400, "MALFORMED_REQUEST"),
     401: (401, "UNAUTHENTICATED"),
@@ -88,7 +94,7 @@ _PATH_PARAMETER = re.compile(r"{\w+}")
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One Envoy: its name (a service's, and a number from its second replica on) and what it listens on."""
+    """One Envoy: its name (of a service; the second replica's is NAME-2), and what it listens on."""
 
     name: str
     port: int

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 # The User service is told of a session's use at most this often.
 _SEEN_INTERVAL_MS = 60_000
-# What that may add to the one request a minute that does it.
+# How long the one request a minute that tells it may wait for that.
 _NOTE_SECONDS = 0.25
-# After a User service that did not answer in time: so many requests are not to wait for it, one by one.
+# For how long the User service is not told anything after it has not answered in time, so that requests do not wait for it.
 _QUIET_SECONDS = 5.0
 _log = structlog.get_logger(__name__)
 
@@ -42,7 +42,7 @@ class Principal(msgspec.Struct, frozen=True):
 class Authenticator:
     """Checks every request of an operation that needs a caller.
 
-    The token's own roles are not looked at: a role taken away and a user disabled bite on the next request.
+    The roles in the token are ignored, so that taking a role away or disabling a user takes effect on the next request.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Authenticator:
     async def _note_use(self, claims: Claims, token: str) -> None:
         """Part of the request, which waits for it: Envoy ends a call together with the request that made it.
 
-        That it fails is no reason to refuse the request; the session's next one says it again.
+        A failure is no reason to refuse the request: the session's next one tells it again.
         """
         loop = asyncio.get_running_loop()
         if claims.session_id in self._noting or loop.time() < self._quiet_until:

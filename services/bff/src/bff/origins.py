@@ -8,15 +8,15 @@ from collections.abc import Collection
 from chassis.errors import ServiceError
 from chassis.http.request import Request
 
-# A name, an IPv4 address or an IPv6 address in brackets; nobody's name and password before it, no path behind it.
+# A name, an IPv4 address or an IPv6 address in brackets, without user information before it and without a path behind it.
 _HOST_AND_PORT = re.compile(r"([0-9A-Za-z._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
 class Origins:
     """The pages that may use cookies.
 
-    Browsers say with every POST from which page it comes (Fetch, section 3.2; Fetch Metadata); what is no browser says
-    nothing, and carries no cookie without meaning to.
+    Browsers say with every POST from which page it comes (Fetch, section 3.2; Fetch Metadata). Other clients say nothing, but they
+    do not send cookies unless they are meant to.
 
     Args:
         allowed: origins besides our own, like `https://app.example.com`.
@@ -40,7 +40,7 @@ class Origins:
 
 
 def _is_own(origin: str, request: Request) -> bool:
-    # Without the port, which the edge takes off the authority: cookies know none either (RFC 6265, section 8.5). The
+    # Ports are ignored: the edge removes the port from the authority, and cookies ignore it, too (RFC 6265, section 8.5). The
     # edge replaces whatever a client sends under this name.
     own = _scheme_and_host(request.header(b"x-client-origin") or request.origin)
     return own is not None and _scheme_and_host(origin) == own

@@ -27,7 +27,7 @@ class SessionReader:
         self._client = client
 
     async def read(self, session_id: str, user_id: str) -> SessionCheck:
-        """What is kept of the session of a request; whether it is still valid, `is_valid` says.
+        """What is stored of the session of a request. Whether it is still valid is for `is_valid` to say.
 
         Raises:
             ServiceError: UNAUTHENTICATED when there is no such session of this user; UNAVAILABLE when Valkey cannot be
@@ -47,7 +47,7 @@ class SessionReader:
             raise ServiceError("UNAUTHENTICATED") from error
         if session.user_id != user_id:
             raise ServiceError("UNAUTHENTICATED")
-        # A record that an older User service cached does not say what has ended sessions.
+        # A record that an older User service has cached lacks the credential version.
         return SessionCheck(session, user if user is not None and user.credential_version else None)
 
 

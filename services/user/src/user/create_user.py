@@ -1,8 +1,8 @@
 """`python -m user.create_user EMAIL NAME ROLE…`: a user with roles, for the first administrator.
 
 Nobody can grant a role before there is somebody with the right to. The password comes on standard input, so that it
-appears in no process list and no shell history. A user who is there already is left as it is, and refused unless it is
-active and has the roles.
+appears in no process list and no shell history. A user who exists already is not changed; it is an error
+unless that user is active and has the roles.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from user.settings import Settings
 
 
 async def create(email: str, display_name: str, roles: list[str], password: str) -> str:
-    """Create a user in what the environment names; what has been done, in one line.
+    """Create a user in the database that the environment names; returns what was done, in one line.
 
     Raises:
         SystemExit: the service would refuse the address, the name or the password, or somebody has the address who

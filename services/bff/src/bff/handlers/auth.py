@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 # Browsers take a cookie of this name from a secure page only (RFC 6265bis, section 4.1.3).
 REFRESH_COOKIE = "__Secure-refresh_token"
 DEVICE_COOKIE = "__Secure-device"
-# Cookies go where they are used and nowhere else.
+# Cookies are sent to the operations that use them and to no other.
 _COOKIE_PATH = "/v1/auth"
-# Of one name that logging out looks at: ours, and what other hosts of our site may have set.
+# How many cookies of one name a logout looks at: ours, and those that other hosts of our site may have set.
 _MOST_COOKIES = 8
 # As long as browsers keep any (RFC 6265bis, section 5.5).
 _DEVICE_SECONDS = 400 * 24 * 3600
@@ -63,13 +63,13 @@ class AuthHandlers:
     async def refresh_tokens(
         self, call: Call[Principal], body: models.RefreshRequest, headers: operations.RefreshTokensHeaders
     ) -> Response:
-        """POST /v1/auth/refresh. What came as a cookie, which no script can read, goes as a cookie."""
+        """POST /v1/auth/refresh. A token that came as a cookie, which no script can read, is answered as a cookie."""
         by_cookie = body.refresh_token is UNSET
         if by_cookie:
             self._origins.check(call.request)
         presented = _only_cookie(call.request, REFRESH_COOKIE) if body.refresh_token is UNSET else body.refresh_token
         request = session_pb2.RefreshRequest(refresh_token=presented, client=_client(call.request))
-        # Repeated by the same client, it is answered alike.
+        # The same client may repeat the exchange and gets the same answer.
         grant = await self._sessions.Refresh(request)
         return _answer(grant, web=by_cookie or headers.x_client == "web")
 

@@ -54,7 +54,7 @@ class MeHandlers:
         return json_answer(shapes.user(user), version=user.version)
 
     async def change_password(self, body: models.ChangePasswordRequest) -> Response:
-        """POST /v1/me/password: whoever else is logged in is out."""
+        """POST /v1/me/password: all other sessions of the user end."""
         request = user_pb2.ChangePasswordRequest(current_password=body.current_password, new_password=body.new_password)
         await self._users.ChangePassword(request)
         return empty_answer()

@@ -42,7 +42,7 @@ class Money:
 
 
 def entered(amount_minor: int, currency: str) -> Money:
-    """An amount that somebody enters, where it enters; what is stored already is not looked at again.
+    """Check and make an amount that somebody enters. Stored amounts are not checked again.
 
     Raises:
         UnknownCurrencyError: ISO 4217 has no such currency, or it has no minor unit.

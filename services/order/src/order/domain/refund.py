@@ -28,7 +28,7 @@ class Refund:
     """The intent to refund an order, recorded before the provider is asked; an order has one at most."""
 
     order_id: UUID
-    # What the provider knows the money by; None when no record says, then it waits for somebody who finds out.
+    # The payment's reference with the provider. None when it is not recorded: the refund then waits until somebody finds it.
     payment_id: UUID | None
     # Whether the pieces go back into stock.
     restock: bool
@@ -52,5 +52,5 @@ def readable(said: str) -> str:
 
 
 def restocks_by_default(order: Order) -> bool:
-    """Whether a refund gives the pieces back where nobody says: they are there still, or are on their way or gone."""
+    """Whether a refund puts the pieces back into stock unless it is told otherwise: only if they were never shipped."""
     return order.status is OrderStatus.PAID

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from order.domain.errors import TooManyUnpaidOrdersError, TooMuchUnpaidError
 
-# Looked at where only pieces are limited.
+# How many orders are read when only pieces are limited.
 _MOST_ORDERS = 1000
 
 
@@ -28,13 +28,13 @@ class UnpaidLimits:
     orders: int
     # Of one product.
     pieces: int
-    # An order that expired or was cancelled counts for so long after it was placed: reserving again does not go on
-    # for ever.
+    # For how long after it was placed an expired or cancelled order counts. Otherwise somebody could reserve the same stock
+    # again and again.
     window: timedelta
 
     @property
     def orders_to_look_at(self) -> int:
-        """How many unpaid orders decide; of more than the limit it does not matter what is in them."""
+        """How many unpaid orders have to be read: when there are more than the limit, their content does not matter."""
         return self.orders or (_MOST_ORDERS if self.pieces else 0)
 
     def check(self, unpaid: Unpaid, wanted: Mapping[UUID, int]) -> None:

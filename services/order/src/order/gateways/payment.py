@@ -32,7 +32,7 @@ class PaymentGateway(Protocol):
     """
 
     async def charge(self, reference: UUID, amount: Money, payment_token: str) -> ChargeOutcome:
-        """Charge, or answer again what the charge with this reference came to.
+        """Charge, or answer again how the charge with this reference ended.
 
         Raises:
             PaymentTimeoutError: no answer in time; the charge may or may not have happened.
@@ -42,7 +42,7 @@ class PaymentGateway(Protocol):
         ...
 
     async def resolve(self, reference: UUID) -> ChargeOutcome:
-        """What the charge with this reference came to; one that has not arrived yet is closed.
+        """How the charge with this reference ended. If it has not arrived yet, it is closed, so that it never charges.
 
         Raises:
             PaymentTimeoutError, PaymentProviderError: the provider does not, or cannot say; it may be charged, or closed.

@@ -25,7 +25,7 @@ from order.gateways.payment import ChargeOutcome, RefundOutcome
 from order.repository import queries
 
 _APPROVED = frozenset({"tok_approved", "tok_timeout", "tok_refund_timeout", "tok_refund_error", "tok_refund_refused"})
-# Of a reference that was closed before a charge arrived.
+# Stored for a reference that was closed before a charge arrived.
 _NO_CURRENCY = ""
 
 
@@ -53,7 +53,7 @@ class PaymentSandbox:
 
     async def resolve(self, reference: UUID) -> ChargeOutcome:
         """See `PaymentGateway.resolve`."""
-        # A charge of nothing, which is in the way of the real one; one that was a moment faster counts.
+        # A charge of nothing, which keeps a later one out. If a real charge was a moment faster, that one counts.
         return await self._keep(reference, Money(0, _NO_CURRENCY), "", approved=False)
 
     async def refund(self, reference: UUID) -> RefundOutcome:

@@ -33,7 +33,7 @@ class _Versioned(Protocol):
 
 
 def spent(value: Money) -> order_pb2.Spent:
-    """A sum over orders, or as much of it as can be said."""
+    """A sum over orders, capped at what JSON can carry."""
     shown = min(value.amount_minor, MAX_SUM_MINOR)
     return order_pb2.Spent(amount_minor=shown, currency=value.currency, capped=shown < value.amount_minor)
 
@@ -72,7 +72,7 @@ def order_filter(message: order_pb2.OrderFilter, user_id: UUID | None) -> OrderF
     """What a list is filtered by."""
     return OrderFilter(
         user_id=user_id,
-        # One that a newer caller knows and this service does not fails: to filter by nothing would show everything.
+        # A status that only a newer caller knows is an error here: ignoring it would show all orders.
         status=None if message.status == order_pb2.ORDER_STATUS_UNSPECIFIED else _FROM_WIRE[message.status],
         created_from=_moment(message.created_from) if message.HasField("created_from") else None,
         created_before=_moment(message.created_before) if message.HasField("created_before") else None,
@@ -91,8 +91,8 @@ def version(message: _Versioned) -> int | None:
 def idempotent_request(operation: str, message: Message, key: str) -> IdempotentRequest:
     """A request with an idempotency key: the caller's, and the same only when everything it wants is the same.
 
-    Its condition is none of that: of a list of versions (If-Match) each is tried by itself, and a repetition must find
-    what the one that matched has done.
+    The condition (If-Match) does not count: each version that it names is tried by itself, and a repetition must find what
+    the version that matched has done.
     """
     wanted = type(message)()
     wanted.CopyFrom(message)

@@ -16,16 +16,16 @@ async def claim(
 ) -> bytes | None:
     """Take the key for this request until the current transaction ends.
 
-    Call it before anything is looked at that the first request changes: a repetition that comes in the instant in which
-    that one commits is told that it is in progress, and not what it finds afterwards.
+    Call it before reading anything that the first request changes. Otherwise a repetition that arrives at the moment in which
+    the first request commits could be answered by what that request left, instead of by its answer.
 
     Args:
         connection: of the transaction of what the key guards.
-        user_id: whose key it is; keys of different users do not meet.
+        user_id: whose key it is; equal keys of different users are different keys.
         key: as the client made it.
         request_hash: of everything in the request that decides what it does.
         now: when it is used.
-        response: what every later use of it answers; empty while that is not known, then `finish` says it.
+        response: what later uses of the key are answered; empty while that is not known yet (see `finish`).
 
     Returns:
         None when the request is the first; the key is recorded. The stored response when it ran before; empty bytes
@@ -75,7 +75,7 @@ async def _claimed(
             connection, user_id=user_id, key=key, request_hash=request_hash, response=response, created_at=now
         )
         if not inserted:
-            # Committed between the look and the lock.
+            # It was committed after the statement had looked and before it got the lock.
             raise RequestInProgressError
         return None
     if found.request_hash != request_hash:

@@ -12,8 +12,8 @@ from order.domain.order import Order, OrderStatus, Transition
 from order.repository import queries, rows
 from order.repository.queries import Connection
 
-# On one page of a list, whatever the orders' number: five of the largest orders. More would keep everybody else waiting
-# while it is made (a process makes one at a time), and would not fit what a hop holds for one reader (ADR 0028).
+# How many lines the orders on one page of a list may have together: as many as five of the largest orders have. While a page is
+# made, all other requests of the process wait, and a longer one would not fit into the window of a stream (ADR 0028).
 PAGE_LINES = 250
 
 
@@ -23,7 +23,7 @@ class OrderFilter:
 
     user_id: UUID | None = None
     status: OrderStatus | None = None
-    # Inclusive and exclusive.
+    # The first is inclusive, the second exclusive.
     created_from: datetime | None = None
     created_before: datetime | None = None
 
@@ -107,7 +107,7 @@ async def page(
 ) -> tuple[list[Order], bool]:
     """Up to `limit` orders, newest first, below the keyset (created_at, id), and whether there are more below them.
 
-    Of large orders they are fewer: as many as have `PAGE_LINES` together.
+    A page of large orders has fewer: they have at most `PAGE_LINES` lines together.
     """
     found = await queries.list_orders(
         connection,

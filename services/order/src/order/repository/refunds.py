@@ -51,7 +51,7 @@ async def again(connection: Connection, order_id: UUID, now: datetime, not_befor
 
 
 async def claim_due(connection: Connection, now: datetime, limit: int) -> list[Refund]:
-    """Refunds to try again now; each is due again later, ever less often."""
+    """Refunds to try again now; each is due again later, at growing intervals."""
     return [rows.refund(row) for row in await queries.claim_due_refunds(connection, now=now, row_limit=limit)]
 
 

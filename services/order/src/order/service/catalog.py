@@ -123,13 +123,13 @@ class CatalogUseCases:
             await products.record_stock_change(
                 connection, self._new_id(), product_id, delta, reason, request.user_id, now
             )
-            # A product has no history to find its answer in again; this copy is in the database only.
+            # A product has no history from which the answer could be rebuilt, so the answer is stored, in the database only.
             await idempotency.finish(connection, request.user_id, request.key, encode_product(changed))
             await self._cache.raise_floor({str(changed.id): changed.revision})
         return changed, False
 
     async def fill_search_keys(self) -> int:
-        """Make products findable that were stored before there was a search key; how many there were."""
+        """Give a search key to products that were stored before there was one; how many there were."""
         count = 0
         while True:
             async with self._database.transaction() as connection:

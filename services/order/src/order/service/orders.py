@@ -31,20 +31,20 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts, and whether everybody's orders are theirs to cancel."""
+    """Who acts, and whether they may cancel orders of others."""
 
     user_id: UUID
     cancels_any: bool = False
 
 
 class Reader(NamedTuple):
-    """Who reads, and whether everybody's orders are theirs to see. The id is text, as tokens and cached orders have it."""
+    """Who reads, and whether they may see orders of others. The id is text, as in tokens and cached orders."""
 
     user_id: str
     sees_any: bool = False
 
     def require_sight(self, owner_id: str) -> None:
-        """Let those pass who may see an order of that user.
+        """Refuse those who may not see an order of that user.
 
         Raises:
             NotFoundError: to anybody else there is no such order.
@@ -143,7 +143,7 @@ class OrderUseCases:
         return order
 
     async def shown(self, order_id: str, reader: Reader) -> order_pb2.Order:
-        """One order as it is shown. The hot path: of one that is cached only the owner is looked at.
+        """One order as it is shown. This is the hot path: of a cached order only the owner is read.
 
         Raises:
             NotFoundError: there is none, or it is somebody else's.
@@ -222,8 +222,8 @@ class OrderUseCases:
     async def expire(self) -> int:
         """Expire unpaid orders whose time is up and give their stock back; how many there were.
 
-        Each order by itself, so that one that cannot be expired keeps no other from it. Any number of replicas may
-        do this at once: what another has in its hands is left to it.
+        Each order has a transaction of its own, so that one which cannot be expired does not hold up the others. Any number
+        of replicas may do this at the same time: each skips the orders that another one has locked.
         """
         now = self._now()
         count = 0
@@ -245,7 +245,7 @@ class OrderUseCases:
             order = await orders.lock_if_free(connection, order_id)
             if order is None or order.status is not OrderStatus.PENDING_PAYMENT or order.expires_at > now:
                 return False
-            # Looked for again under the lock: it may have begun since the order was found.
+            # Asked again under the lock: a payment may have begun since the order was found.
             if await payments.processing(connection, order_id) is not None:
                 return False
             await self._transitions.apply(

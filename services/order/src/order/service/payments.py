@@ -51,7 +51,7 @@ class PaymentUseCases:
         gateway: the payment provider.
         now: the clock, UTC.
         new_id: makes time-ordered ids.
-        answer_time: how long the provider may take; an attempt is somebody's to wait for until then.
+        answer_time: how long the provider may take. Until then an attempt is left to the request that began it.
     """
 
     def __init__(
@@ -120,7 +120,8 @@ class PaymentUseCases:
             failure, charge = error, await self._charged_or_closed(attempt)
         settled = await self._settle(attempt, charge)
         if settled is None:
-            # Closed just now, because the provider failed; or by the sweep, or a process that did not live to record it.
+            # Nobody was charged: the attempt was closed, just now because the provider failed, or earlier by the sweep or by a
+            # process that died before it recorded that.
             raise failure or RequestInProgressError
         order_paid, outcome = settled
         await self._replays.put(request, outcome)
@@ -147,19 +148,19 @@ class PaymentUseCases:
                 return count
 
     async def _charged_or_closed(self, attempt: Attempt) -> ChargeOutcome:
-        """After a provider's failure. An earlier call for this attempt may have charged, or be on its way there still.
+        """How an attempt ended whose call failed: an earlier call may have charged, or may still be on its way to the provider.
 
         Raises:
-            PaymentTimeoutError: nobody knows.
+            PaymentTimeoutError: the provider does not say.
         """
         try:
             return await self._gateway.resolve(attempt.id)
         except PaymentProviderError as error:
-            # Not the answer to the caller: it says that nothing was charged.
+            # This error would tell the caller that nothing was charged, which is not known.
             raise PaymentTimeoutError from error
 
     async def _settle(self, attempt: Attempt, charge: ChargeOutcome) -> tuple[Order | None, Outcome] | None:
-        """Record the outcome, or find the one that somebody else recorded; None when nobody was charged or asked.
+        """Record the outcome, or find the one that somebody else recorded; None when the attempt was closed without a charge.
 
         Returns:
             The paid order (None: declined), and what later uses of the key find.
@@ -170,7 +171,7 @@ class PaymentUseCases:
             earlier = await payments.finish(connection, attempt.id, status, now)
             if earlier is not None:
                 if earlier is not status and PaymentStatus.APPROVED in (earlier, status):
-                    # It has broken its promise (`PaymentGateway`), and what it has taken only people can find out.
+                    # The provider contradicts its earlier answer (see `PaymentGateway`). Only people can find out what it charged.
                     _log.error(
                         "payment provider contradicts itself",
                         payment_id=str(attempt.id),

@@ -22,7 +22,7 @@ from order.service.stored import Outcome, decode, encode
 _log = structlog.get_logger(__name__)
 
 
-# A declined payment is an error, and an error's facts are where a replay can be marked.
+# A declined payment is answered by an error. Its facts say that the answer is a replay.
 REPLAYED = {"idempotency_replayed": "true"}
 
 
@@ -52,7 +52,7 @@ class IdempotentRequest:
 
     user_id: UUID
     key: str
-    # Of everything in the request that decides what it does.
+    # A hash of everything in the request that decides what it does.
     request_hash: bytes
 
     @property

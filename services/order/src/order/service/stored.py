@@ -28,7 +28,7 @@ _MSGPACK = b"\x80"
 class Outcome:
     """How the first request ended: with a version of an order, or with a declined payment."""
 
-    # Of a release before StoredOutcome it may be the order itself.
+    # Releases before StoredOutcome stored the order itself.
     order: UUID | Order | None
     version: int = 0
 
@@ -63,7 +63,7 @@ def decode(response: bytes) -> Outcome:
     """Read a stored outcome.
 
     Raises:
-        ValueError: it is none of an order or a payment.
+        ValueError: it is not the outcome of an order or a payment.
     """
     if response[:1] >= _MSGPACK:
         old = _msgpack_outcome(response)

@@ -17,7 +17,7 @@ from order.service.orders import OrderUseCases
 from order.service.payments import PaymentUseCases
 from order.service.refunds import RefundUseCases
 
-# Longer than a provider's answer takes, so that attempts under way are left to who waits for them.
+# Longer than a provider may take to answer, so that attempts under way are left to the requests that wait for them.
 STUCK_AFTER = timedelta(seconds=30)
 KEY_BATCH = 1000
 _FORGET_EVERY_ROUNDS = 60
@@ -33,7 +33,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Sweep:
-    """Runs until cancelled; a step that fails or waits keeps no other from its turn, is counted, and tried again.
+    """Runs until cancelled. A step that fails or waits does not hold up the others; it is counted and tried again.
 
     Args:
         orders, payments, refunds, catalog: the use cases it drives.
@@ -65,7 +65,7 @@ class Sweep:
         self._key_retention = key_retention
 
     async def run(self) -> None:
-        """Loop until cancelled: each step by itself, so that one that waits (for a provider, a lock) stops no other."""
+        """Loop until cancelled. Each step has a loop of its own: one that waits (for a provider, a lock) does not stop the others."""
         async with asyncio.TaskGroup() as steps:
             for what, step, every in (
                 (_EXPIRE, self._orders.expire, 1),

@@ -1,7 +1,7 @@
 """How many choices a password took, where a sequence or a known word is one and a repetition none.
 
-`trialtrial` took the five of `trial`; `abcdefghij` took one, and so did `qwertyuiop`; `Password123!` is a word of every
-list, a sequence and a sign. What is counted is what somebody who guesses has to guess.
+`trialtrial` took as many choices as `trial`, five; `abcdefghij` and `qwertyuiop` took one each; `Password123!` is a known word,
+a sequence and a sign, so it took three. This is what somebody who guesses has to get right.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from itertools import takewhile
 
-# Shorter ones come up in words by themselves: `rst`, `ere`.
+# Shorter sequences occur in ordinary words: `rst`, `ere`.
 _SHORTEST_RUN = 4
 _SHORTEST_REPEAT = 3
 # Neighbours on keyboards (US, German, French), by row and by column; `1234567890` wraps where the code points do not.
@@ -18,19 +18,19 @@ _KEYBOARD = (
     "wxcvbn", "1qaz", "2wsx", "3edc", "4rfv", "5tgb", "6yhn", "7ujm", "8ik,", "9ol.", "0p;/",
 )  # fmt: skip
 _ROWS = tuple(way for row in _KEYBOARD for way in (row, row[::-1]))
-# What is written in the place of letters; a one is an l or an i.
+# Signs and digits that people write instead of letters; a one may be an l or an i.
 _DRESSED = tuple(str.maketrans("@4310$5!7", letters) for letters in ("aaelossit", "aaeiossit"))
 # Stands for a known word; a password has no control characters.
 _KNOWN = "\0"
 
 
 def undressed(text: str) -> set[str]:
-    """With the letters for which signs and digits may stand, and as it is: `p@$$w0rd` is `password`."""
+    """The readings of a text: as it is, and with letters for signs and digits (`p@$$w0rd` is `password`)."""
     return {text, *map(text.translate, _DRESSED)}
 
 
 def without(text: str, words: Iterable[str]) -> Iterator[str]:
-    """`text` with the words in it each become one choice, in every reading in which there are any."""
+    """`text` with each known word in it replaced by one choice, in every reading that has any."""
     ordered = sorted(words, key=len, reverse=True)
     for reading in undressed(text):
         left = reading
@@ -41,10 +41,10 @@ def without(text: str, words: Iterable[str]) -> Iterator[str]:
 
 
 def without_core(text: str, words: Collection[str], longest: int) -> Iterator[str]:
-    """`text` with its core become one choice, wherever that is one of the words.
+    """`text` with its core replaced by one choice, if the core is one of the words.
 
-    The core is what is left without signs and digits around it; as these stand for letters at its ends, too (`$unshine`),
-    more or fewer are left off. `longest` is the longest word's length.
+    The core is the text without the signs and digits around it. As these may also stand for its first and last letters
+    (`$unshine`), different numbers of them are left off. `longest` is the longest word's length.
     """
     length = len(text)
     before = next((i for i in range(length) if text[i].isalpha()), length)
@@ -82,7 +82,7 @@ def _count(text: str, most: int) -> int:
 
 
 def _run(text: str, at: int) -> int:
-    """How far the sequence that begins here goes: by equal steps of at most two, or along a keyboard."""
+    """How long the sequence is that begins here: in equal steps of at most two, or along a keyboard."""
     end = at + 2
     step = ord(text[at + 1]) - ord(text[at]) if end <= len(text) else 3
     if abs(step) <= 2:
@@ -97,7 +97,7 @@ def _run(text: str, at: int) -> int:
 
 
 def _repeat(text: str, at: int) -> int:
-    """How much of what follows has stood there before; found by halves, for what repeats, repeats in part."""
+    """How long a part of what follows occurs earlier in the text. Found by bisection: if a part repeats, its beginning does."""
     least, most = _SHORTEST_REPEAT - 1, len(text) - at
     while least < most:
         length = (least + most + 1) // 2

@@ -24,22 +24,22 @@ _USERNAME = precis_i18n.get_profile("UsernameCaseMapped")
 def canonical(address: str) -> str:
     """The form in which two spellings of one address are the same: `Ada@Bücher.example` is `ada@xn--bcher-kva.example`.
 
-    Domains are IDNA 2008 A-labels with the mapping of UTS 46. That the local part's case means nothing is our rule, and
-    everybody's; no mail system that tells `Ada` and `ada` apart has lasted.
+    Domains are IDNA 2008 A-labels with the mapping of UTS 46. The case of the local part is ignored. Mail systems may tell `Ada`
+    and `ada` apart, but none in use does.
 
     Raises:
         InvalidFieldError: it is no address, or has characters that only mislead.
     """
     local, at, domain = unicodedata.normalize("NFC", address).rpartition("@")
     try:
-        # The mapping of UTS 46 drops what cannot be seen; here it is refused.
+        # The mapping of UTS 46 would drop invisible characters; here they are refused.
         if not at or not address.isprintable() or _INVISIBLE.search(domain):
             raise InvalidFieldError("/email", "must be an email address")
-        # Together with what the profile maps: a full-width angle bracket is one afterwards.
+        # Checked after the mapping, which turns a full-width angle bracket into an ordinary one.
         local = _USERNAME.enforce(local)
         ascii_domain = idna.encode(domain, uts46=True, std3_rules=True).decode().lower()
     except (UnicodeError, IndexError, ValueError):
-        # IndexError: of idna, for some empty labels. IDNAError is a UnicodeError.
+        # idna raises IndexError for some empty labels. Its IDNAError is a UnicodeError.
         raise InvalidFieldError("/email", "must be an email address") from None
     form = f"{local}@{ascii_domain}"
     if (

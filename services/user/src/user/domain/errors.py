@@ -39,7 +39,7 @@ class EmailTakenError(DomainError):
 
 
 class InvalidCredentialsError(DomainError):
-    """Wrong address, wrong password or disabled user: which of them is nobody's business."""
+    """Wrong address, wrong password or disabled user; the caller is not told which."""
 
     reason = "INVALID_CREDENTIALS"
 

@@ -31,7 +31,7 @@ class User:
     """Identity and profile; every change makes a new value with the next version."""
 
     id: UUID
-    # As its owner spells it; `email_address.canonical` is what it is known by.
+    # As its owner spells it. Users are found by its canonical form (`email_address.canonical`).
     email: str
     display_name: str
     password_hash: str
@@ -48,12 +48,12 @@ class User:
         return self.status is UserStatus.ACTIVE
 
     def with_sessions_ended(self) -> User:
-        """As changed by what ends all sessions: none that was granted before is valid after."""
+        """The user with a new credential version, under which no session that was granted before is valid."""
         return replace(self, credential_version=new_credential_version())
 
     @property
     def administers_users(self) -> bool:
-        """Whether the user can make others what they should be."""
+        """Whether the user can change the roles and status of others."""
         return self.is_active and Role.ADMIN in self.roles
 
     def require_version(self, version: int | None) -> None:
@@ -67,7 +67,7 @@ class User:
 
 
 def new_credential_version() -> int:
-    """A value that no user has had. Random: what a transaction took that was rolled back may never come up again."""
+    """A value that no user has had. It is random, so that a version which a rolled-back transaction took never comes up again."""
     return 1 + secrets.randbits(62)
 
 

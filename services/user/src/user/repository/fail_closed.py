@@ -1,4 +1,4 @@
-"""Valkey away means that nobody can be let in: 503, never a guess."""
+"""Without Valkey nobody can be let in: the answer is 503, and never a guess."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ Guesses are counted in two places:
     throttle:{<account>}:<origin>   at one account from one origin: an address, a known device, or a session. After five
                                     wrong ones each has to wait, a second at first and twice as long each time, five
                                     minutes at most. A success forgets them.
-    throttle:{<account>}            at one account from wherever: a bucket of fifty that empties by one a minute. Known
+    throttle:{<account>}            at one account from anywhere: a bucket of fifty that empties by one a minute. Known
                                     devices and the addresses of live sessions are not held up by it.
 
 What one address can do fills less than half of the second, so nobody locks others out alone. Only a wrong password
@@ -27,7 +27,7 @@ FREE_ATTEMPTS = 5
 MAX_DELAY_SECONDS = 300
 ACCOUNT_ATTEMPTS = 50
 ACCOUNT_SECONDS_PER_ATTEMPT = 60
-# Longer than any attempt takes: the deadline of a login.
+# Longer than any attempt takes, which is the deadline of a login.
 _HOLD_MS = 10_000
 _FORGET_SECONDS = 900
 _FORGET_DELAYED_SECONDS = 3600

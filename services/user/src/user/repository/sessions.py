@@ -2,7 +2,7 @@
 
     session:<id>        a `user.v1.SessionRecord`; gone means the session has ended. The BFF reads it on every request
     sessions:<user>     the user's session ids by creation time
-    sessions:at:<network>   how many have been begun there since the first one of a day
+    sessions:at:<network>   how many were begun from there within a day of the first one
 
 A record is only ever replaced by its reader, and only when it is still what was read: whoever was faster wins, and
 nothing comes back that has ended meanwhile. What makes one valid besides being there is the user's credential version
@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 
 from user.repository.fail_closed import fail_closed
 
-# A user has no use for more; the oldest end first.
+# How many sessions a user may have; further ones end the oldest.
 MAX_SESSIONS = 50
 
 _DAY_SECONDS = 86_400
@@ -92,7 +92,7 @@ class SessionStore:
         return self._ttl_ms(record) // 1000
 
     async def begun_at(self, network: str) -> int:
-        """Count one more session of a network; how many that are in a day."""
+        """Count one more session of a network; returns how many it has begun within a day."""
         with fail_closed():
             return await self._client.evaluate(_COUNT, [f"sessions:at:{network}"], [_DAY_SECONDS])
 

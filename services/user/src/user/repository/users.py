@@ -93,7 +93,7 @@ async def rehash(connection: Connection, user: User, new_hash: str) -> None:
 
 
 async def another_administers(connection: Connection, user_id: UUID) -> bool:
-    """Whether somebody else administers users; nobody changes that before the transaction ends."""
+    """Whether somebody else administers users. Changes of who does wait until the transaction ends."""
     await queries.serialize_administrators(connection)
     return bool(await queries.other_administrator_exists(connection, id=user_id))
 
@@ -107,7 +107,7 @@ async def page(connection: Connection, search: str, before: UUID | None, limit: 
 
 
 async def without_forms(connection: Connection, after: UUID | None, limit: int) -> list[User]:
-    """Up to `limit` users of before there were canonical forms, in order of id, after one."""
+    """Up to `limit` users that have no canonical forms yet, in order of id, after the given one."""
     return [_user(row) for row in await queries.users_without_forms(connection, after_id=after, row_limit=limit)]
 
 

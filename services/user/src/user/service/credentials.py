@@ -81,7 +81,7 @@ class Credentials:
             ServiceError: TOO_MANY_ATTEMPTS while the next guess has to wait.
         """
         address = _address(email)
-        # What is no address is counted as well, apart from those that are.
+        # What is no address is counted, too, separately from addresses.
         account = _hash("address", address) if address else _hash("text", search_key(email))
         async with self._attempt(await self._begin_login(account, address, client)):
             user, spelled = await self._verified(address, password)
@@ -100,7 +100,7 @@ class Credentials:
             ServiceError: TOO_MANY_ATTEMPTS while the next guess has to wait.
         """
         await self._sessions.valid(str(user_id), session_id)
-        # Whoever guesses here has a session: counted by it, so that no stranger can hold its owner up.
+        # Whoever guesses here has a session. Guesses are counted for it, so that no stranger can hold up its owner.
         begun = await self._throttle.begin(
             _hash("user", str(user_id)), _hash("session", session_id), counts_for_account=False
         )
@@ -142,12 +142,12 @@ class Credentials:
         return self._devices.known(client.device_token, account, user.credential_version)
 
     async def _is_home(self, address: str | None, network_address: str) -> bool:
-        """Whether the account has a live session at this address: its owner's, whatever strangers do elsewhere."""
+        """Whether the account has a live session at this address, which is then its owner's."""
         user = await self._by_address(address)
         return user is not None and await self._sessions.is_used_from(user, network_address)
 
     async def _by_address(self, address: str | None) -> User | None:
-        # Asked for what nobody has, too: it takes the same time.
+        # The query is made even without an address, so that the answer takes the same time.
         async with self._database.connection() as connection:
             return await users.by_email(connection, address or "")
 
@@ -165,7 +165,7 @@ class Credentials:
             async with self._database.connection() as connection:
                 await users.rehash(connection, user, new_hash)
         except ServiceError as error:
-            # Whoever has logged in is in; the next login tries again.
+            # The login has succeeded, whatever fails here. The next one tries again.
             _log.info("a password could not be hashed again", user_id=str(user.id), error=str(error))
 
     @asynccontextmanager
@@ -179,7 +179,7 @@ class Credentials:
             await self._throttle.wrong(begun)
             raise
         except BaseException:
-            # Also when the caller went away or the deadline passed: that ends what was waited for, and not this.
+            # This is done as well when the caller has gone or the deadline has passed.
             await self._came_to_nothing(begun)
             raise
         await self._throttle.right(begun)
@@ -188,7 +188,7 @@ class Credentials:
         try:
             await self._throttle.came_to_nothing(attempt)
         except ServiceError as error:
-            # The place that the attempt holds is free again by itself.
+            # The place that the attempt holds becomes free by itself after a while.
             _log.warning("an attempt could not be taken back", error=str(error))
 
 
@@ -200,5 +200,5 @@ def _address(email: str) -> str | None:
 
 
 def _hash(kind: str, text: str) -> str:
-    # The kind is part of it: an address is never taken for an id, whatever it looks like.
+    # The kind is part of the name, so that an address is never confused with an id.
     return hashlib.sha256(f"{kind}\0{text}".encode()).hexdigest()[:32]

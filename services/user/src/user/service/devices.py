@@ -1,4 +1,4 @@
-"""Device tokens: that somebody has logged in to this account here before, said without storing anything."""
+"""Device tokens, which show that somebody has logged in to an account on this device before. Nothing is stored of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAC_BYTES = 32
 class Devices:
     """Makes and reads device tokens: a random id, and a MAC over it, the account and its credential version.
 
-    So whatever ends a user's sessions makes their devices unknown, too.
+    Whatever ends all sessions of a user changes that version, and makes their devices unknown as well.
 
     Args:
         secret: shared by all replicas of the service.

@@ -13,9 +13,9 @@ from user.domain.errors import InvalidFieldError
 from user.repository.common_passwords import common_passwords
 
 _SHORTEST = 10
-# Of a name, a part this long stands out in a password; a shorter one is in many words.
+# A part of a name that has at least this length stands out in a password; shorter ones occur in many words.
 _SHORTEST_PART = 4
-# What is longer in this form (a few characters become eighteen) is judged by its beginning.
+# A password that is longer in this form (a few characters become eighteen) is judged by its beginning.
 _JUDGED = 256
 _NO_WORD = re.compile(r"[\W_]")
 # RFC 8265, section 4.2: NFC, every kind of space is the plain one, no control characters.
@@ -31,7 +31,7 @@ def normalized(password: str) -> str | None:
 
 
 class PasswordRules:
-    """Refuses what is guessed first (NIST SP 800-63B, section 5.1.1.2; ADR 0019 says why by rules).
+    """Refuses passwords that are guessed first (NIST SP 800-63B, section 5.1.1.2; ADR 0019 says why by rules).
 
     Args:
         service_names: of the service and of who runs it.
@@ -64,7 +64,7 @@ class PasswordRules:
             raise InvalidFieldError(field, "is one of the most common passwords")
         if _too_few(key):
             raise InvalidFieldError(field, "must be more than a repetition or a sequence")
-        # `ada.lovelace1!` is the name as well.
+        # `ada.lovelace1!` counts as the name, too.
         owner = _parts((email, display_name))
         if _letters(key) in _names(email, display_name) or any(map(_too_few, without(key, owner))):
             raise InvalidFieldError(field, "must be more than the address or the name")
@@ -95,5 +95,5 @@ def _names(email: str, display_name: str) -> set[str]:
 
 
 def _letters(key: str) -> str:
-    """Without everything but letters: what is added to a name to make it look like a password is digits and signs."""
+    """The letters alone: digits and signs are what people add to a name to make a password of it."""
     return "".join(letter for letter in key if letter.isalpha())

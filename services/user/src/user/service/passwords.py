@@ -1,6 +1,6 @@
-"""Argon2id in a lane of its own: threads that come after everybody else on the machine, and a bounded queue.
+"""Argon2id in threads of the lowest priority, behind a bounded queue.
 
-Who would not get its hash before its deadline is refused when it comes, not when the deadline passes.
+A caller who would not get a hash before its deadline is refused at once, and not only when the deadline passes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ T = TypeVar("T")
 
 # OWASP Password Storage Cheat Sheet: Argon2id with 19 MiB, two passes, one lane.
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-# A hash takes a core for as long as a hundred reads: beside them it gets what they leave (and all, when they leave it).
+# A hash takes as much of a core as a hundred reads. With this priority it gets only the time that they leave.
 _NICE = 10
-# Of the measured time of a hash, that of the newest.
+# The weight of the newest measurement in the average time of a hash.
 _NEWEST = 0.1
 
 
@@ -43,9 +43,9 @@ class Passwords:
         self._room = workers + queue
         self._inside = 0
         began = time.monotonic()
-        # What an unknown address is checked against, so that it takes the time a known one does.
+        # The hash that passwords for unknown addresses are checked against, so that they take as long as known ones.
         self._decoy = _HASHER.hash("nobody's password")
-        # Of one hash, measured.
+        # The average time of a hash, as measured.
         self._seconds = time.monotonic() - began
 
     async def hash(self, password: str) -> str:
@@ -67,7 +67,7 @@ class Passwords:
         return matches and password_hash is not None
 
     def expected_seconds(self) -> float:
-        """Until a caller that comes now has its hash: those in front of it, then its own."""
+        """How long a caller who comes now will wait: for the hashes in front of it, then for its own."""
         return (max(0, self._inside - self._workers + 1) / self._workers + 1) * self._seconds
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -101,7 +101,7 @@ def _timed(work: Callable[[], T]) -> tuple[T, float]:
 
 
 def _step_back() -> None:
-    # On Linux a thread has a priority of its own; elsewhere the process's would change with it.
+    # On Linux a thread has its own priority; elsewhere this would change that of the whole process.
     if sys.platform == "linux":
         mine = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, mine, os.getpriority(os.PRIO_PROCESS, mine) + _NICE)

@@ -1,8 +1,8 @@
 """Refresh tokens: session, generation, and a MAC that only this service can make.
 
 Nothing is stored of a token. Its session's record says which generation is the current one; a token of an earlier
-generation is spent, and that one who presents it has it from us is certain, so its second use ends the session (reuse
-detection, RFC 9700 section 4.14.2). A token with another MAC was never issued and ends nothing.
+generation is spent. Its MAC proves that we have issued it, so its second use ends the session (reuse detection, RFC 9700
+section 4.14.2). A token with a wrong MAC was never issued and ends nothing.
 """
 
 from __future__ import annotations

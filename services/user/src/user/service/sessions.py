@@ -28,7 +28,7 @@ from user.service.access_tokens import AccessTokens
 from user.service.refresh_tokens import RefreshTokens, parse
 
 _log = structlog.get_logger(__name__)
-# How often a record that others replace meanwhile is read again before the caller is asked to come back.
+# How often a record is read again that others replace meanwhile, before the caller is told to try again.
 _ATTEMPTS = 8
 # A record is rewritten for "last seen" at most this often.
 _SEEN_INTERVAL_MS = 60_000
@@ -54,8 +54,9 @@ class Sessions:
         database: the user database.
         store: the records.
         access_tokens, refresh_tokens: make what clients get.
-        crowd: sessions that one network (an address, an IPv6 /64) may begin in a day with all of their life; further ones last
-            an hour without an exchange. So what accounts without number can make the store keep is bounded by addresses.
+        crowd: how many sessions of full length one network (an address, an IPv6 /64) may begin in a day; further ones last
+            only an hour unless they are exchanged. So the number of stored sessions is bounded by addresses, however many
+            accounts somebody makes.
         grace: for how long the client that exchanged a refresh token last may repeat that, and gets the same successor.
         now: the clock, UTC.
         new_id: makes session ids.
@@ -85,7 +86,7 @@ class Sessions:
         self._new_id = new_id
 
     async def grant(self, user: User, client: Client) -> Tokens:
-        """A new session for a user who has proved to be `user` as given, of that credential version."""
+        """A new session for a user who has proved who they are, under the credential version that `user` has."""
         now = self._now_ms()
         crowded = await self._store.begun_at(network(client.address)) > self._crowd
         record = SessionRecord(
@@ -105,7 +106,7 @@ class Sessions:
         return tokens
 
     async def refresh(self, refresh_token: str, client: Client) -> Tokens:
-        """Exchange a refresh token. Nothing is spent unless the answer is there to be given.
+        """Exchange a refresh token. The token is spent only when the new pair is ready to be returned.
 
         Raises:
             InvalidRefreshTokenError: it is unknown, of an ended session, or spent; the last ends the session.
@@ -127,7 +128,7 @@ class Sessions:
                     return self._tokens(user, record)
                 await self._store.end(record.user_id, [record.id])
                 raise InvalidRefreshTokenError
-            # A later generation than the record's is ours too: Valkey has lost the last second before it fell.
+            # A later generation than the record's was issued by us, too: Valkey may lose the last second of writes when it crashes.
             exchanged = self._exchanged(record, presented.generation + 1, client)
             tokens = self._tokens(user, exchanged)
             if await self._store.replace(stored, exchanged, prolong=True):
@@ -173,7 +174,7 @@ class Sessions:
         if now - stored.record.last_seen_at_ms > _SEEN_INTERVAL_MS:
             seen = _copy(stored.record)
             seen.last_seen_at_ms = now
-            # Whoever replaces the record in this moment notes the use as well, or ends the session.
+            # Whoever has just replaced the record has noted the use as well, or has ended the session.
             await self._store.replace(stored, seen, prolong=False)
 
     async def list(self, user_id: str, session_id: str) -> list[SessionRecord]:
@@ -223,7 +224,7 @@ class Sessions:
     async def remove_ended(self, user: User) -> None:
         """Remove the records of sessions that the user's credential version has ended.
 
-        They are invalid already: that this fails is no reason to say that the change has.
+        They are invalid already, so a failure here does not mean that the change has failed.
         """
         try:
             records = await self._store.of_user(str(user.id))
@@ -278,7 +279,7 @@ def granted_under(record: SessionRecord, user: User) -> bool:
 def _fingerprint(client: Client) -> bytes:
     """Which client this is; ADR 0013 says what that is good for.
 
-    The browser that has the device cookie, wherever it is; of others, the same agent at the same address.
+    A browser is recognised by its device cookie, wherever it is; any other client by its user agent and address.
     """
     known_by = ("device", client.device_token) if client.device_token else (client.user_agent, network(client.address))
     return hashlib.sha256("\0".join(known_by).encode()).digest()[:16]

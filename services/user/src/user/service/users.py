@@ -32,10 +32,10 @@ class UserUseCases:
     Args:
         database: the user database.
         cache: user records for session checks; their floor is raised inside the transaction that changes them, so
-            that taking a role away or disabling a user bites on the very next request.
+            that taking a role away or disabling a user takes effect on the very next request.
         passwords: the hasher.
         rules: what a password may be.
-        sessions: what ends with a user's credential version.
+        sessions: they end when a user's credential version changes.
         now: the clock, UTC.
         new_id: makes time-ordered ids.
     """
@@ -158,7 +158,7 @@ class UserUseCases:
         await self._sessions.remove_ended(stored)
 
     async def fill_forms(self) -> None:
-        """Give users of before there were canonical forms theirs. Again is harmless, also by several at once."""
+        """Give canonical forms to users that were stored before there were any. May be repeated, and done by several at once."""
         after: UUID | None = None
         while True:
             async with self._database.connection() as connection:

@@ -65,7 +65,7 @@ async def finish(
 
 
 async def claim_stuck(connection: Connection, now: datetime, patience: timedelta, limit: int) -> list[Attempt]:
-    """Attempts without an outcome that began `patience` ago or longer; each is due again later, ever less often."""
+    """Attempts without an outcome that began `patience` ago or longer; each is due again later, at growing intervals."""
     found = await queries.claim_stuck_payments(
         connection, now=now, created_before=now - patience, created_after=now + patience, row_limit=limit
     )

@@ -64,7 +64,7 @@ class RefundUseCases:
             order_id: of which order.
             reason: why, for its history.
             restock: whether its pieces go back into stock; None: only those that were never shipped.
-            expected_version: see `Order.expect`.
+            expected_version: see `Order.require_version`.
 
         Returns:
             The order, and whether it is an earlier request's answer again. It is `refunded`, or still `refunding`
@@ -133,7 +133,7 @@ class RefundUseCases:
     async def _attempt(self, refund: Refund) -> Order | None:
         """Ask the provider once; the refunded order, or None when the money is not back yet."""
         if refund.payment_id is None:
-            # The order says paid and no record says by what: nobody may say that the money is back.
+            # The order is paid, but no payment of it is recorded, so nobody may say that the money has been given back.
             await self._put_off(refund, RefundStatus.REFUSED, "no approved payment of this order is known")
             return None
         try:

@@ -36,6 +36,8 @@ class Reading:
 
     rate: float
     cpu: float
+    # Of that, what the console took, which keeps what the others tell of themselves.
+    console: float
 
 
 class Checkout:
@@ -45,9 +47,11 @@ class Checkout:
         root: of the checkout.
         data_dir: of the stack.
         port_offset: of the stack.
+        options: of `backend up` besides.
     """
 
-    def __init__(self, root: Path, data_dir: Path, port_offset: int) -> None:
+    def __init__(self, root: Path, data_dir: Path, port_offset: int, options: Sequence[str] = ()) -> None:
+        self._options = options
         self._backend = root / ".venv" / "bin" / "backend"
         self._data_dir = data_dir
         self._offset = port_offset
@@ -57,7 +61,7 @@ class Checkout:
         """Start the stack."""
         self._run(
             "up", "--detach", "--data-dir", str(self._data_dir), "--port-offset", str(self._offset),
-            "--rate-limit-scale", "10000",
+            "--rate-limit-scale", "10000", *self._options,
         )  # fmt: skip
         status = json.loads(self._run("status", "--json", "--data-dir", str(self._data_dir)))
         self._url = status["endpoints"]["public"]
@@ -99,11 +103,15 @@ class Checkout:
              _PASSWORD],
             capture_output=True, encoding="utf-8", check=True,
         ).stdout  # fmt: skip
-        used = self._cpu() - before
+        after = self._cpu()
+        used = {name: after[name] - before[name] for name in after}
         requests, rate = (re.search(p, output) for p in (r"(\d+) requests in", r"Requests/sec:\s+([\d.]+)"))
         if "Non-2xx" in output or requests is None or rate is None or not int(requests[1]):
             raise SystemExit(f"{operation}: not all answers were a success\n{output}")
-        return Reading(float(rate[1]), used / int(requests[1]) * 1e6)
+        whole, console = (
+            seconds / int(requests[1]) * 1e6 for seconds in (sum(used.values()), used.get("console", 0.0))
+        )
+        return Reading(float(rate[1]), whole, console)
 
     def memory(self) -> dict[str, float]:
         """Memory of each process with its children in MiB: theirs, and their part of what they share (PSS)."""
@@ -127,10 +135,9 @@ class Checkout:
         token: str = pair["access_token"]
         return token
 
-    def _cpu(self) -> float:
-        total = 0.0
-        for process in self._processes.values():
-            for one in [process, *process.children(recursive=True)]:
-                times = one.cpu_times()
-                total += times.user + times.system
-        return total
+    def _cpu(self) -> dict[str, float]:
+        """Seconds of CPU, by process."""
+        return {
+            name: sum(sum(one.cpu_times()[:2]) for one in [process, *process.children(recursive=True)])
+            for name, process in self._processes.items()
+        }

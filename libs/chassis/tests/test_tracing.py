@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import importlib
 import pkgutil
@@ -419,10 +420,21 @@ def test_the_generated_queries_name_their_statements() -> None:
 
 @pytest.mark.parametrize(("outcome", "is_error"), [("NOT_FOUND", False), ("UNAVAILABLE", True), ("ValueError", True)])
 def test_a_callers_mistake_is_no_error_of_the_server(kept: Kept, outcome: str, is_error: bool) -> None:
-    span = spans.begin_request(RPC.span or conventions.rpc_server(""), SAMPLED, "request-1")
+    span = spans.begin_request(RPC.span or conventions.rpc_server(""), SAMPLED, "request-1", time.perf_counter())
     assert span is not None
     spans.end(span, outcome)
     (root,) = encoded(kept.traces)
     assert (root.status.code == Status.STATUS_CODE_ERROR) is is_error
     code = said(root)["rpc.response.status_code"]
     assert code in grpc.StatusCode.__members__
+
+
+def test_what_is_not_kept_is_no_work_for_the_garbage_collector(kept: Kept) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(100):
+            serve(UNSAMPLED, READ, LOOK)
+        assert gc.collect() < 100
+    finally:
+        gc.enable()

@@ -102,15 +102,15 @@ class observe:  # noqa: N801 - used like a function
         current, span = self._current, self._work.span
         if current is not None:
             self._token = context.enter(current)
+        self._began = began = perf_counter()
         self.span: Span | None = None
         if span is not None:
             # What is given a context of its own is a request; what is not, a part of one.
             self.span = (
-                spans.begin(span)
+                spans.begin(span, began)
                 if current is None
-                else spans.begin_request(span, current.traceparent, current.request_id)
+                else spans.begin_request(span, current.traceparent, current.request_id, began)
             )
-        self._began = perf_counter()
         return self
 
     def __exit__(

@@ -82,6 +82,12 @@ def is_error(span: Span) -> bool:
     return outcome != "CANCELLED"
 
 
+def of_success(description: Description) -> Iterator[tuple[str, Value]]:
+    """The attributes that say that it went well, where they are the same for all: not for an HTTP request."""
+    if description.rules in ("rpc", "call"):
+        yield "rpc.response.status_code", "OK"
+
+
 def of_outcome(span: Span) -> Iterator[tuple[str, Value]]:
     """The attributes that say how it ended, and what is known of this one span."""
     outcome, rules, trace = span.outcome, span.description.rules, span.trace

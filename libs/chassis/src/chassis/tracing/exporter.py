@@ -71,6 +71,7 @@ class Exporter:
         with self._lock:
             if self.taken - self._released + count > self._most_waiting:
                 self.dropped += count
+                trace.forget()
                 return
             self.taken += count
             self._waiting.append(trace)
@@ -109,9 +110,12 @@ class Exporter:
             trace = self._waiting.popleft()
             batch.append(trace)
             count += len(trace.spans)
+        body = otlp.request(batch, self._resource)
+        for trace in batch:
+            trace.forget()
         self._released += count
         try:
-            status = self._post(otlp.request(batch, self._resource))
+            status = self._post(body)
         except (OSError, HTTPException):
             status = 0
         if 200 <= status < 300:

@@ -82,9 +82,8 @@ class Tracer(api.Tracer):
             return api.INVALID_SPAN
         if not parent.trace.is_sampled:
             return NonRecordingSpan(context_of(parent))
-        span = Span(parent.trace, parent, Description(name, _KINDS[kind]))
-        if start_time is not None:
-            span.began = _on_our_clock(start_time)
+        began = time.perf_counter() if start_time is None else _on_our_clock(start_time)
+        span = Span(parent.trace, parent, Description(name, _KINDS[kind]), began)
         found = LibrarySpan(span)
         found.set_attributes(attributes or {})
         return found

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from struct import Struct
 
-from chassis.tracing.conventions import is_error, of_outcome
+from chassis.tracing.conventions import is_error, of_outcome, of_success
 from chassis.tracing.spans import Description, Span, Trace, Value
 from chassis.version import __version__
 
@@ -48,23 +48,26 @@ def _spans(trace: Trace) -> Iterable[bytes]:
     offset = time.time() - time.perf_counter()
     for span in trace.spans:
         parent = span.parent
+        # Of a call, a statement and a command that went well there is no more to say than of all of them.
+        is_ok = span.outcome == "OK" and span.description.rules != "http"
         parent_id = trace.parent_id if parent is None else parent.identify()
         parts = [
             trace_id,
             b"\x12\x08", _id.pack(span.identify()),
             b"\x22\x08" + _id.pack(parent_id) if parent_id else b"",
-            _of_all(span.description),
+            _of_all(span.description, is_ok),
             b"\x39", _fixed64.pack(int((span.began + offset) * 1e9)),
             b"\x41", _fixed64.pack(int((span.ended + offset) * 1e9)),
-            *[_attribute(9, key, value) for key, value in of_outcome(span)],
         ]  # fmt: skip
+        if not is_ok:
+            parts += [_attribute(9, key, value) for key, value in of_outcome(span)]
+            if is_error(span):
+                # Status.code
+                parts.append(b"\x7a\x02\x18\x02")
         if span.attributes:
             parts += [_attribute(9, key, value) for key, value in span.attributes.items()]
         if parent is None:
             parts += _of_request(span)
-        if is_error(span):
-            # Status.code
-            parts.append(_field(15, b"\x18\x02"))
         # Flags: those of the trace, and that we know whether the parent is another process's.
         parts.append(b"\x85\x01" + _fixed32.pack(trace.is_sampled | 0x100 | (0x200 if parent is None else 0)))
         yield b"".join(parts)
@@ -82,9 +85,10 @@ def _of_request(span: Span) -> Iterable[bytes]:
 
 
 @lru_cache(maxsize=1024)
-def _of_all(description: Description) -> bytes:
-    """What is the same in all spans of a description."""
-    attributes = [_attribute(9, key, value) for key, value in description.attributes.items()]
+def _of_all(description: Description, is_ok: bool) -> bytes:
+    """What is the same in all spans of a description; of those that went well, how they ended, too."""
+    said = [*description.attributes.items(), *(of_success(description) if is_ok else ())]
+    attributes = [_attribute(9, key, value) for key, value in said]
     return b"".join([_field(5, description.name.encode()), b"\x30", _varint(description.kind), *attributes])
 
 

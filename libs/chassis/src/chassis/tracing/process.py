@@ -104,8 +104,8 @@ class Tracing:
             spans.recorder = None
             self._sink.stop()
 
-    def ended(self, trace: Trace, root: Span) -> None:
-        """Keep it, or let it go."""
+    def ended(self, trace: Trace, root: Span) -> bool:
+        """Keep it, or let it go; which of both."""
         if trace.is_sampled:
             why = "sampled"
         elif is_server_fault(root.outcome):
@@ -113,10 +113,12 @@ class Tracing:
         elif root.ended - root.began > self._slow_seconds:
             why = "slow" if self._may_keep() else "too many"
         else:
-            return
+            return False
         self.kept[why] += 1
-        if self._sink is not None and why != "too many":
-            self._sink.take(trace)
+        if self._sink is None or why == "too many":
+            return False
+        self._sink.take(trace)
+        return True
 
     def _may_keep(self) -> bool:
         now = monotonic()

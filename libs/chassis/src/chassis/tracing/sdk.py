@@ -61,6 +61,7 @@ class SdkSink:
         self._told += len(trace.spans)
         for span in trace.spans:
             self._tell(trace, span, offset)
+        trace.forget()
 
     def _tell(self, trace: Trace, span: Span, offset: float) -> None:
         self._ids.next = span.identify()

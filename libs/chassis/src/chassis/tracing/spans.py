@@ -53,6 +53,13 @@ class Trace:
         self.path = ""
         self.status = 0
 
+    def forget(self) -> None:
+        """Let go of the spans: they name their trace and it names them, and the garbage collector would have to see that.
+
+        It would come after every few hundred requests, which costs more than all that is recorded.
+        """
+        self.spans.clear()
+
     @property
     def trace_id(self) -> str:
         """In hexadecimal."""
@@ -73,7 +80,7 @@ class Span:
     ended: float
     outcome: str
 
-    def __init__(self, trace: Trace, parent: Span | None, description: Description) -> None:
+    def __init__(self, trace: Trace, parent: Span | None, description: Description, began: float) -> None:
         self.trace = trace
         self.parent = parent
         self.description = description
@@ -81,7 +88,8 @@ class Span:
         # What is known of this one alone.
         self.attributes: dict[str, Value] | None = None
         self.sqlstate = ""
-        self.began = perf_counter()
+        # On the clock of `perf_counter`, as `ended`.
+        self.began = began
 
     def identify(self) -> int:
         """Its id, which it has from now on."""
@@ -97,8 +105,8 @@ class Span:
 class Recorder(Protocol):
     """Is given what has ended."""
 
-    def ended(self, trace: Trace, root: Span) -> None:
-        """A request has ended in this process; `root` is its own span."""
+    def ended(self, trace: Trace, root: Span) -> bool:
+        """A request has ended in this process; `root` is its own span. Whether somebody keeps it."""
         ...
 
 
@@ -117,21 +125,21 @@ def become_innermost(span: Span | None) -> None:
     _innermost.set(span)
 
 
-def begin_request(description: Description, traceparent: str, request_id: str) -> Span | None:
+def begin_request(description: Description, traceparent: str, request_id: str, began: float) -> Span | None:
     """Begin to record a request; nothing when nobody listens."""
     if recorder is None:
         return None
-    span = Span(Trace(traceparent, request_id), None, description)
+    span = Span(Trace(traceparent, request_id), None, description, began)
     _innermost.set(span)
     return span
 
 
-def begin(description: Description) -> Span | None:
+def begin(description: Description, began: float) -> Span | None:
     """Begin a part of the request that is recorded; nothing outside of one."""
     parent = _innermost.get()
     if parent is None:
         return None
-    span = Span(parent.trace, parent, description)
+    span = Span(parent.trace, parent, description, began)
     _innermost.set(span)
     return span
 
@@ -157,8 +165,8 @@ def end(span: Span, outcome: str, error: BaseException | None = None) -> None:
     if span.parent is None:
         trace.is_over = True
         trace.spans.append(span)
-        if recorder is not None:
-            recorder.ended(trace, span)
+        if recorder is None or not recorder.ended(trace, span):
+            trace.forget()
     elif len(trace.spans) < MOST_SPANS:
         trace.spans.append(span)
     else:

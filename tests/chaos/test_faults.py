@@ -19,7 +19,7 @@ import pytest
 from contract_runtime.http_client import ApiError
 from contracts.bff.v1 import models
 from contracts.bff.v1.client import BackendClient
-from inside import paused
+from inside import metrics, paused
 
 from conftest import (
     BACKEND,
@@ -181,6 +181,31 @@ async def test_without_valkey_authentication_fails_closed(people: People, stack:
         assert (await people.http.get("/v1/products?limit=1")).status_code == 200
     await until_ready(stack)
     assert (await client.get_me()).status == 200
+
+
+async def test_a_console_that_hangs_or_dies_costs_a_counter_and_no_request(people: People, stack: Platform) -> None:
+    ops = stack.status["endpoints"]["bff_ops"]
+    failed = 'backend_spans_total{outcome="failed"}'
+
+    async def read_traced() -> None:
+        for _ in range(30):
+            answer = await people.http.get("/v1/products?limit=1", headers=stack.traced)
+            assert answer.status_code == 200
+
+    before = (await metrics(ops, "/metrics"))[failed]
+    with paused(stack.pid("console")):
+        async with asyncio.timeout(10):
+            while (await metrics(ops, "/metrics"))[failed] == before:
+                await read_traced()
+    os.kill(stack.pid("console"), signal.SIGKILL)
+    await read_traced()
+    ready = f"{stack.status['endpoints']['console']}/healthz/ready"
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(httpx.TransportError):
+                if (await people.http.get(ready)).status_code == 200:
+                    break
+            await asyncio.sleep(0.2)
 
 
 async def test_readiness_depends_on_the_database_and_liveness_does_not(people: People, stack: Platform) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import re
+import secrets
 import time
 import uuid
 from typing import Any
@@ -22,6 +23,7 @@ from contracts.bff.v1.client import BackendClient
 from contracts.bff.v1.operations import OPERATIONS
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from devstack.console import spans
 from devstack.layout import PORTS
 from devstack.options import Options
 from mesh.envoy import ADDRESS_REQUESTS
@@ -186,6 +188,19 @@ class TestAuthentication:
                 await http.post("/v1/auth/login", json=json.loads(_json(login)), headers=headers)
         sessions = (await client.list_my_sessions()).data.items
         assert [session.address for session in sessions].count("6.6.6.6") == 1
+
+    @pytest.mark.parametrize(("without", "is_traced"), [((), False), (("tracing",), True)])
+    async def test_no_client_has_itself_traced_or_names_its_trace(
+        self, stack: Platform, without: tuple[str, ...], is_traced: bool
+    ) -> None:
+        trace_id = secrets.token_hex(16)
+        with inside.edge(stack, None, *without) as url:
+            async with http_client(url) as http:
+                headers = {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01", "baggage": "a=b"}
+                assert (await http.get("/v1/products?limit=1", headers=headers)).status_code == 200
+        # What was kept is sent twice a second.
+        await asyncio.sleep(1.5)
+        assert bool(spans.of_request(stack.layout.spans, trace_id)) is is_traced
 
 
 def _json(value: Any) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -136,7 +137,7 @@ def run(command: Sequence[str], remedy: str, environment: dict[str, str] | None 
     try:
         subprocess.run(command, check=True, stdout=sys.stderr.fileno(), env=environment)
     except subprocess.CalledProcessError as error:
-        raise BootstrapError(f"failed with status {error.returncode}: {' '.join(command)}\n{remedy}") from None
+        raise BootstrapError(f"failed with status {error.returncode}: {shlex.join(command)}\n{remedy}") from None
 
 
 def uv_environment(pip: dict[str, str]) -> dict[str, str]:
@@ -269,10 +270,22 @@ def install_own() -> None:
     now = distributions()
     editable = [argument for name in now for argument in ("--editable", str(ROOT / name))]
     uv_pip("install", "--no-deps", "--no-build-isolation", *editable, remedy="")
+    for pth in VENV.glob("lib/python*/site-packages/_editable_impl_backend_*.pth"):
+        make_readable(pth)
     then = kept().get("distributions")
     if gone := [Path(name).name for name in then if name not in now] if isinstance(then, list) else []:
         uv_pip("uninstall", *(f"backend-{name}" for name in gone), remedy="")
     STAMP.write_text(json.dumps({**stamp_of(made), "distributions": now}), encoding="utf-8")
+
+
+def make_readable(pth: Path) -> None:
+    """Name a directory from where the file is if its whole path has other letters than ASCII's.
+
+    Until Python 3.13 these files are read in the locale's encoding, and with LC_ALL=C no Python of the environment would start.
+    """
+    directory = pth.read_text(encoding="utf-8").strip()
+    if not directory.isascii():
+        pth.write_text(os.path.relpath(directory, pth.parent), encoding="utf-8")
 
 
 def uv_pip(command: str, *arguments: str, remedy: str) -> None:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shutil
+import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from devstack.commands.logs import follow_events
+from devstack.layout import Layout
 from devstack.logs import files, output
 from devstack.logs.events import Event, Level, Parser
 from devstack.logs.selection import Selection, parse_level, parse_since
 from devstack.logs.view import Lines, as_json, printable, progress
+
+from devstack import state
 
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 PLAIN = Lines(colour=False, zone=UTC)
@@ -384,3 +391,20 @@ class TestOutput:
         lines = Lines(colour=False, zone=timezone(timedelta(hours=13)))
         assert lines.line(event, NOON).startswith("01:00:00.000 ")
         assert lines.line(event, NOON + timedelta(days=1)).startswith("2026-02-01 01:00:00.000 ")
+
+
+@pytest.mark.parametrize("opened", [pty.openpty, os.pipe])
+def test_following_ends_with_whom_it_is_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Callable[[], tuple[int, int]]
+) -> None:
+    """A closed terminal need not say so by a signal, and a quiet stack writes nothing that could fail."""
+    theirs, ours = opened()
+    answers = iter([True, True])
+    monkeypatch.setattr(state, "is_running", lambda _: next(answers))
+    layout = Layout(tmp_path)
+    layout.logs.mkdir()
+    with os.fdopen(ours, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert output.is_read(out)
+        os.close(theirs)
+        follow_events(layout, Selection(), {})

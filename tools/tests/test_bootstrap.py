@@ -274,6 +274,21 @@ class TestCurrent:
         bootstrap.prepare()
         assert len(asked) == 2
 
+    def test_a_path_with_other_letters_than_the_locales_is_one_that_its_python_starts_from(
+        self, environment: Path
+    ) -> None:
+        """LC_ALL=C in a directory named Größe."""
+        clone = environment.parent / "Größe & Räume"
+        source = clone / "libs" / "ours"
+        source.mkdir(parents=True)
+        (source / "ours.py").touch()
+        venv = environment.rename(clone / ".venv")
+        pth = next(venv.glob("lib/python*/site-packages")) / "_editable_impl_backend_ours.pth"
+        pth.write_text(str(source), encoding="utf-8")
+        bootstrap.make_readable(pth)
+        for locale in ("C", "C.UTF-8"):
+            subprocess.run([str(venv / "bin" / "python"), "-c", "import ours"], check=True, env={"LC_ALL": locale})
+
     def test_nor_one_that_was_not_finished_or_whose_python_is_gone(self, environment: Path) -> None:
         (environment / "bin" / "python").unlink()
         assert not bootstrap.is_current(None)

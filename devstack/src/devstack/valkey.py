@@ -9,6 +9,7 @@ a session (ADR 0015).
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 from mesh.topology import STATE
@@ -55,13 +56,19 @@ def configure(server: str, layout: Layout, secrets: Secrets, options: Options) -
         f"unixsocket {socket(layout, server)}",
         "unixsocketperm 700",
         *access_control(server, {user: secrets.valkey_of(user) for user in users_of(server)}),
-        f'dir "{directory}"',
+        f"dir {_quoted(str(directory))}",
         'save ""',
         *(_state(options) if server == STATE else _cache(options)),
     ]
     configuration = layout.secrets / f"{server}.conf"
     write_private(configuration, ("\n".join(lines) + "\n").encode())
     return configuration
+
+
+def _quoted(text: str) -> str:
+    """One argument of a configuration line, whatever characters it has (Valkey's sds.c, sdssplitargs)."""
+    plain = {byte for byte in range(0x20, 0x7F) if chr(byte) not in '"\\'}
+    return '"' + "".join(chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in os.fsencode(text)) + '"'
 
 
 def _state(options: Options) -> list[str]:

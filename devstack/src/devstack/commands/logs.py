@@ -75,16 +75,25 @@ def logs(
 
 
 def follow_events(layout: Layout, selection: Selection, positions: dict[str, int], *, as_json: bool = False) -> None:
-    """Show what is written until Ctrl-C or the end of the stack, which is said."""
-    _show(
-        files.follow(layout.logs, selection, positions, lambda: state.is_running(state.read(layout))), as_json=as_json
-    )
-    errors.print("The stack has stopped.")
+    """Show what is written until Ctrl-C, the end of the stack, which is said, or the end of who reads it.
+
+    A closed terminal is looked for: its SIGHUP goes to the process that leads the session, which may keep it to itself
+    (make does).
+    """
+
+    def goes_on() -> bool:
+        return output.is_read(sys.stdout) and state.is_running(state.read(layout))
+
+    _show(files.follow(layout.logs, selection, positions, goes_on), as_json=as_json)
+    if output.is_read(sys.stdout):
+        errors.print("The stack has stopped.")
 
 
 def _show(events: Iterable[Event], *, as_json: bool) -> None:
     try:
         output.write(events, sys.stdout, json_lines=as_json, environment=os.environ)
-    except BrokenPipeError:
+    except OSError:
+        if output.is_read(sys.stdout):
+            raise
         output.reach_no_more(sys.stdout)
         raise typer.Exit from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TextIO
@@ -26,6 +27,13 @@ def write(events: Iterable[Event], out: TextIO, *, json_lines: bool, environment
         text = lines.line(event, datetime.now(UTC)) if terminal and not json_lines else as_json(event)
         out.write(text + "\n")
         out.flush()
+
+
+def is_read(out: TextIO) -> bool:
+    """Whether whom it is for is still there: not after a terminal was closed, or the reader of a pipe has gone."""
+    poll = select.poll()
+    poll.register(out.fileno(), 0)
+    return not poll.poll(0)
 
 
 def reach_no_more(out: TextIO) -> None:

@@ -24,6 +24,7 @@ format: bootstrap ## rewrite the code in the house format
 
 generate: bootstrap ## regenerate everything that follows from the contracts and the SQL
 	@$(BIN)/python tools/generate.py
+	@$(BIN)/python tools/metrics_page.py
 
 lock: bootstrap ## resolve requirements.in and bootstrap.in again into the hashed locks
 	@for f in bootstrap requirements; do $(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet $$f.in -o $$f.lock; done

@@ -31,6 +31,7 @@ CHECKS: dict[str, list[str]] = {
     "mypy": [sys.executable, "-m", "mypy", "libs", "services", "devstack", "tools", "tests", "conftest.py"],
     "import contracts": [str(BIN / "lint-imports"), "--no-cache"],
     "generated code is current": [sys.executable, "tools/generate.py", "--check"],
+    "docs/metrics.md is current": [sys.executable, "tools/metrics_page.py", "--check"],
     "table of services": [sys.executable, "tools/lint_table.py"],
     "buf": [str(BIN / "buf"), "lint", "api"],
     "openapi": [sys.executable, "tools/lint_openapi.py"],

@@ -11,16 +11,21 @@ An entry is `<version>:<payload>`; a bare floor has an empty payload.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import structlog
 from contracts.common.v1 import options_pb2
 from google.protobuf.message import Message
 
 from chassis.errors import ServiceError
+from chassis.metrics.families import Reading
 from chassis.valkey import PipelinedClient, Script, ValkeyError
 
 # How long a floor holds without a fill: longer than any transaction may last (the deadline of a request).
 FLOOR_SECONDS = 60
+
+_READS = Reading("backend_cache_reads_total", "Reads of the cache, by records and by what was found", "cache", "result")
+_FLOORS = Reading("backend_cache_floors_raised_total", "Records of which older copies were forbidden", "cache")
 
 _log = structlog.get_logger(__name__)
 
@@ -57,14 +62,23 @@ class VersionedCache:
         self._client = client
         self._prefix = prefix
         self._ttl_ms = int(ttl * 1000)
+        self._reads = {"hit": 0, "miss": 0, "failed": 0}
+        self._floors = 0
+        name = prefix.rstrip(":")
+        for result in self._reads:
+            _READS.read(partial(self._reads.__getitem__, result), name, result)
+        _FLOORS.read(lambda: self._floors, name)
 
     async def get(self, record_id: str) -> bytes | None:
         """The cached payload, or None: on a miss, below a floor, and when Valkey is down."""
         try:
-            return payload(await self._client.get(self._prefix + record_id))
+            found = payload(await self._client.get(self._prefix + record_id))
         except ValkeyError as error:
+            self._reads["failed"] += 1
             _log.warning("cache read failed", prefix=self._prefix, error=str(error))
             return None
+        self._reads["miss" if found is None else "hit"] += 1
+        return found
 
     async def offer(self, record_id: str, version: int, value: bytes) -> None:
         """Keep `value` unless a newer version is known. Failure costs the next reader a miss and nothing else."""
@@ -82,6 +96,7 @@ class VersionedCache:
         if not versions:
             return
         keys = [self._prefix + record_id for record_id in versions]
+        self._floors += len(keys)
         try:
             await self._client.evaluate(_RAISE, keys, [*versions.values(), FLOOR_SECONDS])
         except ValkeyError as error:

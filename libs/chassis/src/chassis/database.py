@@ -17,6 +17,7 @@ from asyncpg.pool import PoolConnectionProxy
 from chassis import context, password_files
 from chassis.config import DatabaseSettings
 from chassis.errors import ServiceError
+from chassis.metrics.families import Reading
 from chassis.observe import Work, observe
 from chassis.tracing import conventions
 
@@ -30,6 +31,10 @@ _RENEWAL_SECONDS = 15.0
 # What tools/sqlc_plugin.py writes before each statement.
 _NAME = re.compile(r"-- name: (\w+)\n")
 _NAME_LENGTH = 60
+# More users than connections: the others wait.
+_CONNECTIONS = Reading("backend_database_connections", "Connections of the pool", "state")
+_MOST_CONNECTIONS = Reading("backend_database_connections_max", "Connections that the pool may have")
+_USERS = Reading("backend_database_users", "Who has a connection of the pool or waits for one")
 
 
 class Connection:
@@ -109,6 +114,10 @@ class Database:
         self._connection = Work("database", "connection", _translate, conventions.pool("connection", name))
         self._transaction = Work("database", "transaction", _translate, conventions.pool("transaction", name))
         self._transactions = asyncio.Semaphore(max(1, int(max_size * TRANSACTIONS_SHARE)))
+        _CONNECTIONS.read(lambda: self._pool.get_size() - self._idle(), "used")
+        _CONNECTIONS.read(self._idle, "idle")
+        _MOST_CONNECTIONS.read(lambda: max_size)
+        _USERS.read(lambda: self._users.count)
 
     @classmethod
     def configured(cls, settings: DatabaseSettings, *, service: str) -> Database:
@@ -120,6 +129,10 @@ class Database:
             service=service,
             password_file=settings.database_password_file,
         )
+
+    def _idle(self) -> int:
+        # Of the pool that there is now: `renew` replaces it.
+        return self._pool.get_idle_size()
 
     async def open(self) -> None:
         """Open the pool; may be tried again when it failed.

@@ -23,10 +23,16 @@ from chassis import opaque
 from chassis.config import TokenSettings
 from chassis.errors import ServiceError
 from chassis.json_web_keys import JsonWebKeySet
+from chassis.metrics.families import Counter
 
 ALGORITHM = "ES256"
 _REQUIRED = ["iss", "aud", "sub", "sid", "roles", "iat", "exp", "jti"]
 _REMEMBERED = 8192
+_VERIFICATIONS = Counter(
+    "backend_token_verifications_total",
+    "Access tokens that were presented: known already, checked, or refused",
+    result=("known", "checked", "refused"),
+)
 _LOOK_SECONDS = 1.0
 # A token that was good when the request began is good until its end, and the longest takes this long.
 _LEEWAY_SECONDS = 10.0
@@ -166,16 +172,21 @@ class TokenVerifier:
             self._generation = self._keys.generation
         digest = hashlib.sha256(token.encode()).digest()
         claims = self._verified.get(digest)
+        result = "known"
         if claims is None:
+            result = "checked"
             try:
                 claims = self._check(token, keys)
             except (jwt.InvalidTokenError, KeyError, ValueError, TypeError, OverflowError):
+                _VERIFICATIONS.add("refused")
                 raise ServiceError("UNAUTHENTICATED") from None
             if len(self._verified) >= _REMEMBERED:
                 del self._verified[next(iter(self._verified))]
             self._verified[digest] = claims
         if claims.expires_at + self._leeway <= self._now():
+            _VERIFICATIONS.add("refused")
             raise ServiceError("UNAUTHENTICATED")
+        _VERIFICATIONS.add(result)
         return claims
 
     def _check(self, token: str, keys: Mapping[str, EllipticCurvePublicKey]) -> Claims:

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import hiredis
 
 from chassis import password_files
+from chassis.metrics.families import Reading
 from chassis.observe import Work, observe
 from chassis.tracing import conventions
 
@@ -34,6 +35,8 @@ _MAX_PENDING = 4096
 _GET, _MGET, _SET, _SCRIPT = (
     Work("valkey", command, span=conventions.valkey(command)) for command in ("GET", "MGET", "SET", "EVALSHA")
 )
+_WAITING = Reading("backend_valkey_waiting", "Commands that wait for their replies")
+_CONNECTED = Reading("backend_valkey_connected", "1 while there is a connection to Valkey")
 
 
 class ValkeyError(Exception):
@@ -87,6 +90,8 @@ class PipelinedClient:
         self._database = query.get("db", ["0"])[0] if self._socket else parts.path.strip("/") or "0"
         self._pipeline: _Pipeline | None = None
         self._connecting: asyncio.Task[_Pipeline] | None = None
+        _WAITING.read(lambda: 0 if self._pipeline is None else self._pipeline.waiting)
+        _CONNECTED.read(lambda: self._pipeline is not None and not self._pipeline.lost)
 
     async def get(self, key: str) -> bytes | None:
         """The value of a key.
@@ -253,6 +258,11 @@ class _Pipeline(asyncio.Protocol):
         self._watchdog: asyncio.TimerHandle | None = None
         self._closed = asyncio.Event()
         self._retired = False
+
+    @property
+    def waiting(self) -> int:
+        """Commands whose replies are due."""
+        return len(self._pending)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""

@@ -7,6 +7,7 @@ import math
 from time import monotonic
 
 from chassis.errors import ServiceError
+from chassis.metrics.families import Counter
 from chassis.valkey import ValkeyError
 from contracts.envoy.service.ratelimit.v3 import rls_pb2
 from contracts.envoy.service.ratelimit.v3.rls_pb2_grpc import RateLimitServiceServicer
@@ -25,6 +26,12 @@ _Response = rls_pb2.RateLimitResponse
 _HTTP3_PART = 32
 # While Valkey does not answer, one connection is let through to it in this time, to find out whether it does again.
 _TRY_AGAIN_SECONDS = 1.0
+_DECISIONS = Counter(
+    "backend_limiter_decisions_total",
+    "What edges were told: of operations, and of new connections. What has failed, they let pass",
+    domain=("operations", "connections"),
+    decision=("allowed", "refused", "failed"),
+)
 
 
 class RateLimitHandlers(RateLimitServiceServicer):
@@ -44,12 +51,18 @@ class RateLimitHandlers(RateLimitServiceServicer):
             ServiceError: UNAVAILABLE when Valkey cannot be reached: the edge then lets the request pass, down to the
                 floor that it holds itself (ADR 0010).
         """
+        decision = "failed"
         try:
             if request.domain == "connections":
-                return await self._connection_unless_down(request)
-            return await self._operations(request)
+                answer = await self._connection_unless_down(request)
+            else:
+                answer = await self._operations(request)
+            decision = "allowed" if answer.overall_code == _Response.OK else "refused"
         except (ValkeyError, OSError) as error:
             raise ServiceError("UNAVAILABLE") from error
+        finally:
+            _DECISIONS.add(request.domain, decision)
+        return answer
 
     # does not pass on: hits_addend
     async def _operations(self, request: rls_pb2.RateLimitRequest) -> rls_pb2.RateLimitResponse:

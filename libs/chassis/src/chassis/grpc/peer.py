@@ -15,6 +15,7 @@ from google.rpc.status_pb2 import Status
 from chassis import context
 from chassis.errors import ServiceError
 from chassis.grpc.server import STATUS_DETAILS
+from chassis.metrics.families import Counter
 from chassis.observe import Work, observe
 from chassis.tracing import conventions
 
@@ -30,6 +31,11 @@ _MAX_RETRIES = 2
 _BACKOFF_SECONDS = 0.025
 # A second execution is harmless: the contract says so (descriptor.proto, MethodOptions.IdempotencyLevel).
 _REPEATABLE = (MethodOptions.NO_SIDE_EFFECTS, MethodOptions.IDEMPOTENT)
+_RETRIES = Counter(
+    "backend_call_retries_total",
+    "Retries of calls: made, or refused because the budget was used up",
+    result=("made", "refused"),
+)
 
 
 class RetryBudget:
@@ -54,7 +60,9 @@ class RetryBudget:
     def spend(self) -> bool:
         """Whether a retry may be made; it is then paid for."""
         if self._balance < 1:
+            _RETRIES.add("refused")
             return False
+        _RETRIES.add("made")
         self._balance -= 1
         return True
 

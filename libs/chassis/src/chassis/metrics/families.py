@@ -88,13 +88,16 @@ class Counter(Family):
 
     def __init__(self, name: str, documentation: str, **labels: Iterable[str]) -> None:
         super().__init__(name, documentation, "counter", tuple(labels))
-        self._known = [frozenset(values) for values in labels.values()]
-        self._counts = dict.fromkeys(product(*map(sorted, self._known)), 0)
+        # The values of each label.
+        self.known = {label: frozenset(values) for label, values in labels.items()}
+        self._counts = dict.fromkeys(product(*map(sorted, self.known.values())), 0)
 
     def add(self, *values: str, amount: int = 1) -> None:
         """Count `amount` more under these values of the labels, in their order."""
         if values not in self._counts:
-            values = tuple(value if value in known else OTHER for value, known in zip(values, self._known, strict=True))
+            values = tuple(
+                value if value in known else OTHER for value, known in zip(values, self.known.values(), strict=True)
+            )
         self._counts[values] = self._counts.get(values, 0) + amount
 
     def count(self, *values: str) -> int:

@@ -7,6 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from order.domain.errors import IdempotencyKeyReusedError, RequestInProgressError
+from order.metrics import IDEMPOTENT_REQUESTS
 from order.repository import queries
 from order.repository.queries import Connection
 
@@ -69,6 +70,7 @@ async def _claimed(
     response: bytes,
 ) -> bytes | None:
     if found is None or not found.locked:
+        IDEMPOTENT_REQUESTS.add("in_progress")
         raise RequestInProgressError
     if found.request_hash is None:
         inserted = await queries.insert_idempotency_key(
@@ -76,10 +78,14 @@ async def _claimed(
         )
         if not inserted:
             # It was committed after the statement had looked and before it got the lock.
+            IDEMPOTENT_REQUESTS.add("in_progress")
             raise RequestInProgressError
+        IDEMPOTENT_REQUESTS.add("first")
         return None
     if found.request_hash != request_hash:
+        IDEMPOTENT_REQUESTS.add("conflict")
         raise IdempotencyKeyReusedError
+    IDEMPOTENT_REQUESTS.add("replay" if found.response else "resumed")
     return found.response
 
 

@@ -17,6 +17,7 @@ from order.domain.money import Money
 from order.domain.order import Order, OrderStatus, Transition
 from order.domain.product import demand, reserve
 from order.domain.unpaid import UnpaidLimits
+from order.metrics import PLACED, TRANSITIONS_MADE
 from order.repository import idempotency, orders, payments, products
 from order.repository.orders import OrderFilter
 from order.service import records
@@ -127,6 +128,7 @@ class OrderUseCases:
                 updated_at=now,
             )
             await orders.insert(connection, order)
+            TRANSITIONS_MADE.add(PLACED)
             await self._transitions.change_stock(connection, {i: -quantity for i, quantity in wanted.items()}, now)
         await self._replays.put(request, outcome)
         return order, False

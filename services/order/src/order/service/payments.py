@@ -24,6 +24,7 @@ from order.domain.errors import (
 )
 from order.domain.order import Order, OrderStatus
 from order.gateways.payment import ChargeOutcome, PaymentGateway
+from order.metrics import PAYMENTS
 from order.repository import idempotency, orders, payments
 from order.repository.payments import Attempt
 from order.repository.queries import PaymentStatus
@@ -184,6 +185,7 @@ class PaymentUseCases:
                     return None
                 outcome = decode(stored)
                 return None if outcome.order is None else await first_answer(connection, outcome), outcome
+            PAYMENTS.add(status)
             if charge is ChargeOutcome.CLOSED:
                 return None
             paid, outcome = None, Outcome(None)

@@ -16,6 +16,7 @@ from chassis.valkey import PipelinedClient, ValkeyError
 
 from order.domain.errors import IdempotencyKeyReusedError, PaymentDeclinedError
 from order.domain.order import Order
+from order.metrics import IDEMPOTENT_REQUESTS
 from order.repository import orders
 from order.service.stored import Outcome, decode, encode
 
@@ -88,7 +89,9 @@ class ReplayCache:
             return None
         size = len(request.request_hash)
         if stored[:size] != request.request_hash:
+            IDEMPOTENT_REQUESTS.add("conflict")
             raise IdempotencyKeyReusedError
+        IDEMPOTENT_REQUESTS.add("replay")
         return decode(stored[size:])
 
     async def put(self, request: IdempotentRequest, outcome: Outcome) -> None:

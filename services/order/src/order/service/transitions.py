@@ -12,6 +12,7 @@ from chassis.database import Connection
 
 from order.domain.order import RELEASES_STOCK, Order, OrderStatus, step
 from order.domain.product import demand
+from order.metrics import TRANSITIONS_MADE, step_name
 from order.repository import orders, products
 
 
@@ -53,6 +54,7 @@ class Transitions:
         now = self._now()
         changed, transition = step(order, status, actor_id=actor_id, reason=reason, now=now)
         await orders.update(connection, changed, transition)
+        TRANSITIONS_MADE.add(step_name(order.status, status))
         if restock or status in RELEASES_STOCK:
             back = demand((line.product_id, line.quantity) for line in order.lines)
             await products.lock_all(connection, back)

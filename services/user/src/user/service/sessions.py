@@ -17,6 +17,7 @@ from uuid import UUID
 import structlog
 from chassis.database import Database
 from chassis.errors import ServiceError
+from chassis.metrics.families import Counter
 from chassis.networks import network
 from contracts.user.v1.session_pb2 import Client, SessionRecord
 
@@ -28,6 +29,17 @@ from user.service.access_tokens import AccessTokens
 from user.service.refresh_tokens import RefreshTokens, parse
 
 _log = structlog.get_logger(__name__)
+_GRANTED = Counter(
+    "backend_sessions_granted_total",
+    "Sessions that began; crowded are those of a network that began too many",
+    crowded=("yes", "no"),
+)
+_REFRESHES = Counter(
+    "backend_refresh_tokens_total",
+    "Refresh tokens that were presented: exchanged, exchanged again by the same client, used by somebody a second time, "
+    "or of no session",
+    result=("exchanged", "repeated", "reused", "invalid"),
+)
 # How often a record is read again that others replace meanwhile, before the caller is told to try again.
 _ATTEMPTS = 8
 # A record is rewritten for "last seen" at most this often.
@@ -103,6 +115,7 @@ class Sessions:
         )
         tokens = self._tokens(user, record)
         await self._store.start(record)
+        _GRANTED.add("yes" if crowded else "no")
         return tokens
 
     async def refresh(self, refresh_token: str, client: Client) -> Tokens:
@@ -113,25 +126,31 @@ class Sessions:
         """
         presented = parse(refresh_token)
         if presented is None:
+            _REFRESHES.add("invalid")
             raise InvalidRefreshTokenError
         for _ in range(_ATTEMPTS):
             stored = await self._store.find(presented.session_id)
             if stored is None or not self._refresh_tokens.is_authentic(presented, stored.record):
+                _REFRESHES.add("invalid")
                 raise InvalidRefreshTokenError
             record = stored.record
             user = await self._user_of(record)
             if user is None:
                 await self._store.end(record.user_id, [record.id])
+                _REFRESHES.add("invalid")
                 raise InvalidRefreshTokenError
             if presented.generation < record.generation:
                 if self._may_repeat(presented.generation, record, client):
+                    _REFRESHES.add("repeated")
                     return self._tokens(user, record)
+                _REFRESHES.add("reused")
                 await self._store.end(record.user_id, [record.id])
                 raise InvalidRefreshTokenError
             # A later generation than the record's was issued by us, too: Valkey may lose the last second of writes when it crashes.
             exchanged = self._exchanged(record, presented.generation + 1, client)
             tokens = self._tokens(user, exchanged)
             if await self._store.replace(stored, exchanged, prolong=True):
+                _REFRESHES.add("exchanged")
                 return tokens
         raise ServiceError("UNAVAILABLE")
 

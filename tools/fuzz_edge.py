@@ -21,13 +21,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import httpx
 from devstack.layout import Layout
 from fuzz.mutations import shots
 from fuzz.senders import SENDERS, Target
 from fuzz.watch import Reader, upstream_ends
+from mesh.topology import EDGE, row
 
 # Requests one connection is used for at most.
 _ROUND = 20
@@ -64,16 +65,23 @@ async def fuzz(
     return answers
 
 
-def stack_of(data_dir: Path) -> tuple[Mapping[str, Any], Target]:
+class Status(TypedDict):
+    """What is used of `backend status --json`."""
+
+    endpoints: Mapping[str, str]
+    demo: Mapping[str, Mapping[str, str]]
+
+
+def stack_of(data_dir: Path) -> tuple[Status, Target]:
     """A running stack's status (`backend status --json`), and its edge."""
     command = [str(Path(sys.executable).parent / "backend"), "status", "--json", "--data-dir", str(data_dir)]
-    status = json.loads(subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout)
+    status: Status = json.loads(subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout)
     port = {name: httpx.URL(status["endpoints"][name]).port or 0 for name in ("public", "public_tls")}
     authority = Layout(data_dir).certificates / "public" / "ca.crt"
     return status, Target(port["public"], port["public_tls"], authority)
 
 
-async def run(status: Mapping[str, Any], target: Target, seconds: float, seed: int) -> bool:
+async def run(status: Status, target: Target, seconds: float, seed: int) -> bool:
     """Whether nobody noticed; prints what was answered."""
     endpoints = status["endpoints"]
     transport = httpx.AsyncHTTPTransport(local_address=client_address(random.Random(seed)))
@@ -89,10 +97,8 @@ async def run(status: Mapping[str, Any], target: Target, seconds: float, seed: i
             return await http.get("/v1/orders", headers={"authorization": f"Bearer {token}"})
 
         async def ends() -> dict[str, Mapping[str, float]]:
-            edge = {"edge to bff": await upstream_ends(endpoints["edge_ops"], "bff")}
-            return edge | {
-                f"bff to {name}": await upstream_ends(endpoints["bff_ops"], name) for name in ("user", "order")
-            }
+            hops = [(EDGE.name, EDGE.api), *((EDGE.api, called) for called in row(EDGE.api).upstreams)]
+            return {f"{who} to {called}": await upstream_ends(endpoints[f"{who}_ops"], called) for who, called in hops}
 
         await asyncio.gather(*(read() for _ in range(20)))
         before = await ends()

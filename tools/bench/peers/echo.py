@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 SERVICE = "bench.v1.Echo"
 METHOD = "Say"
@@ -29,10 +32,10 @@ async def cost(call: Call, calls: int) -> float:
     return (time.process_time() - started) / (calls // AT_ONCE * AT_ONCE) * 1e6
 
 
-def answering_with_cost(call: Call) -> Any:
+def answering_with_cost(call: Call) -> ASGIApp:
     """An ASGI application, for a client that lives in an Envoy: GET /N makes N calls and answers with their cost."""
 
-    async def application(scope: Any, _receive: Any, send: Any) -> None:
+    async def application(scope: Scope, _receive: Receive, send: Send) -> None:
         measured = await cost(call, int(scope["path"].strip("/")))
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"%.2f" % measured})

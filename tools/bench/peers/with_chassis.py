@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import grpc
 from chassis.grpc.server import GrpcApplication
 from chassis.host import upstream_channel
@@ -11,7 +9,7 @@ from echo import CLUSTER, METHOD, PATH, SERVICE, TEXT, answering_with_cost
 from google.protobuf.wrappers_pb2 import StringValue
 
 
-async def _say(request: StringValue, _context: Any) -> StringValue:
+async def _say(request: StringValue, _context: object) -> StringValue:
     return StringValue(value=request.value)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import grpc
 import uvloop
@@ -11,7 +10,7 @@ from echo import METHOD, PATH, SERVICE, TEXT, cost
 from google.protobuf.wrappers_pb2 import StringValue
 
 
-async def _say(request: StringValue, _context: Any) -> StringValue:
+async def _say(request: StringValue, _context: object) -> StringValue:
     return StringValue(value=request.value)
 
 

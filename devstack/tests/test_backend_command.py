@@ -215,9 +215,18 @@ def test_up_status_logs_restart_down_and_up_again(data_dir: Path) -> None:
         "order",
         "bff",
         "edge",
+        "console",
     }
     assert all(p["state"] == "ready" and psutil.pid_exists(p["pid"]) for p in status["processes"])
-    assert status["endpoints"].keys() >= {"public", "public_tls", "bff_ops", "user_ops", "order_ops", "edge_ops"}
+    assert status["endpoints"].keys() >= {
+        "public",
+        "public_tls",
+        "bff_ops",
+        "user_ops",
+        "order_ops",
+        "edge_ops",
+        "console",
+    }
     assert set(status["demo"]) == {"admin", "support", "customer"}
     # Twice is harmless, at once as well.
     assert (together.wait(120), "The platform is ready." in said.read_text(encoding="utf-8")) == (0, True), (

@@ -36,8 +36,8 @@ class Reading:
 
     rate: float
     cpu: float
-    # Of that, what the console took, which keeps what the others tell of themselves.
-    console: float
+    # The same by process.
+    processes: Mapping[str, float]
 
 
 class Checkout:
@@ -108,10 +108,8 @@ class Checkout:
         requests, rate = (re.search(p, output) for p in (r"(\d+) requests in", r"Requests/sec:\s+([\d.]+)"))
         if "Non-2xx" in output or requests is None or rate is None or not int(requests[1]):
             raise SystemExit(f"{operation}: not all answers were a success\n{output}")
-        whole, console = (
-            seconds / int(requests[1]) * 1e6 for seconds in (sum(used.values()), used.get("console", 0.0))
-        )
-        return Reading(float(rate[1]), whole, console)
+        by_process = {name: seconds / int(requests[1]) * 1e6 for name, seconds in used.items()}
+        return Reading(float(rate[1]), sum(by_process.values()), by_process)
 
     def memory(self) -> dict[str, float]:
         """Memory of each process with its children in MiB: theirs, and their part of what they share (PSS)."""

@@ -45,14 +45,16 @@ def measure(stacks: dict[str, Checkout], rounds: int, seconds: int) -> dict[str,
 def main() -> None:
     """Measure, and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", choices=_KINDS, action="append", help="beside `off`, only this one; repeatable")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=int, default=3, help="length of one measurement")
     parser.add_argument("--port-offset", type=int, default=_FIRST_OFFSET, help="of the first stack; 100 more for each")
     arguments = parser.parse_args()
+    kinds = {kind: options for kind, options in _KINDS.items() if kind in ["off", *(arguments.kind or _KINDS)]}
     with tempfile.TemporaryDirectory(prefix="telemetry-") as directory:
         stacks = {
             kind: Checkout(ROOT, Path(directory) / str(number), arguments.port_offset + 100 * number, options)
-            for number, (kind, options) in enumerate(_KINDS.items())
+            for number, (kind, options) in enumerate(kinds.items())
         }
         started: list[Checkout] = []
         try:
@@ -64,16 +66,19 @@ def main() -> None:
             for stack in started:
                 stack.stop()
     print(
-        "\n| tracing | CPU of a request | of that without | without the console's part | rate |\n|---|---|---|---|---|"
+        "\n| tracing | CPU of a request | of that without (middle half) | the quicker quarter | edge · bff · order · console |"
     )
+    print("|---|---|---|---|---|")
     for kind, readings in found.items():
-        pairs = list(zip(readings, found["off"], strict=True))
-        ratios = [reading.cpu / off.cpu for reading, off in pairs]
-        lower, _, upper = quantiles(ratios, n=4)
-        own = median((reading.cpu - reading.console) / (off.cpu - off.console) for reading, off in pairs)
-        cpu, rate = (median(getattr(reading, name) for reading in readings) for name in ("cpu", "rate"))
+        lower, middle, upper = quantiles([r.cpu / off.cpu for r, off in zip(readings, found["off"], strict=True)], n=4)
+        # What others do on the machine only ever makes a request dearer.
+        quick, off = (quantiles([reading.cpu for reading in one], n=4)[0] for one in (readings, found["off"]))
+        parts = (
+            median(reading.processes[name] for reading in readings) for name in ("edge", "bff", "order", "console")
+        )
         print(
-            f"| {kind} | {cpu:.0f} µs | {median(ratios):.3f} ({lower:.3f} to {upper:.3f}) | {own:.3f} | {rate:,.0f}/s |"
+            f"| {kind} | {median(reading.cpu for reading in readings):.0f} µs | {middle:.3f} ({lower:.3f} to {upper:.3f}) "
+            f"| {quick:.0f} µs, {quick / off:.3f} | {' · '.join(f'{part:.0f}' for part in parts)} µs |"
         )
 
 

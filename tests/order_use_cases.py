@@ -36,7 +36,9 @@ def refunds_of(database: Database, one: OrderUseCases, clock: Clock, gateway: Pa
     return RefundUseCases(database=database, transitions=one._transitions, gateway=gateway, now=clock)
 
 
-def payments_of(database: Database, one: OrderUseCases, clock: Clock, gateway: PaymentGateway) -> PaymentUseCases:
+def payments_of(
+    database: Database, one: OrderUseCases, clock: Clock, gateway: PaymentGateway, most_declined: int = 0
+) -> PaymentUseCases:
     return PaymentUseCases(
         database=database,
         transitions=one._transitions,
@@ -45,4 +47,5 @@ def payments_of(database: Database, one: OrderUseCases, clock: Clock, gateway: P
         now=clock,
         new_id=uuid7,
         answer_time=timedelta(seconds=1),
+        most_declined=most_declined,
     )

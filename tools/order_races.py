@@ -219,7 +219,7 @@ def replica(database: Database, client: PipelinedClient, gateway: PaymentGateway
         payments=PaymentUseCases(
             database=database, transitions=transitions, replays=replays, gateway=gateway, now=now, new_id=uuid7,
             # Who repeats a payment asks the provider at once, beside the first.
-            answer_time=timedelta(0),
+            answer_time=timedelta(0), most_declined=0,
         ),
         refunds=RefundUseCases(database=database, transitions=transitions, gateway=gateway, now=now),
         catalog=CatalogUseCases(database=database, cache=caches.products, now=now, new_id=uuid7),

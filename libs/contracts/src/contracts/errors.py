@@ -174,6 +174,14 @@ ERRORS: dict[str, ErrorKind] = {
         "Too many pieces of one product are reserved for you and not paid",
         None,
     ),
+    "TOO_MANY_DECLINED_PAYMENTS": ErrorKind(
+        "TOO_MANY_DECLINED_PAYMENTS",
+        "too-many-declined-payments",
+        409,
+        grpc.StatusCode.FAILED_PRECONDITION.value[0],
+        "Too many payments of this order were declined",
+        None,
+    ),
     "ILLEGAL_TRANSITION": ErrorKind(
         "ILLEGAL_TRANSITION",
         "illegal-transition",

@@ -204,7 +204,7 @@ TABLE: tuple[Row, ...] = (
         valkey=Valkey(CACHE, keys=("order:*",), commands=("ping", "get", "set", "eval", "evalsha")),
         secrets=("cursor_secret",),
         tokens="verifies",
-        policies=("MAX_UNPAID_ORDERS", "MAX_UNPAID_PIECES"),
+        policies=("MAX_DECLINED_PAYMENTS", "MAX_UNPAID_ORDERS", "MAX_UNPAID_PIECES"),
     ),
     Service(
         name="bff",

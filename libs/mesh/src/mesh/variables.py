@@ -18,6 +18,7 @@ VALUES: Mapping[str, Callable[[Policies], str | None]] = {
     "RATE_LIMIT_SCALE": lambda policies: str(policies.rate_limit_scale),
     "CONNECTION_SECONDS": lambda policies: str(policies.connection_seconds),
     "ALLOWED_ORIGINS": lambda policies: ",".join(policies.cors_origins),
+    "MAX_DECLINED_PAYMENTS": _any_if_scaled,
     "MAX_UNPAID_ORDERS": _any_if_scaled,
     "MAX_UNPAID_PIECES": _any_if_scaled,
 }

@@ -5,6 +5,9 @@ VALUES ($1, $2, $3, $4, $5, 'processing', sqlc.arg(now), sqlc.arg(now));
 -- name: GetProcessingPayment :one
 SELECT * FROM payments WHERE order_id = $1 AND status = 'processing';
 
+-- name: CountDeclinedPayments :one
+SELECT count(*) FROM payments WHERE order_id = $1 AND status = 'declined';
+
 -- name: LockPayment :one
 SELECT * FROM payments WHERE id = $1 FOR UPDATE;
 

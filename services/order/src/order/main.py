@@ -107,6 +107,7 @@ def build(settings: Settings, database: Database, client: PipelinedClient) -> Se
         now=now,
         new_id=uuid7,
         answer_time=timedelta(seconds=settings.payment_timeout_seconds),
+        most_declined=settings.max_declined_payments,
     )
     refunds = RefundUseCases(database=database, transitions=transitions, gateway=gateway, now=now)
     catalog = CatalogUseCases(database=database, cache=caches.products, now=now, new_id=uuid7)

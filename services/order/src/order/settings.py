@@ -27,6 +27,10 @@ class Settings(DatabaseSettings):
     payment_timeout_seconds: Annotated[
         float, Field(description="How long the payment provider may take to answer a call", gt=0, le=10)
     ] = 1.0
+    max_declined_payments: Annotated[
+        int,
+        Field(description="Declined payments of one order, after which it cannot be paid; 0: any", ge=0, le=1000),
+    ] = 10
     max_unpaid_orders: Annotated[
         int,
         Field(description="Orders one user may place without paying, in UNPAID_WINDOW_SECONDS; 0: any", ge=0, le=1000),

@@ -15,6 +15,7 @@ from order.domain.errors import (
     PaymentProviderError,
     PaymentTimeoutError,
     RequestInProgressError,
+    TooManyDeclinedPaymentsError,
 )
 from order.domain.money import Money
 from order.domain.order import Order, OrderStatus
@@ -23,7 +24,7 @@ from order.gateways.bounded import BoundedGateway
 from order.gateways.payment import ChargeOutcome
 from order.gateways.payment_sandbox import PaymentSandbox
 from order.repository import orders, payments
-from order.service.orders import OrderUseCases, Reader
+from order.service.orders import Actor, OrderUseCases, Reader
 from order.service.payments import STUCK_BATCH, PaymentUseCases
 from order.service.refunds import DUE_BATCH
 from order.service.replay import IdempotentRequest
@@ -59,6 +60,7 @@ async def test_an_outcome_that_somebody_else_recorded_is_answered_from_the_key(
         now=clock,
         new_id=uuid7,
         answer_time=timedelta(seconds=1),
+        most_declined=0,
     )
     user, product = uuid7(), await new_product(database, stock=1)
     order, _ = await one.create(IdempotentRequest(user, "key-order", b"o" * 32), [(product.id, 1)])
@@ -89,6 +91,7 @@ async def test_a_payment_that_waited_for_the_same_payment_answers_as_it_did(
             now=clock,
             new_id=uuid7,
             answer_time=timedelta(seconds=1),
+            most_declined=0,
         )
         for replica in (one, two)
     )
@@ -360,6 +363,35 @@ async def test_a_payment_begun_by_a_clock_that_was_ahead_is_found_as_soon_as_any
 def uuid7_at(moment: datetime) -> uuid.UUID:
     """What `uuid7` makes of a clock that says this."""
     return uuid.UUID(int=int(moment.timestamp() * 1000) << 80 | uuid7().int & (1 << 80) - 1)
+
+
+async def test_an_order_whose_payments_are_declined_again_and_again_cannot_be_paid_any_more(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    clock, (one, two) = replicas
+    sandbox = PaymentSandbox(database)
+    paying, other = (payments_of(database, by, clock, sandbox, most_declined=3) for by in (one, two))
+    user, product = uuid7(), await new_product(database, stock=2)
+    tried, untried = [
+        (await one.create(IdempotentRequest(user, f"key-order-{n}", b"o" * 32), [(product.id, 1)]))[0] for n in range(2)
+    ]
+    requests = [IdempotentRequest(user, f"key-card-{n}", b"p" * 32) for n in range(4)]
+    # What the provider failed at is nobody's fault, and does not count.
+    with pytest.raises(PaymentProviderError):
+        await paying.pay(requests[3], tried.id, "tok_error", None)
+    for request in requests[:3]:
+        with pytest.raises(PaymentDeclinedError):
+            await paying.pay(request, tried.id, "tok_declined", None)
+    for by in (paying, other):
+        with pytest.raises(TooManyDeclinedPaymentsError):
+            await by.pay(requests[3], tried.id, "tok_approved", None)
+    # Who repeats a payment is told what became of it, as ever.
+    with pytest.raises(PaymentDeclinedError):
+        await other.pay(requests[0], tried.id, "tok_declined", None)
+    request = IdempotentRequest(user, "key-untried", b"p" * 32)
+    assert (await paying.pay(request, untried.id, "tok_approved", None))[0].status is OrderStatus.PAID
+    cancelled = await one.cancel(tried.id, Actor(user), "my card does not work", None)
+    assert cancelled.status is OrderStatus.CANCELLED
 
 
 async def test_payments_and_refunds_that_cannot_be_finished_keep_no_other_from_it(

@@ -102,6 +102,12 @@ class PaymentInProgressError(DomainError):
     reason = "PAYMENT_IN_PROGRESS"
 
 
+class TooManyDeclinedPaymentsError(DomainError):
+    """Payments of the order were declined as often as one order's may be."""
+
+    reason = "TOO_MANY_DECLINED_PAYMENTS"
+
+
 class PaymentDeclinedError(DomainError):
     """The provider declined."""
 

@@ -41,6 +41,12 @@ async def processing(connection: Connection, order_id: UUID) -> Attempt | None:
     return None if row is None else _attempt(row)
 
 
+async def declined(connection: Connection, order_id: UUID) -> int:
+    """How many attempts on this order the provider has declined."""
+    row = await queries.count_declined_payments(connection, order_id=order_id)
+    return 0 if row is None else row
+
+
 async def approved_id(connection: Connection, order_id: UUID) -> UUID | None:
     """The attempt that paid the order."""
     row = await queries.get_approved_payment(connection, order_id=order_id)

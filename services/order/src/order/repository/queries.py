@@ -540,6 +540,16 @@ async def get_processing_payment(connection: Connection, *, order_id: UUID) -> P
     return None if row is None else Payment(row[0], row[1], row[2], row[3], row[4], PaymentStatus(row[5]), row[6], row[7], row[8], row[9])
 
 
+COUNT_DECLINED_PAYMENTS = """-- name: CountDeclinedPayments
+SELECT count(*) FROM payments WHERE order_id = $1 AND status = 'declined'
+"""
+
+
+async def count_declined_payments(connection: Connection, *, order_id: UUID) -> int | None:
+    row = await connection.fetchrow(COUNT_DECLINED_PAYMENTS, order_id)
+    return None if row is None else row[0]
+
+
 LOCK_PAYMENT = """-- name: LockPayment
 SELECT id, order_id, user_id, idempotency_key, payment_token, status, created_at, updated_at, checks, next_check_at FROM payments WHERE id = $1 FOR UPDATE
 """

@@ -21,6 +21,7 @@ from order.domain.errors import (
     PaymentProviderError,
     PaymentTimeoutError,
     RequestInProgressError,
+    TooManyDeclinedPaymentsError,
 )
 from order.domain.order import Order, OrderStatus
 from order.gateways.payment import ChargeOutcome, PaymentGateway
@@ -53,6 +54,8 @@ class PaymentUseCases:
         now: the clock, UTC.
         new_id: makes time-ordered ids.
         answer_time: how long the provider may take. Until then an attempt is left to the request that began it.
+        most_declined: declined payments of one order after which it cannot be paid any more; 0: any number. Who has
+            stolen cards tries out with a shop which of them are good.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class PaymentUseCases:
         now: Callable[[], datetime],
         new_id: Callable[[], UUID],
         answer_time: timedelta,
+        most_declined: int,
     ) -> None:
         self._database = database
         self._transitions = transitions
@@ -73,6 +77,7 @@ class PaymentUseCases:
         self._now = now
         self._new_id = new_id
         self._answer_time = answer_time
+        self._most_declined = most_declined
 
     async def pay(
         self, request: IdempotentRequest, order_id: UUID, payment_token: str, expected_version: int | None
@@ -83,7 +88,8 @@ class PaymentUseCases:
             The order, and whether it is an earlier request's answer again.
 
         Raises:
-            NotFoundError, StaleVersionError, IllegalTransitionError, PaymentInProgressError: nothing was charged.
+            NotFoundError, StaleVersionError, IllegalTransitionError, PaymentInProgressError,
+            TooManyDeclinedPaymentsError: nothing was charged.
             PaymentDeclinedError: the provider said no; the order stays unpaid.
             PaymentTimeoutError: the outcome is not known yet; a retry with the same key finds it.
             PaymentProviderError: nothing was charged; a retry with the same key tries again.
@@ -107,6 +113,11 @@ class PaymentUseCases:
             if attempt is None:
                 order.require_version(expected_version)
                 order.transition_to(OrderStatus.PAID, now)
+                if self._most_declined and await payments.declined(connection, order_id) >= self._most_declined:
+                    raise TooManyDeclinedPaymentsError(
+                        f"{self._most_declined} payments of this order were declined; order again",
+                        maximum=str(self._most_declined),
+                    )
                 attempt = Attempt(self._new_id(), order_id, request.user_id, request.key, payment_token)
                 await payments.begin(connection, attempt, now)
             elif attempt.idempotency_key != request.key:

@@ -61,10 +61,13 @@ async def answers_ok(url: str) -> bool:
 
 
 async def valkey_answers(layout: Layout, server: str) -> bool:
-    """Whether a Valkey server has loaded its data and answers the administrator, or refuses a password in its change."""
+    """Whether a Valkey server has loaded its data and answers the administrator, or refuses a password in its change.
+
+    One whose disk is full refuses PING (`MISCONF`) and goes on reading: to kill it would lose what it has not written.
+    """
     hello = f"AUTH admin {load_or_create(layout.secrets).valkey_of('admin')}\r\nPING\r\n"
     answer = await _exchange(str(layout.sockets / f"{server}.sock"), hello.encode())
-    return answer.startswith((b"+OK\r\n+PONG", b"-WRONGPASS"))
+    return answer.startswith((b"+OK\r\n+PONG", b"+OK\r\n-MISCONF", b"-WRONGPASS"))
 
 
 async def _exchange(where: str | tuple[str, int], message: bytes) -> bytes:

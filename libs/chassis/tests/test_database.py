@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from chassis.database import Database
+from chassis.errors import ServiceError
 
 from conftest import Platform
 from devstack import postgres
@@ -26,3 +27,19 @@ async def test_a_pool_that_could_not_be_opened_is_opened_by_the_next_attempt(pla
         await database.open()
         await database.ping()
         await database.close()
+
+
+@pytest.mark.parametrize("sqlstate", ["53100", "53200", "53300", "58030", "25006"])
+async def test_a_server_without_room_is_one_that_is_away_for_now(platform: Platform, sqlstate: str) -> None:
+    """A full disk, no memory, too many connections, an error of the disk, a server that only reads."""
+    database = Database(
+        postgres.database_of("order", platform.secrets).url(platform.layout), min_size=1, max_size=1, service="test"
+    )
+    await database.open()
+    try:
+        with pytest.raises(ServiceError) as raised:
+            async with database.transaction() as connection:
+                await connection.fetch(f"DO $$ BEGIN RAISE 'no room' USING ERRCODE = '{sqlstate}'; END $$")
+    finally:
+        await database.close()
+    assert raised.value.reason == "UNAVAILABLE"

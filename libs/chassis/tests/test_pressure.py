@@ -55,6 +55,18 @@ def test_an_envoy_that_does_not_answer_changes_nothing(tmp_path: Path) -> None:
     assert file.read_text(encoding="utf-8") == "0.50"
 
 
+def test_a_file_that_cannot_be_written_ends_nobody_and_is_tried_again(tmp_path: Path) -> None:
+    file, answers = tmp_path / "edge.pressure", iter([answer(5), answer(5)])
+    pressure = ConnectionPressure(file, 10, lambda _: next(answers))
+    # In the way of what is written first, as a full disk would be.
+    (tmp_path / "edge.new").mkdir()
+    pressure.tell()
+    assert file.read_text(encoding="utf-8") == "0.00"
+    (tmp_path / "edge.new").rmdir()
+    pressure.tell()
+    assert file.read_text(encoding="utf-8") == "0.50"
+
+
 def test_only_an_envoy_that_reads_one_is_told(tmp_path: Path) -> None:
     connections: Monitor = {
         "name": "envoy.resource_monitors.global_downstream_max_connections",

@@ -181,7 +181,7 @@ class Database:
         """A connection for reads, each statement its own transaction.
 
         Raises:
-            ServiceError: DEADLINE_EXCEEDED, or UNAVAILABLE when the database cannot be reached.
+            ServiceError: DEADLINE_EXCEEDED, or UNAVAILABLE when the database cannot be reached or has no room.
         """
         with observe(self._connection), self._users:
             async with self._pool.acquire(timeout=_seconds()) as raw:
@@ -192,7 +192,7 @@ class Database:
         """A READ COMMITTED transaction: committed at the end of the block, rolled back when it raises.
 
         Raises:
-            ServiceError: DEADLINE_EXCEEDED, or UNAVAILABLE when the database cannot be reached.
+            ServiceError: DEADLINE_EXCEEDED, or UNAVAILABLE when the database cannot be reached or has no room.
         """
         with observe(self._transaction), self._users:
             async with self._turn(), self._pool.acquire(timeout=_seconds()) as raw, raw.transaction():
@@ -238,14 +238,18 @@ def _seconds() -> float:
     return remaining
 
 
-# The driver's ways of saying that the database cannot be reached or is going away.
+# The driver's ways of saying that the database cannot be reached, is going away, or has no room: nothing that the caller
+# did, and nothing that a later try could not do.
 _UNREACHABLE = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
+    # Too many connections, no memory, a full disk; what else the disk refuses; a server that only reads (a failover).
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresIOError,
+    asyncpg.ReadOnlySQLTransactionError,
     # A connection whose server died in the middle of an answer, used again before the driver has seen it close.
     asyncpg.InternalClientError,
     OSError,

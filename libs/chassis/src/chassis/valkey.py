@@ -28,6 +28,8 @@ T = TypeVar("T")
 TIMEOUT_SECONDS = 1.0
 # The error reply of a server at its maxmemory.
 _OUT_OF_MEMORY = "out of memory"
+# How the error reply of a server begins that cannot write its file: its disk is full, say.
+_CANNOT_PERSIST = "MISCONF "
 # For copies of what the database knows: twice this is what a hung cache may cost a request (read, and offer).
 CACHE_TIMEOUT_SECONDS = 0.25
 # Commands waiting for their replies; more are refused at once.
@@ -121,12 +123,17 @@ class PipelinedClient:
             await self._send(b"SET", key, value, b"EX", seconds)
 
     async def ping(self) -> None:
-        """Raise unless Valkey answers.
+        """Raise unless Valkey answers; whether it takes writes, `accepts_writes` says.
 
         Raises:
             ValkeyError: as `get`.
         """
-        await self._send(b"PING")
+        try:
+            await self._send(b"PING")
+        except ResponseError as error:
+            # A server that cannot write its file refuses PING with what would have to be in it. It goes on reading.
+            if not str(error).startswith(_CANNOT_PERSIST):
+                raise
 
     def accepts_writes(self, prefix: str) -> Callable[[], Awaitable[None]]:
         """A check that raises when Valkey takes no writes, for one: `out of memory`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import secrets
 import shutil
 import subprocess
@@ -139,6 +140,8 @@ class Platform:
         return int(next(p["pid"] for p in status["processes"] if p["name"] == name))
 
 
+# An access token, signature included.
+_TOKEN = re.compile(r"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{40,}")
 # Most tests hammer; those of the limits themselves start a stack without this.
 GENEROUS = ("--rate-limit-scale", "100")
 
@@ -181,6 +184,12 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         users.write_text(str(int(users.read_text(encoding="utf-8")) - 1), encoding="utf-8")
         if users.read_text(encoding="utf-8") == "0":
             backend("down", "--data-dir", str(data_dir))
+            # Whatever the tests of the whole run have made it write.
+            for log in found.layout.logs.glob("*.log*"):
+                written = log.read_text(errors="replace", encoding="utf-8")
+                check_for_secrets(data_dir, written)
+                assert "Bearer ey" not in written, log
+                assert not _TOKEN.search(written), log
             shutil.rmtree(data_dir)
 
 

@@ -62,6 +62,23 @@ class TestForms:
         assert " order-2 " in line
         assert " NOT_FOUND " in line
 
+    @pytest.mark.parametrize("traced", [
+        {"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"},
+        {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+    ])  # fmt: skip
+    def test_the_ids_of_trace_and_span_are_shown_on_demand(self, traced: dict[str, Any]) -> None:
+        (event,) = parsed("order", request(**traced))
+        assert "4bf92f" not in PLAIN.line(event, NOON)
+        line = Lines(colour=False, zone=UTC, ids=True).line(event, NOON)
+        assert "trace_id=4bf92f3577b34da6a3ce929d0e0e4736" in line
+        assert ("span_id=00f067aa0ba902b7" in line) is ("traceparent" in traced)
+        assert json.loads(as_json(event))["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+
+    @pytest.mark.parametrize("odd", [None, "", "-", 5, "00-xyz", ["00"], "\x1b[2J"])
+    def test_what_is_no_trace_context_is_no_trace(self, odd: object) -> None:
+        (event,) = parsed("order", request(traceparent=odd))
+        assert "trace_id" not in event.fields
+
     def test_what_envoy_answered_itself_says_why(self) -> None:
         assert shown("edge", request(status=503, flags="UF", details="upstream_reset")).endswith("UF upstream_reset")
 

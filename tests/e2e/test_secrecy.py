@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 
 import pytest
@@ -10,6 +11,8 @@ from contract_runtime.http_client import ApiError
 from contracts.bff.v1 import models
 from contracts.bff.v1.client import BackendClient
 from devstack.console import spans
+from devstack.logs import files
+from devstack.logs.selection import Selection
 
 from conftest import People, Platform, new_key, order_of
 
@@ -100,3 +103,15 @@ async def test_one_request_has_one_id_in_every_log(people: People) -> None:
             # Envoy writes its access log twice a second.
             while request_id not in (people.platform.layout.logs / f"{name}.log").read_text(encoding="utf-8"):
                 await asyncio.sleep(0.2)
+
+
+async def test_one_request_has_one_trace_in_every_log(people: People) -> None:
+    response = await people.http.get("/v1/products?limit=3")
+    selection, found = Selection(request_id=response.headers["x-request-id"]), dict[str, set[object]]()
+    async with asyncio.timeout(10):
+        while not {"edge", "bff", "order"} <= found.keys():
+            await asyncio.sleep(0.2)
+            for event in files.read(people.platform.layout.logs, selection):
+                found.setdefault(event.process, set()).add(event.fields.get("trace_id"))
+    (trace_id,) = set.union(*found.values())
+    assert re.fullmatch("[0-9a-f]{32}", str(trace_id))

@@ -21,7 +21,7 @@ def test_a_level_changes_at_once_for_one_service_and_falls_back_by_itself(stack:
         before = stack.pid("order")
         assert backend("log-level", "order", *where).stdout.split() == ["order", "info"]
         assert debug_lines(stack, "order") == 0
-        said = backend("log-level", "order", "debug", "--minutes", "0.1", *where).stdout
+        said = backend("log-level", "order", "debug", "--for", "6s", *where).stdout
         assert said.split()[:2] == ["order", "debug"]
         assert "then info" in said
         assert http.get("/v1/products?limit=1").status_code == 200
@@ -41,6 +41,9 @@ def test_a_level_changes_at_once_for_one_service_and_falls_back_by_itself(stack:
     ("arguments", "named"),
     [
         (("edge", "debug"), "no service 'edge'; there are: "),
+        (("order", "debug", "--for", "ten"), "'ten' is no duration: write 90s, 10m, 2h or 1d"),
+        (("order", "debug", "--for", "0s"), "'0s' is no duration"),
+        (("order", "debug", "--for", "2d"), "seconds"),
         (("order", "loud"), "'loud' is not one of 'debug', 'info', 'warning', 'error'"),
     ],
 )

@@ -10,6 +10,7 @@ from mesh.topology import SERVICES, service_of
 
 from devstack.commands.stack import DataDir, console, running_or_exit
 from devstack.layout import DEFAULT_DATA_DIR, Layout
+from devstack.logs.selection import parse_duration
 
 app = typer.Typer()
 
@@ -20,14 +21,22 @@ def log_level(
     level: Annotated[
         Literal["debug", "info", "warning", "error"] | None, typer.Argument(help="Without it, what it is now.")
     ] = None,
-    minutes: Annotated[
-        float, typer.Option(min=0.01, max=1440, metavar="N", help="After which it is the usual one again.")
-    ] = 15,
+    duration: Annotated[
+        str,
+        typer.Option(
+            "--for", metavar="TIME", help="After which it is the usual one again: 90s, 10m, 2h; a day at most."
+        ),
+    ] = "15m",
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """What a service logs, without a restart and for a while. Debug has a line for every call."""
     import httpx
 
+    try:
+        seconds = parse_duration(duration).total_seconds()
+    except ValueError as error:
+        console.print(str(error), style="red", markup=False)
+        raise typer.Exit(2) from None
     layout = Layout(data_dir.resolve())
     running = running_or_exit(layout)
     # The edge has no Python, and its access log has every request.
@@ -45,7 +54,7 @@ def log_level(
                 if level is None:
                     answer = ops.get("/log-level")
                 else:
-                    answer = ops.put("/log-level", json={"level": level, "seconds": minutes * 60})
+                    answer = ops.put("/log-level", json={"level": level, "seconds": seconds})
             except httpx.HTTPError as error:
                 console.print(f"{name} does not answer: {error}", style="red", markup=False)
                 raise typer.Exit(1) from None

@@ -39,6 +39,7 @@ def logs(
         bool, typer.Option("--all", help="With health checks, key fetches and the limiter's calls that went well.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines, as in a pipe.")] = False,
+    ids: Annotated[bool, typer.Option("--ids", help="Of trace and span, on each line that has them.")] = False,
 ) -> None:
     """What happened, by time. A line an event on a terminal, JSON lines in a pipe."""
     layout = known_or_exit(data_dir)
@@ -63,7 +64,7 @@ def logs(
     events = files.read(layout.logs, selection, positions if follow else None)
     first = next(events, None)
     if first is not None:
-        _show(chain([first], events), as_json=as_json)
+        _show(chain([first], events), as_json=as_json, ids=ids)
     elif not follow:
         errors.print(f"nothing of request {request_id!r}" if request_id else "no such event", markup=False)
     if not follow:
@@ -71,10 +72,12 @@ def logs(
     if not state.is_running(state.read(layout)):
         errors.print("The stack does not run: there is nothing to follow.")
         raise typer.Exit(3)
-    follow_events(layout, selection, positions, as_json=as_json)
+    follow_events(layout, selection, positions, as_json=as_json, ids=ids)
 
 
-def follow_events(layout: Layout, selection: Selection, positions: dict[str, int], *, as_json: bool = False) -> None:
+def follow_events(
+    layout: Layout, selection: Selection, positions: dict[str, int], *, as_json: bool = False, ids: bool = False
+) -> None:
     """Show what is written until Ctrl-C, the end of the stack, which is said, or the end of who reads it.
 
     A closed terminal is looked for: its SIGHUP goes to the process that leads the session, which may keep it to itself
@@ -84,14 +87,14 @@ def follow_events(layout: Layout, selection: Selection, positions: dict[str, int
     def goes_on() -> bool:
         return output.is_read(sys.stdout) and state.is_running(state.read(layout))
 
-    _show(files.follow(layout.logs, selection, positions, goes_on), as_json=as_json)
+    _show(files.follow(layout.logs, selection, positions, goes_on), as_json=as_json, ids=ids)
     if output.is_read(sys.stdout):
         errors.print("The stack has stopped.")
 
 
-def _show(events: Iterable[Event], *, as_json: bool) -> None:
+def _show(events: Iterable[Event], *, as_json: bool, ids: bool) -> None:
     try:
-        output.write(events, sys.stdout, json_lines=as_json, environment=os.environ)
+        output.write(events, sys.stdout, json_lines=as_json, environment=os.environ, ids=ids)
     except OSError:
         if output.is_read(sys.stdout):
             raise

@@ -81,6 +81,8 @@ _LEVELS = {
     "*": Level.INFO,
     "#": Level.WARNING,
 }
+# W3C Trace Context, section 3.2: the access lines of services have it whole.
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 # gRPC codes that are the server's fault: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS.
 SERVER_FAULTS = frozenset({2, 4, 13, 14, 15})
 # "%m [%p] %q%u@%d LEVEL:  message", as log_line_prefix of devstack.postgres says.
@@ -130,6 +132,8 @@ class Parser:
         text = fields.pop("event", "")
         name = fields.pop("level", "info")
         level = _LEVELS.get(name.lower(), Level.INFO) if isinstance(name, str) else Level.INFO
+        if found := _TRACEPARENT.fullmatch(str(fields.pop("traceparent", ""))):
+            fields["trace_id"], fields["span_id"] = found.groups()
         event = Event(
             time=_moment(fields.pop("time", None)) or self._time,
             process=self._process,

@@ -12,17 +12,20 @@ from devstack.logs.events import Event
 from devstack.logs.view import Lines, as_json
 
 
-def write(events: Iterable[Event], out: TextIO, *, json_lines: bool, environment: Mapping[str, str]) -> None:
+def write(
+    events: Iterable[Event], out: TextIO, *, json_lines: bool, environment: Mapping[str, str], ids: bool = False
+) -> None:
     """Write each event as it comes.
 
     Args:
         events: in the order in which they are shown.
         out: JSON lines go to whatever is not a terminal.
         json_lines: JSON lines for a terminal, too.
+        ids: those of trace and span are in a person's lines as well; in JSON they are at any time.
         environment: NO_COLOR (no-color.org) and a dumb TERM are respected.
     """
     terminal = out.isatty()
-    lines = Lines(colour=terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb")
+    lines = Lines(colour=terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb", ids=ids)
     for event in events:
         text = lines.line(event, datetime.now(UTC)) if terminal and not json_lines else as_json(event)
         out.write(text + "\n")

@@ -82,6 +82,23 @@ def parse_level(text: str) -> Level:
         raise ValueError(f"there is no level {text!r}; there are: {names}") from None
 
 
+def parse_duration(text: str) -> timedelta:
+    """`90s`, `10m`, `2h` or `1d`.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    found = _duration(text)
+    if not found:
+        raise ValueError(f"{text!r} is no duration: write 90s, 10m, 2h or 1d")
+    return found
+
+
+def _duration(text: str) -> timedelta | None:
+    match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
+    return timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None
+
+
 def parse_since(text: str, now: datetime) -> datetime:
     """`90s`, `10m`, `2h`, `1d`, a time of today (`14:05`), or a date and time; local without a zone.
 
@@ -93,8 +110,8 @@ def parse_since(text: str, now: datetime) -> datetime:
         ValueError: it is none of these.
     """
     try:
-        if match := re.fullmatch(r"([0-9]{1,6})([smhd])", text):
-            return now - timedelta(**{_UNITS[match[2]]: int(match[1])})
+        if (ago := _duration(text)) is not None:
+            return now - ago
         if re.fullmatch(r"[0-9]{2}:[0-9]{2}(:[0-9]{2})?", text):
             return datetime.fromisoformat(f"{now:%Y-%m-%d}T{text}").astimezone(now.tzinfo)
         moment = datetime.fromisoformat(text)

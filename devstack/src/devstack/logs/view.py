@@ -69,9 +69,10 @@ def progress(line: str) -> str:
 class Lines:
     """Events as lines for a person."""
 
-    def __init__(self, *, colour: bool, zone: tzinfo | None = None) -> None:
-        """Args: `zone` of the times shown, the machine's when None."""
+    def __init__(self, *, colour: bool, zone: tzinfo | None = None, ids: bool = False) -> None:
+        """Args: `zone` of the times shown, the machine's when None; `ids` of trace and span are shown as well."""
         self._colour = colour
+        self._ids = ids
         self._zone = zone
 
     def line(self, event: Event, now: datetime) -> str:
@@ -87,6 +88,9 @@ class Lines:
             f"{self._paint(f'{event.level.name.lower():<8}', _LEVEL_COLOURS[event.level])} "
         )
         body = self._request(event) if event.is_request else self._other(event)
+        if self._ids:
+            known = ((name, event.fields.get(name)) for name in ("trace_id", "span_id"))
+            body = " ".join([body, *(self._paint(f"{name}={_text(value)}", _DIM) for name, value in known if value)])
         rows = [*event.text.splitlines()[1:], *_trace(event.fields)]
         return "\n".join([head + body, *(f"{_INDENT}{printable(row)}" for row in rows)])
 

@@ -19,6 +19,7 @@ from structlog.typing import EventDict
 
 from chassis import context
 from chassis.lines import Lines
+from chassis.tracing import spans
 
 # Of the process: what its logger class is a subclass of changes with the level, so that a line below the level costs as
 # little as a call of nothing, and so that loggers which modules have made already change as well.
@@ -51,9 +52,12 @@ def configure(service: str, *, environment: str, version: str, level: str = "inf
         if request is not None:
             event["request_id"] = request.request_id
             # 00-<trace_id>-<span_id>-<flags>, W3C Trace Context section 3.2
-            if len(request.traceparent) == 55:
-                event["trace_id"] = request.traceparent[3:35]
-                event["span_id"] = request.traceparent[36:52]
+            # Of the smallest unit of work that is recorded, or else what the caller said.
+            span = spans.innermost()
+            traceparent = request.traceparent if span is None else span.traceparent()
+            if len(traceparent) == 55:
+                event["trace_id"] = traceparent[3:35]
+                event["span_id"] = traceparent[36:52]
         return event
 
     structlog.configure(

@@ -29,7 +29,6 @@ SQL = {"db.system.name", "db.namespace", "db.query.text", "db.query.summary"}
 VALKEY = {"db.system.name", "db.operation.name"}
 ALLOWED = {
     "url.path",
-    "network.protocol.name",
     "http.request.header.x-request-id",
     "rpc.request.metadata.x-request-id",
     "db.operation.name",

@@ -147,6 +147,15 @@ async def test_a_refund_that_the_provider_refuses_is_seen_and_asked_for_again(pe
     assert (await support.refund_order(order.id, body, idempotency_key=key)).status == 202
     refund = (await support.get_refund(order.id)).data
     assert (refund.status, isinstance(refund.next_attempt_at, datetime)) == ("refused", True)
+    database = await people.platform.database("orderdb")
+    charge = await database.fetchrow(
+        "SELECT approved, refunded FROM payment_sandbox_charges WHERE reference = $1::text::uuid",
+        refund.payment_reference,
+    )
+    await database.close()
+    # What the provider says when support asks it with what it was told.
+    assert charge is not None
+    assert (charge["approved"], charge["refunded"]) == (True, False)
     assert (await support.refund_order(order.id, body, idempotency_key=key)).data.status == "refunding"
 
 

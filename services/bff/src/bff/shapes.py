@@ -122,6 +122,7 @@ def refund(value: order_pb2.Refund) -> models.Refund:
         next_attempt_at=moment(value.next_attempt_at) if value.HasField("next_attempt_at") else None,
         requested_at=moment(value.requested_at),
         updated_at=moment(value.updated_at),
+        payment_reference=value.payment_reference or None,
     )
 
 

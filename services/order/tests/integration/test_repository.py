@@ -18,7 +18,7 @@ from order.repository.queries import PaymentStatus
 from order.service.catalog import CatalogUseCases
 from order.service.orders import OrderUseCases
 from order.service.replay import IdempotentRequest
-from order_use_cases import Clock, new_product, payments_of
+from order_use_cases import Clock, new_product, payments_of, refunds_of
 
 
 async def test_a_page_of_large_orders_is_shorter_and_the_rest_is_below_it(
@@ -108,13 +108,17 @@ async def test_what_happened_cannot_be_changed_by_the_service(
         "DELETE FROM order_items", "DELETE FROM orders", "UPDATE orders SET total_minor = 0",
         "UPDATE orders SET user_id = id", "DELETE FROM payments", "UPDATE payments SET order_id = order_id",
         "UPDATE payments SET payment_token = ''", "DELETE FROM refunds", "DELETE FROM products",
+        "UPDATE refunds SET payment_id = NULL", "UPDATE refunds SET restock = true", "UPDATE refunds SET reason = ''",
     ):  # fmt: skip
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             async with database.connection() as connection:
                 await connection.execute(statement)
-    with pytest.raises(asyncpg.RestrictViolationError):
-        async with database.connection() as connection:
-            await connection.execute("UPDATE payments SET status = 'failed'")
+    refunding = refunds_of(database, one, clock, PaymentSandbox(database))
+    await refunding.refund(IdempotentRequest(uuid7(), "key-refund", b"r" * 32), order.id, "no", None, None)
+    for statement in ("UPDATE payments SET status = 'failed'", "UPDATE refunds SET status = 'pending'"):
+        with pytest.raises(asyncpg.RestrictViolationError):
+            async with database.connection() as connection:
+                await connection.execute(statement)
 
 
 async def test_products_stored_before_there_was_a_search_key_are_made_findable(database: Database) -> None:

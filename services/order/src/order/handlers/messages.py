@@ -51,7 +51,7 @@ def transition(value: Transition) -> order_pb2.OrderTransition:
     )
 
 
-# does not pass on: payment_id, idempotency_key
+# does not pass on: idempotency_key
 def refund(value: Refund) -> order_pb2.Refund:
     """A refund message."""
     return order_pb2.Refund(
@@ -65,6 +65,7 @@ def refund(value: Refund) -> order_pb2.Refund:
         next_attempt_at=None if value.status is RefundStatus.SUCCEEDED else timestamp(value.next_attempt_at),
         requested_at=timestamp(value.requested_at),
         updated_at=timestamp(value.updated_at),
+        payment_reference="" if value.payment_id is None else str(value.payment_id),
     )
 
 

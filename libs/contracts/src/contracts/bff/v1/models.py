@@ -317,6 +317,15 @@ class Refund(Struct, frozen=True, kw_only=True):
     next_attempt_at: Annotated[datetime, Meta(description="Null once it has succeeded")] | None
     requested_at: datetime
     updated_at: datetime
+    payment_reference: (
+        Annotated[
+            str,
+            Meta(
+                description="What the payment provider knows the money by, for whoever has to ask it; null when no record says"
+            ),
+        ]
+        | None
+    )
 
 
 class ShipmentRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

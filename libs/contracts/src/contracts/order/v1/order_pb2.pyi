@@ -611,6 +611,7 @@ class Refund(_message.Message):
     NEXT_ATTEMPT_AT_FIELD_NUMBER: _builtins.int
     REQUESTED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    PAYMENT_REFERENCE_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     status: Global___RefundStatus.ValueType
     restock: _builtins.bool
@@ -622,6 +623,8 @@ class Refund(_message.Message):
     """How often the provider was asked."""
     last_error: _builtins.str
     """Why the last attempt did not give the money back; empty when it did."""
+    payment_reference: _builtins.str
+    """What the payment provider knows the money by; empty when no record says."""
     @_builtins.property
     def next_attempt_at(self) -> _timestamp_pb2.Timestamp:
         """Absent once it has succeeded."""
@@ -643,10 +646,11 @@ class Refund(_message.Message):
         next_attempt_at: _timestamp_pb2.Timestamp | None = ...,
         requested_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        payment_reference: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["next_attempt_at", b"next_attempt_at", "requested_at", b"requested_at", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "attempts", b"attempts", "last_error", b"last_error", "next_attempt_at", b"next_attempt_at", "order_id", b"order_id", "reason", b"reason", "requested_at", b"requested_at", "restock", b"restock", "status", b"status", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "attempts", b"attempts", "last_error", b"last_error", "next_attempt_at", b"next_attempt_at", "order_id", b"order_id", "payment_reference", b"payment_reference", "reason", b"reason", "requested_at", b"requested_at", "restock", b"restock", "status", b"status", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -70,6 +70,19 @@ def run(what: str, command: list[str], cwd: Path = ROOT, **environment: str) -> 
     return done.stdout
 
 
+def read_yaml(path: Path) -> generate_http.Spec:
+    """What a document says.
+
+    Raises:
+        GenerationError: it is no YAML, naming the file, the line, and what is there.
+    """
+    try:
+        said: generate_http.Spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise GenerationError(f"not YAML: {error}".replace("<unicode string>", str(path))) from None
+    return said
+
+
 def protobuf() -> Files:
     """Messages and stubs; imports are moved below `contracts`, which keeps `user` and `order` free for others."""
     source = ROOT / "api/proto"
@@ -94,7 +107,7 @@ def protobuf() -> Files:
 
 def errors() -> Files:
     """The error table as a module."""
-    table = yaml.safe_load((ROOT / "api/errors.yaml").read_text(encoding="utf-8"))["errors"]
+    table = read_yaml(ROOT / "api/errors.yaml")["errors"]
     lines = [
         BANNER.format(source="api/errors.yaml"),
         "from dataclasses import dataclass\n\nimport grpc\n\n",
@@ -114,7 +127,7 @@ def errors() -> Files:
 
 def permissions() -> Files:
     """Roles and what they may do, as a module."""
-    roles = yaml.safe_load((ROOT / "api/permissions.yaml").read_text(encoding="utf-8"))["roles"]
+    roles = read_yaml(ROOT / "api/permissions.yaml")["roles"]
     every = sorted({name for names in roles.values() for name in names})
     lines = [
         BANNER.format(source="api/permissions.yaml"),
@@ -137,7 +150,7 @@ def http() -> Files:
         service, version = document.stem.split(".")
         target, package = CONTRACTS / service / version, f"contracts.{service}.{version}"
         banner = BANNER.format(source=document.relative_to(ROOT))
-        spec = yaml.safe_load(document.read_text(encoding="utf-8"))
+        spec = read_yaml(document)
         try:
             operations = generate_http.operations(spec, package)
         except generate_http.ContractError as error:

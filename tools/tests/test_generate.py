@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -66,3 +67,15 @@ def test_nothing_is_left_where_nothing_is_generated_any_more(tmp_path: Path) -> 
     generate.write(files, tmp_path)
     generate.remove([Path("a/v1/gone.py"), Path("b/gone.py")], tmp_path)
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == ["b", "b/here.py"]
+
+
+@pytest.mark.parametrize(
+    "text", ["paths:\n  get:\n    operationId x\n    tags: [a]\n", "roles: [admin\n", "a: *unknown\n"]
+)
+def test_what_is_no_yaml_is_named_with_its_line(tmp_path: Path, text: str) -> None:
+    document = tmp_path / "api.yaml"
+    document.write_text(text, encoding="utf-8")
+    with pytest.raises(
+        generate.GenerationError, match=rf"^not YAML: (.|\n)*{re.escape(str(document))}\", line [1-4], "
+    ):
+        generate.read_yaml(document)

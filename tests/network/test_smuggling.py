@@ -236,3 +236,18 @@ async def test_endless_continuations_end_the_connection(stack: Platform) -> None
 async def test_floods_of_control_frames_end_the_connection(stack: Platform, frames: bytes) -> None:
     assert await ends_a_flood(stack, frames * 100, 1000)
     assert await h2_request(stack, []) == (200, True)
+
+
+@pytest.mark.parametrize("wanted", ["websocket", "TLS/1.0", "h2c, websocket", "what-nobody-knows/9"])
+async def test_a_wish_for_another_protocol_changes_no_answer(platform: Platform, wanted: str) -> None:
+    """It may be ignored (RFC 9110, 7.8). To call it a wrong token would have a client throw its token away."""
+    answer = await exchange(platform, f"{GET}connection: upgrade, close\r\nupgrade: {wanted}\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+async def test_a_target_that_is_not_served_here_is_no_question_of_tokens(platform: Platform) -> None:
+    """Only what came encrypted can be for an https URI (RFC 9110, 7.4)."""
+    secure = GET.replace("GET /", "GET https://api/", 1)
+    answer = await exchange(platform, f"{secure}connection: close\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"problem:malformed-request" in answer

@@ -15,4 +15,5 @@ def network(address: str) -> str:
         return address
     if not isinstance(parsed, IPv6Address):
         return address
-    return str(parsed.ipv4_mapped or parsed.exploded[:19])
+    # Without the zone of a link-local address (`fe80::1%eth0`), which its long form cannot say.
+    return str(parsed.ipv4_mapped or IPv6Address(int(parsed)).exploded[:19])

@@ -65,13 +65,13 @@ JWKS_CACHE_SECONDS = 15
 ADDRESS_REQUESTS = 12_000
 _ADDRESS_DELAY = 2
 _ADDRESS_STATUS = 430
-# Envoy's own answers, by their status: the status that the client gets instead, and the problem. The token filter answers 403 to
-# a wrong audience, which RFC 6750 calls an invalid token (401). Envoy answers 501 to an unknown transfer coding, which is the
-# client's mistake (400).
+# Envoy's own answers, by their status: the status that the client gets instead, and the problem. Envoy answers 403 to a target
+# that says https where nothing is encrypted (the token filter's 403 is told apart in edge.yaml.j2), and 501 to an unknown
+# transfer coding: both are the client's mistake (400).
 _LOCAL_REPLIES = {
     400: (400, "MALFORMED_REQUEST"),
     401: (401, "UNAUTHENTICATED"),
-    403: (401, "UNAUTHENTICATED"),
+    403: (400, "MALFORMED_REQUEST"),
     404: (404, "NOT_FOUND"),
     405: (405, "METHOD_NOT_ALLOWED"),
     408: (408, "MALFORMED_REQUEST"),
@@ -85,7 +85,6 @@ _LOCAL_REPLIES = {
 }
 _REPLY_HEADERS = {
     401: {"www-authenticate": 'Bearer realm="backend", error="invalid_token"'},
-    403: {"www-authenticate": 'Bearer realm="backend", error="invalid_token"'},
     503: {"retry-after": "1"},
     _ADDRESS_STATUS: {"retry-after": "1", "ratelimit": '"address";r=0;t=1'},
 }

@@ -279,13 +279,13 @@ def install_own() -> None:
 
 
 def make_readable(pth: Path) -> None:
-    """Name a directory from where the file is if its whole path has other letters than ASCII's.
+    """Name directories from where the file is if their whole paths have other letters than ASCII's.
 
     Until Python 3.13 these files are read in the locale's encoding, and with LC_ALL=C no Python of the environment would start.
     """
-    directory = pth.read_text(encoding="utf-8").strip()
-    if not directory.isascii():
-        pth.write_text(os.path.relpath(directory, pth.parent), encoding="utf-8")
+    text = pth.read_text(encoding="utf-8")
+    if not text.isascii():
+        pth.write_text("\n".join(os.path.relpath(line, pth.parent) for line in text.splitlines()), encoding="utf-8")
 
 
 def uv_pip(command: str, *arguments: str, remedy: str) -> None:

@@ -284,7 +284,7 @@ class TestCurrent:
         (source / "ours.py").touch()
         venv = environment.rename(clone / ".venv")
         pth = next(venv.glob("lib/python*/site-packages")) / "_editable_impl_backend_ours.pth"
-        pth.write_text(str(source), encoding="utf-8")
+        pth.write_text(f"{source}\n{clone}", encoding="utf-8")
         bootstrap.make_readable(pth)
         for locale in ("C", "C.UTF-8"):
             subprocess.run([str(venv / "bin" / "python"), "-c", "import ours"], check=True, env={"LC_ALL": locale})

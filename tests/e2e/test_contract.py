@@ -288,6 +288,12 @@ async def test_an_invalid_filter_is_422(people: People, query: str) -> None:
     assert problem["errors"][0]["parameter"] == query.partition("=")[0]
 
 
+async def test_a_search_that_is_refused_is_named_as_it_was_sent(people: People) -> None:
+    """By the parameter, and not by what a service calls it."""
+    problem = check_problem(await people.http.get("/v1/products?q=a%00b"), 422, "invalid-argument")
+    assert problem["errors"][0]["parameter"] == "q"
+
+
 @pytest.mark.parametrize("user_id", ["x", "", NOWHERE + "%0A", NOWHERE.replace("-", "")])
 async def test_an_invalid_user_filter_is_422(people: People, user_id: str) -> None:
     client = await people.role("support")

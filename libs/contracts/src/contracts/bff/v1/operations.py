@@ -37,7 +37,7 @@ class GetMyOverviewHeaders(Struct, frozen=True, kw_only=True):
 class ListProductsQuery(Struct, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=100)] = field(default=20)
     cursor: Annotated[str, Meta(max_length=512)] | UnsetType = field(default=UNSET)
-    q: Annotated[str, Meta(min_length=1, max_length=100)] | UnsetType = field(default=UNSET)
+    q: Annotated[str, Meta(min_length=1, max_length=100, pattern="^[^\\x00]*\\Z")] | UnsetType = field(default=UNSET)
 
 
 class GetProductHeaders(Struct, frozen=True, kw_only=True):
@@ -136,7 +136,7 @@ class AdjustStockHeaders(Struct, frozen=True, kw_only=True):
 class ListUsersQuery(Struct, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=100)] = field(default=20)
     cursor: Annotated[str, Meta(max_length=512)] | UnsetType = field(default=UNSET)
-    q: Annotated[str, Meta(min_length=1, max_length=100)] | UnsetType = field(default=UNSET)
+    q: Annotated[str, Meta(min_length=1, max_length=100, pattern="^[^\\x00]*\\Z")] | UnsetType = field(default=UNSET)
 
 
 class UpdateUserHeaders(Struct, frozen=True, kw_only=True):

@@ -7,21 +7,24 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from chassis.errors import ServiceError
 from chassis.metrics.families import FAMILIES, Counter
 from order.service.sweep import Sweep
+from structlog.testing import capture_logs
 
 
 class UseCases:
     """Everything the sweep drives: what there is to expire cannot be, everything else is done."""
 
-    def __init__(self, *, hangs: bool) -> None:
+    def __init__(self, *, hangs: bool, error: Exception | None = None) -> None:
         self.hangs = hangs
+        self.error = error or ConnectionError("the database has gone")
         self.done: list[str] = []
 
     async def expire(self) -> int:
         if self.hangs:
             await asyncio.Event().wait()
-        raise ConnectionError("the database has gone")
+        raise self.error
 
     async def settle_stuck(self, _: timedelta) -> int:
         self.done.append("settled")
@@ -74,3 +77,23 @@ async def test_a_step_that_fails_is_counted() -> None:
         while failures.count("orders expired") < before + 2:
             await asyncio.sleep(0.001)
     assert failures.count("refunds finished") == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ServiceError("UNAVAILABLE"), ("warning", "sweep put off", None)),
+        (ServiceError("DEADLINE_EXCEEDED"), ("warning", "sweep put off", None)),
+        (ServiceError("INTERNAL"), ("error", "sweep failed", True)),
+        (ValueError("a fault of ours"), ("error", "sweep failed", True)),
+    ],
+)
+async def test_what_is_down_is_a_line_and_what_is_wrong_a_stack(
+    error: Exception, expected: tuple[str, str, bool | None]
+) -> None:
+    with capture_logs() as lines:
+        async with running(UseCases(hangs=False, error=error)):
+            while not any(line.get("step") == "orders expired" for line in lines):
+                await asyncio.sleep(0.001)
+    line = next(line for line in lines if line.get("step") == "orders expired")
+    assert (line["log_level"], line["event"], line.get("exc_info")) == expected

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import structlog
 from chassis.database import Database
+from chassis.errors import as_service_error
 from chassis.metrics.families import Counter
 
 from order.repository import idempotency
@@ -23,6 +24,8 @@ KEY_BATCH = 1000
 _FORGET_EVERY_ROUNDS = 60
 _EXPIRE, _SETTLE, _REFUND = "orders expired", "stuck payments settled", "refunds finished"
 _FIND, _FORGET = "products made findable", "old keys forgotten"
+# What a step meets while the database restarts.
+_DOWN = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 _FAILURES = Counter(
     "backend_sweep_failures_total",
     "Rounds in which a step failed",
@@ -84,9 +87,14 @@ class Sweep:
     async def _step(self, what: str, step: Callable[[], Awaitable[int]]) -> None:
         try:
             count = await step()
-        except Exception:
+        except Exception as error:
             _FAILURES.add(what)
-            _log.exception("sweep failed", step=what)
+            known = as_service_error(error)
+            if known is not None and known.reason in _DOWN:
+                # It is tried again soon, and where it failed says nothing: what it needs is down.
+                _log.warning("sweep put off", step=what, error=str(known))
+            else:
+                _log.exception("sweep failed", step=what)
         else:
             if count:
                 _log.info(what, count=count)

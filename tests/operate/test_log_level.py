@@ -37,6 +37,13 @@ def test_a_level_changes_at_once_for_one_service_and_falls_back_by_itself(stack:
     assert stack.pid("order") == before
 
 
+def test_the_usual_level_ends_what_was_asked_for_a_while(stack: Platform) -> None:
+    where = ("--data-dir", str(stack.layout.data_dir))
+    assert backend("log-level", "user", "debug", *where).stdout.split()[:2] == ["user", "debug"]
+    assert backend("log-level", "user", "info", *where).stdout.split() == ["user", "info"]
+    assert httpx.get(f"{stack.status['endpoints']['user_ops']}/log-level").json() == {"level": "info"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

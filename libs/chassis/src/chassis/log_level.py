@@ -49,8 +49,12 @@ class LogLevel:
             self._falling_back.cancel()
         self._usual = self._usual or current_level()
         change_level(wanted.level)
-        self._falling_back = asyncio.get_running_loop().call_later(wanted.seconds, self._fall_back)
-        _log.warning("log level changed", to=wanted.level, seconds=wanted.seconds)
+        if wanted.level == self._usual:
+            self._usual = self._falling_back = None
+            _log.warning("log level is the usual one again", to=wanted.level)
+        else:
+            self._falling_back = asyncio.get_running_loop().call_later(wanted.seconds, self._fall_back)
+            _log.warning("log level changed", to=wanted.level, seconds=wanted.seconds)
         return self.state()
 
     def _fall_back(self) -> None:

@@ -40,7 +40,7 @@ def trace(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object: spans and log lines.")] = False,
 ) -> None:
-    """One request in all processes: the tree of what was done for it, with times, and its log lines.
+    """What one request did in every process, and its log lines.
 
     One request in ten is traced (`up --trace-ratio`). Of the others, the spans of a process in which the request failed by
     our fault or was slow are kept.

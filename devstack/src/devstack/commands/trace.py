@@ -36,7 +36,7 @@ def trace(
     ] = "",
     data_dir: DataDir = DEFAULT_DATA_DIR,
     header: Annotated[
-        bool, typer.Option("--header", help='Print a header that has one request traced: curl -H "$(…)".')
+        bool, typer.Option("--header", help="Print a header for curl -H that has one request traced.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object: spans and log lines.")] = False,
 ) -> None:

@@ -66,7 +66,8 @@ class Copy:
         self, command: list[str], text: str | None, environment: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
         # Nothing of the environment that runs this test.
-        kept = {n: v for n, v in os.environ.items() if not n.startswith(("PYTEST", "VIRTUAL_ENV", "PYTHON", "GIT_"))}
+        of_the_run = ("PYTEST", "VIRTUAL_ENV", "PYTHON", "GIT_", "COVERAGE_")
+        kept = {n: v for n, v in os.environ.items() if not n.startswith(of_the_run)}
         own = {
             "OFFSET": str(free_port_offset()),
             "BACKEND_DATA_DIR": str(self.path.parent / "stack"),

@@ -26,7 +26,7 @@ from mesh.policies import parse_origins, parse_without
 from rich.table import Table
 
 from devstack import state
-from devstack.commands import admins, certificates, database, keys, log_level, logs, new, secrets, trace
+from devstack.commands import admins, certificates, database, debug, keys, log_level, logs, new, secrets, trace
 from devstack.commands.stack import NOT_RUNNING, DataDir, console, errors, exists, is_foreign, running_or_exit
 from devstack.failures import explained
 from devstack.health import READY, Health
@@ -367,6 +367,9 @@ def status(
         for process in current.processes:
             table.add_row(process.name, process.state, str(process.pid or ""), str(process.restarts))
         console.print(table)
+        for process in current.processes:
+            for check, found in process.found.items():
+                console.print(f"{process.name}: {check}: {found}", style="yellow", markup=False)
         for name, url in _places(layout, current).items():
             console.print(f"{name:<12} {url}", markup=False)
         _print_accounts(current)
@@ -392,7 +395,7 @@ async def _ask_each(layout: Layout, current: StackState) -> None:
     health = Health(layout, current.endpoints)
     serving = [process for process in current.processes if process.state in ("ready", "unhealthy")]
     for process, now in zip(serving, await asyncio.gather(*(health.now(p.name) for p in serving)), strict=True):
-        process.state = now
+        process.state, process.found = now
     current.ready = current.ready and all(process.state == READY for process in current.processes)
 
 
@@ -448,6 +451,7 @@ app.add_typer(logs.app)
 app.add_typer(trace.app)
 app.add_typer(database.app)
 app.add_typer(log_level.app)
+app.add_typer(debug.app)
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(keys.app, name="keys")
 app.add_typer(certificates.app, name="certs")
@@ -526,7 +530,8 @@ def _as_json(layout: Layout, current: StackState | None, *, running: bool) -> di
         "since": datetime.fromtimestamp(current.supervisor_created, UTC).isoformat(timespec="seconds"),
         "endpoints": current.endpoints,
         "processes": [
-            {"name": p.name, "pid": p.pid, "state": p.state, "restarts": p.restarts} for p in current.processes
+            {"name": p.name, "pid": p.pid, "state": p.state, "restarts": p.restarts, "found": p.found}
+            for p in current.processes
         ],
         "demo": current.demo,
     }

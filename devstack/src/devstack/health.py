@@ -7,6 +7,7 @@ way: an HTTP client costs more time to import than a service takes to answer.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -17,6 +18,9 @@ from devstack.secrets import load_or_create
 
 READY, NOT_READY, UNHEALTHY = "ready", "not ready", "unhealthy"
 _SECONDS = 3.0
+_OK = b"HTTP/1.1 200"
+# More than a probe's answer has, which is sent in one piece.
+_ANSWER_BYTES = 16384
 # PostgreSQL's frontend/backend protocol 3.0: the length, the version, the user's name.
 _STARTUP = b"\0\0\0\x17\0\3\0\0user\0postgres\0\0"
 
@@ -33,8 +37,19 @@ class Health:
         self._layout = layout
         self._endpoints = endpoints
 
-    async def now(self, name: str) -> str:
-        """READY; NOT_READY, it answers and lacks something (its database, say); or UNHEALTHY, it does not answer."""
+    async def now(self, name: str) -> tuple[str, dict[str, str]]:
+        """How a process is, and what its probes found that fails or works less well, by check.
+
+        READY; NOT_READY, it answers and lacks something (its database, say); or UNHEALTHY, it does not answer.
+        """
+        if f"{name}_ops" not in self._endpoints:
+            return await self._server(name), {}
+        (ready, lacking), (alive, hanging) = await asyncio.gather(self._probe(name, "ready"), self._probe(name, "live"))
+        if ready:
+            return READY, lacking
+        return (NOT_READY, lacking) if alive else (UNHEALTHY, hanging)
+
+    async def _server(self, name: str) -> str:
         if name == "postgres":
             answer = await _exchange(str(self._layout.sockets / "postgres" / ".s.PGSQL.5432"), _STARTUP)
             # Authentication is asked for; anything else is an error, such as that it is starting.
@@ -42,22 +57,32 @@ class Health:
         if name.startswith("valkey"):
             answer = await _exchange(str(self._layout.sockets / f"{name}.sock"), b"PING\r\n")
             return READY if answer.startswith((b"+PONG", b"-NOAUTH")) else NOT_READY if answer else UNHEALTHY
-        if name == CONSOLE:
-            return READY if await answers_ok(f"{self._endpoints[CONSOLE]}/healthz/ready") else UNHEALTHY
-        ready, alive = await asyncio.gather(self._probe(name, "ready"), self._probe(name, "live"))
-        return READY if ready else NOT_READY if alive else UNHEALTHY
+        return READY if await answers_ok(f"{self._endpoints[CONSOLE]}/healthz/ready") else UNHEALTHY
 
-    async def _probe(self, name: str, what: str) -> bool:
+    async def _probe(self, name: str, what: str) -> tuple[bool, dict[str, str]]:
         # A service waits for what it needs before it says that it is not ready: each question has a time of its own.
-        return await answers_ok(f"{self._endpoints[f'{name}_ops']}/healthz/{what}")
+        answer = await _get(f"{self._endpoints[f'{name}_ops']}/healthz/{what}")
+        return answer.startswith(_OK), _told(answer)
 
 
 async def answers_ok(url: str) -> bool:
     """Whether GET answers 200, over plain HTTP."""
+    return (await _get(url)).startswith(_OK)
+
+
+async def _get(url: str) -> bytes:
     address = urlsplit(url)
     request = f"GET {address.path} HTTP/1.1\r\nhost: {address.netloc}\r\nconnection: close\r\n\r\n"
-    answer = await _exchange((str(address.hostname), address.port or 80), request.encode())
-    return answer.startswith(b"HTTP/1.1 200")
+    return await _exchange((str(address.hostname), address.port or 80), request.encode())
+
+
+def _told(answer: bytes) -> dict[str, str]:
+    """What a probe says in words, by check; nothing when it says nothing, as the edge's."""
+    try:
+        said = json.loads(answer.partition(b"\r\n\r\n")[2])
+    except ValueError:
+        return {}
+    return {check: found for check, found in said.items() if isinstance(found, str)}
 
 
 async def valkey_answers(layout: Layout, server: str) -> bool:
@@ -71,14 +96,14 @@ async def valkey_answers(layout: Layout, server: str) -> bool:
 
 
 async def _exchange(where: str | tuple[str, int], message: bytes) -> bytes:
-    """The beginning of what is answered to a message on a connection of its own; empty when nothing is, in time."""
+    """What is answered to a message on a connection of its own, its beginning at least; empty when nothing is, in time."""
     opening = asyncio.open_unix_connection(where) if isinstance(where, str) else asyncio.open_connection(*where)
     try:
         async with asyncio.timeout(_SECONDS):
             reader, writer = await opening
             try:
                 writer.write(message)
-                return await reader.read(64)
+                return await reader.read(_ANSWER_BYTES)
             finally:
                 writer.close()
     except (OSError, TimeoutError):

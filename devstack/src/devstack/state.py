@@ -30,6 +30,8 @@ class ProcessState:
     # The signal that stops it cleanly.
     stop_signal: int = 15
     restarts: int = 0
+    # What its probes found that fails or works less well, by check; asked for by `status` alone.
+    found: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

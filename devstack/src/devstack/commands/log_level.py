@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Literal
 
 import typer
-from mesh.topology import SERVICES, service_of
 
-from devstack.commands.stack import DataDir, console, running_or_exit
+from devstack.commands.inside import asking, processes_or_exit
+from devstack.commands.stack import DataDir, console
 from devstack.layout import DEFAULT_DATA_DIR, Layout
 from devstack.logs.selection import parse_duration
 
@@ -38,18 +37,9 @@ def log_level(
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(2) from None
     layout = Layout(data_dir.resolve())
-    running = running_or_exit(layout)
     # The edge has no Python, and its access log has every request.
-    services = [row.name for row in SERVICES]
-    known = [p.name for p in running.processes if service_of(p.name) in services]
-    names = [name for name in known if name == service or service_of(name) == service]
-    if not names:
-        console.print(f"no service {service!r}; there are: {', '.join(known)}", style="red", markup=False)
-        raise typer.Exit(2)
-    # The path of a Unix socket must be short: from here.
-    os.chdir(layout.data_dir)
-    for name in names:
-        with httpx.Client(transport=httpx.HTTPTransport(uds=f"run/{name}.ops.sock"), base_url="http://ops") as ops:
+    for name in processes_or_exit(layout, service):
+        with asking(layout, name) as ops:
             try:
                 if level is None:
                     answer = ops.get("/log-level")

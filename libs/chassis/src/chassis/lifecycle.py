@@ -23,6 +23,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chassis import envoy_admin, host
 from chassis.admission import Admission
+from chassis.debugging.endpoints import Answer, Debugging
+from chassis.debugging.stacks import Traffic
 from chassis.log_level import LogLevel
 from chassis.metrics import process as of_process
 from chassis.metrics.exposition import exposition, wants_open_metrics
@@ -34,6 +36,8 @@ Check = Callable[[], Awaitable[object]]
 
 _CHECK_SECONDS = 2.0
 _STARTUP_PATIENCE_SECONDS = 20.0
+# What the start waits for, and why it still does; the startup probe tells it.
+_WAITING: dict[str, str] = {}
 
 _LAG = Reading(
     "backend_event_loop_lag_seconds", "Time that work waits in the event loop, measured when it is asked for"
@@ -69,6 +73,8 @@ class ServiceProcess:
         self._composition: Composition | None = None
         self._workers = Workers({})
         self._loop: asyncio.AbstractEventLoop | None = None
+        # The loop and its thread, as debugging looks at them.
+        self.traffic: Traffic | None = None
         self.ops: ASGIApp = OpsApplication(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,6 +96,7 @@ class ServiceProcess:
             ):
                 stack.enter_context(composition.tracing)
                 self._loop = asyncio.get_running_loop()
+                self.traffic = Traffic.here()
                 host.accept_late_answers(self._loop)
                 self._composition, self._workers = composition, workers
                 of_process.begin()
@@ -120,6 +127,15 @@ class ServiceProcess:
         if self._composition is None:
             return {}
         return {**await self._failing(self._composition.details), **self._workers.ended()}
+
+    async def checks(self) -> tuple[bool, dict[str, str]]:
+        """Whether it is ready, and every check and worker with what it found: "ok", or why not. Called from the ops loop."""
+        failures, degradations = await self.failures(), await self.degradations()
+        composition = self._composition
+        if composition is None:
+            return False, failures
+        names = (*composition.readiness, *composition.details, *(f"worker {name}" for name in composition.workers))
+        return not failures, {**dict.fromkeys(names, "ok"), **degradations, **failures}
 
     async def _failing(self, checks: Mapping[str, Check]) -> dict[str, str]:
         loop = self._loop
@@ -176,22 +192,29 @@ def _tune_garbage_collector() -> None:
 
 
 class OpsApplication:
-    """Probes, metrics and the log level on the ops listener, answered from an event loop apart from the traffic's."""
+    """Probes, metrics, the log level and what debugging needs, answered from an event loop apart from the traffic's."""
 
     def __init__(self, process: ServiceProcess) -> None:
         self._process = process
         self._log_level = LogLevel()
+        self._debugging = Debugging()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3, HTTP only."""
         status: int
         body: Mapping[str, object]
-        match scope["path"]:
+        path: str = scope["path"]
+        query = scope.get("query_string", b"").decode("latin-1")
+        match path:
             case "/healthz/startup":
-                status, body = (200, {"started": True}) if self._process.started else (503, {"started": False})
+                started = self._process.started
+                status, body = (200, {"started": True}) if started else (503, {"started": False, **_WAITING})
             case "/healthz/live":
                 alive = await self._process.is_alive()
-                status, body = (200, {"alive": True}) if alive else (503, {"alive": False})
+                status, body = (200, {"alive": True}) if alive else (503, {"alive": False, "loop": "does not turn"})
+            case "/healthz/ready" if query == "verbose":
+                ready, checks = await self._process.checks()
+                status, body = 200 if ready else 503, {"ready": ready, "checks": checks}
             case "/healthz/ready":
                 if failures := await self._process.failures():
                     status, body = 503, {"ready": False, **failures}
@@ -210,9 +233,17 @@ class OpsApplication:
             case "/log-level":
                 status, body = 200, self._log_level.state()
             case _:
+                if path.startswith("/debug/") and (found := await self._debug(path.removeprefix("/debug/"), query)):
+                    code, media, told = found
+                    await _answer(send, code, media.encode(), told)
+                    return
                 paths = ["/healthz/startup", "/healthz/live", "/healthz/ready", "/metrics", "/log-level"]
                 status, body = 404, {"paths": paths}
         await _answer(send, status, b"application/json", msgspec.json.encode(body))
+
+    async def _debug(self, path: str, query: str) -> Answer | None:
+        checks = (await self._process.checks())[1] if path == "state" else None
+        return await self._debugging.answer(path, query, self._process.traffic, checks)
 
 
 async def _metrics(accept: str) -> tuple[str, str]:
@@ -244,7 +275,7 @@ async def _body(receive: Receive) -> bytes:
 
 
 async def _answer(send: Send, status: int, media_type: bytes, body: bytes) -> None:
-    headers = [(b"content-type", media_type)]
+    headers = [(b"content-type", media_type), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -268,6 +299,8 @@ async def patiently(what: str, attempt: Callable[[], Awaitable[object]]) -> None
         except Exception as error:
             if loop.time() > give_up:
                 raise OSError(f"{what} cannot be reached: {error}") from error
+            _WAITING[what] = str(error) or type(error).__name__
             await asyncio.sleep(0.5)
         else:
+            _WAITING.pop(what, None)
             return

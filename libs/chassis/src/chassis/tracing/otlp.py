@@ -14,13 +14,12 @@ from struct import Struct
 from chassis.tracing.conventions import is_error, of_outcome, of_success
 from chassis.tracing.spans import Description, Span, Trace, Value
 from chassis.version import __version__
+from chassis.wire_format import field, varint
 
 # The conventions that the names are of (`opentelemetry-semantic-conventions`).
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 _SCOPE = "backend-chassis"
-# A field's tag is its number and its wire type: 0 a varint, 1 eight bytes, 2 bytes with their length before them, 5 four.
-# Those below 16 are written out.
-_BYTES = 2
+# Of fields whose number is below 16, the tag is written out (chassis/wire_format.py says how it is made).
 _double, _fixed32, _fixed64, _id = Struct("<d"), Struct("<I"), Struct("<Q"), Struct(">Q")
 
 
@@ -31,19 +30,19 @@ def request(traces: Iterable[Trace], resource: Mapping[str, str]) -> bytes:
         traces: what this process did for some requests.
         resource: attributes of the process.
     """
-    scope = _field(1, _field(1, _SCOPE.encode()) + _field(2, __version__.encode()))
-    spans = b"".join([_field(2, encoded) for trace in traces for encoded in _spans(trace)])
-    schema = _field(3, SCHEMA_URL.encode())
-    return _field(1, _resource(tuple(resource.items())) + _field(2, scope + spans + schema) + schema)
+    scope = field(1, field(1, _SCOPE.encode()) + field(2, __version__.encode()))
+    spans = b"".join([field(2, encoded) for trace in traces for encoded in _spans(trace)])
+    schema = field(3, SCHEMA_URL.encode())
+    return field(1, _resource(tuple(resource.items())) + field(2, scope + spans + schema) + schema)
 
 
 @lru_cache(maxsize=4)
 def _resource(attributes: tuple[tuple[str, str], ...]) -> bytes:
-    return _field(1, b"".join([_attribute(1, key, value) for key, value in attributes]))
+    return field(1, b"".join([_attribute(1, key, value) for key, value in attributes]))
 
 
 def _spans(trace: Trace) -> Iterable[bytes]:
-    trace_id = _field(1, bytes.fromhex(trace.trace_id))
+    trace_id = field(1, bytes.fromhex(trace.trace_id))
     # From the clock that spans are timed by to the time of day, which is asked for once.
     offset = time.time() - time.perf_counter()
     for span in trace.spans:
@@ -89,38 +88,23 @@ def _of_all(description: Description, is_ok: bool) -> bytes:
     """What is the same in all spans of a description; of those that went well, how they ended, too."""
     said = [*description.attributes.items(), *(of_success(description) if is_ok else ())]
     attributes = [_attribute(9, key, value) for key, value in said]
-    return b"".join([_field(5, description.name.encode()), b"\x30", _varint(description.kind), *attributes])
+    return b"".join([field(5, description.name.encode()), b"\x30", varint(description.kind), *attributes])
 
 
 def _attribute(number: int, key: str, value: Value | Sequence[str]) -> bytes:
     """A KeyValue (common.proto)."""
-    return _field(number, _field(1, key.encode()) + _field(2, _any(value)))
+    return field(number, field(1, key.encode()) + field(2, _any(value)))
 
 
 def _any(value: Value | Sequence[str]) -> bytes:
     # A bool is an int, too.
     if isinstance(value, str):
-        return _field(1, value.encode(errors="replace"))
+        return field(1, value.encode(errors="replace"))
     if isinstance(value, bool):
-        return b"\x10" + _varint(int(value))
+        return b"\x10" + varint(int(value))
     if isinstance(value, int):
         # Of a negative one, its two's complement of 64 bits.
-        return b"\x18" + _varint(value & 0xFFFFFFFFFFFFFFFF)
+        return b"\x18" + varint(value & 0xFFFFFFFFFFFFFFFF)
     if isinstance(value, float):
         return b"\x21" + _double.pack(value)
-    return _field(5, b"".join([_field(1, _any(one)) for one in value]))
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | _BYTES) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    if value < 0x80:
-        return bytes((value,))
-    found = bytearray()
-    while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    found.append(value)
-    return bytes(found)
+    return field(5, b"".join([field(1, _any(one)) for one in value]))

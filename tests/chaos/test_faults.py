@@ -214,6 +214,11 @@ async def test_readiness_depends_on_the_database_and_liveness_does_not(people: P
         ready = await people.http.get(f"{ops}/healthz/ready")
         assert (ready.status_code, set(ready.json())) == (503, {"ready", "postgresql"})
         assert (await people.http.get(f"{ops}/healthz/live")).status_code == 200
+        said = await asyncio.to_thread(
+            backend, "status", "--json", "--data-dir", str(stack.layout.data_dir), check=False
+        )
+        found = {process["name"]: process["found"] for process in json.loads(said.stdout)["processes"]}
+        assert (set(found["order"]), found["bff"]) == ({"postgresql"}, {})
     async with asyncio.timeout(10):
         while (await people.http.get(f"{ops}/healthz/ready")).status_code != 200:
             await asyncio.sleep(0.1)

@@ -26,7 +26,14 @@ SHOWN = {
     "admins": [r"operator-\d+@example.com can log in"],
     "migrations": [r"the databases have every migration\n(.|\n)*the databases have every migration"],
     "valkey-full": [r'user \{"ready":true\} backend_degraded\{check="valkey"\} 0', r"\[\("],
-    "hangs-or-slow": [r"postgresql +ok", r"Sweep\._again_and_again", "traffic", "cpu in", "inuse_space in", "order.pb.gz"],
+    "hangs-or-slow": [
+        r"postgresql +ok",
+        r"Sweep\._again_and_again",
+        "traffic",
+        "cpu in",
+        "inuse_space in",
+        "order.pb.gz",
+    ],
     "replicas": [r'\{"ready":true\}', "envoy_cluster_membership_healthy", "order restarted"],
     "disk-full": ["Use%", "postgres restarted", "ready"],
 }

@@ -73,8 +73,9 @@ async def test_each_probe_says_what_it_found() -> None:
         await states.put(message["type"])
 
     serving = asyncio.create_task(process({"type": "lifespan"}, receive, send))
-    while not lifecycle._WAITING:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while not lifecycle._WAITING:
+            await asyncio.sleep(0)
     assert await ask(process, "/healthz/startup") == (503, {"started": False, "PostgreSQL": "connection refused"})
     assert await ask(process, "/healthz/ready", b"verbose") == (
         503,
@@ -82,6 +83,7 @@ async def test_each_probe_says_what_it_found() -> None:
     )
     database.is_there = True
     assert await states.get() == "lifespan.startup.complete"
+    assert lifecycle._WAITING == {}
     assert await ask(process, "/healthz/startup") == (200, {"started": True})
     well = {"postgresql": "ok", "valkey-cache": "ok", "worker sweep": "ok"}
     assert await ask(process, "/healthz/ready", b"verbose") == (200, {"ready": True, "checks": well})

@@ -8,7 +8,7 @@ import threading
 import time
 import tracemalloc
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -39,7 +39,7 @@ class Profile:
     """
 
     kinds: tuple[tuple[str, str], ...]
-    stacks: dict[tuple[str, tuple[Place, ...]], tuple[int, ...]]
+    stacks: Mapping[tuple[str, tuple[Place, ...]], tuple[int, ...]]
     began: float
     seconds: float
 

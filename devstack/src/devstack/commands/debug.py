@@ -80,7 +80,7 @@ class Top(msgspec.Struct):
 
 @app.command()
 def debug(
-    service: Annotated[str, typer.Argument(help="With all its replicas, or one process: bff, user, order-2, ….")],
+    service: Annotated[str, typer.Argument(help="With all its replicas, or one process: bff, user, order-2.")],
     what: Annotated[What, typer.Argument(help="What is looked at.")],
     seconds: Annotated[
         float, typer.Option(min=0.1, max=30, metavar="N", help="How long a profile is taken, of time or of memory.")
@@ -93,7 +93,9 @@ def debug(
     ] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Look inside a service that runs, also while it hangs: tasks, threads, state; where its time and its memory go.
+    """Look inside a service that runs, also while it hangs.
+
+    Its tasks, threads and state; where its time and its memory go.
 
     Functions, files and lines are told, never a value.
     """

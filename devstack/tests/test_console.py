@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -96,6 +98,8 @@ def kept_bytes(directory: Path) -> int:
         ("/v1/traces", {"content-type": "text/plain"}, b"", 415),
         ("/v1/traces", PROTOBUF, b"\xff\xff\xff", 400),
         ("/v1/traces", PROTOBUF | {"content-encoding": "gzip"}, b"no gzip", 400),
+        ("/v1/traces", PROTOBUF | {"content-encoding": "gzip"}, gzip.compress(b"")[:10] + b"\xff" * 20, 400),
+        ("/v1/traces", PROTOBUF | {"content-encoding": "gzip"}, gzip.compress(bytes(1000))[:-9], 400),
         ("/v1/traces", PROTOBUF | {"content-encoding": "gzip"}, gzip.compress(b"\0" * (17 * 2**20)), 413),
         ("/v1/traces", PROTOBUF, b"\0" * (console.MOST_BODY_BYTES + 1), 413),
         ("/v1/traces", PROTOBUF | {"host": "attacker.example"}, request(TRACE, (ONE, "")), 403),
@@ -161,3 +165,34 @@ def test_a_tree_has_every_span_once_whatever_the_parents_are(tmp_path: Path) -> 
     shown = list(tree.lines(found))
     assert len(shown) == 5
     assert "order  span 4" in shown[2]
+
+
+def test_what_a_full_disk_has_cut_off_takes_nothing_with_it(tmp_path: Path) -> None:
+    """Spans are lost while there is no room, and kept again once there is."""
+    script = """
+import resource, signal, sys
+from pathlib import Path
+from devstack.console.spans import SpanWriter
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+writer, request = SpanWriter(Path(sys.argv[1])), sys.stdin.buffer.read()
+writer.add(request)
+limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (len(request) + 50, limits[1]))
+lost = 0
+for _ in range(3):
+    try:
+        writer.add(request * 300)
+    except OSError:
+        lost += 1
+resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+writer.add(request)
+writer.close()
+print(lost)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], input=request(TRACE, (ONE, "")), capture_output=True, check=True
+    )
+    assert int(done.stdout) == 3
+    assert len(spans.of_request(tmp_path, TRACE)) == 1
+    assert sum(1 for found in spans._requests(tmp_path) if found == request(TRACE, (ONE, ""))) == 2

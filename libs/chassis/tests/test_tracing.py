@@ -27,7 +27,7 @@ from chassis.observe import Work, observe, served
 from chassis.tracing import conventions, otlp, spans
 from chassis.tracing.exporter import Exporter
 from chassis.tracing.process import Tracing
-from chassis.tracing.spans import MOST_SPANS, Trace
+from chassis.tracing.spans import MOST_SPANS, Description, Trace
 from contracts.order.v1.order_pb2 import GetOrderRequest, Order
 from contracts.order.v1.order_pb2_grpc import OrderServiceStub
 from opentelemetry import trace as api
@@ -278,7 +278,7 @@ def test_a_traceparent_that_is_none_begins_a_trace() -> None:
 class Receiver:
     """An OTLP receiver that counts."""
 
-    def __init__(self, status: int = 200) -> None:
+    def __init__(self, status: int = 200, *, hangs_up: bool = False) -> None:
         self.requests: list[ExportTraceServiceRequest] = []
         receiver = self
 
@@ -293,6 +293,8 @@ class Receiver:
                 self.send_response(status if self.path == "/v1/traces" else 404)
                 self.send_header("content-length", "0")
                 self.end_headers()
+                # Without having said so.
+                self.close_connection = hangs_up
 
             def log_message(self, *_: Any) -> None: ...
 
@@ -368,6 +370,34 @@ def test_a_receiver_that_refuses_costs_a_counter() -> None:
         serve(SAMPLED, READ)
     receiver.stop()
     assert (sink.sent, sink.failed) == (0, 2)
+
+
+def sent(sink: Exporter, count: int) -> None:
+    """Wait until so many have been."""
+    give_up = time.monotonic() + 30
+    while sink.sent + sink.failed < count:
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+def test_a_connection_that_the_receiver_has_ended_costs_nothing() -> None:
+    receiver = Receiver(hangs_up=True)
+    sink = exporter(receiver.url, 100)
+    with Tracing(sink):
+        for number in (1, 2, 3):
+            serve(SAMPLED, READ)
+            sent(sink, 2 * number)
+    receiver.stop()
+    assert (sink.sent, sink.failed, len(receiver.spans())) == (6, 0, 6)
+
+
+def test_what_cannot_be_encoded_costs_its_batch_and_not_what_comes_after(receiver: Receiver) -> None:
+    sink = exporter(receiver.url, 100)
+    with Tracing(sink):
+        serve(SAMPLED, Work("database", "bad", span=Description("no UTF-8: \ud800")))
+        sent(sink, 2)
+        serve(SAMPLED, READ)
+    assert (sink.sent, sink.failed) == (2, 2)
 
 
 def test_a_librarys_span_is_a_part_of_ours_and_has_parts_of_its_own(kept: Kept) -> None:

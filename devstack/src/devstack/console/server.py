@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import io
+import zlib
 from collections.abc import Callable
 
 import h11
@@ -121,7 +122,7 @@ class Server:
             ExportTraceServiceRequest.FromString(unpacked)
         except TooLargeError:
             return 413, b""
-        except (DecodeError, OSError, EOFError):
+        except (DecodeError, OSError, EOFError, zlib.error):
             return 400, b""
         try:
             self._writer.add(unpacked)
@@ -136,7 +137,7 @@ def _unpacked(body: bytes) -> bytes:
 
     Raises:
         TooLargeError: it is more than anybody of ours sends.
-        OSError, EOFError: it is no gzip.
+        OSError, EOFError, zlib.error: it is no gzip.
     """
     with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
         unpacked = file.read(_MOST_BYTES + 1)

@@ -7,6 +7,8 @@ go when there are too many, or when their hour is over.
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 import time
 from collections.abc import Iterator
@@ -81,10 +83,15 @@ class SpanWriter:
         """
         now = time.time()
         if self._file.tell() > _SEGMENT_BYTES or now - self._began > _SEGMENT_SECONDS:
-            self._file.close()
+            full = self._file
+            # First, for with no room for one more file the old one stays.
             self._open()
-        self._file.write(_LENGTH.pack(len(request)) + request)
-        self._file.flush()
+            full.close()
+        begin, entry = self._file.seek(0, os.SEEK_END), _LENGTH.pack(len(request)) + request
+        if self._file.write(entry) != len(entry):
+            # Half of it is none, and would take what follows with it.
+            self._file.truncate(begin)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         """Nothing is added any more."""
@@ -100,9 +107,9 @@ class SpanWriter:
                 path.unlink(missing_ok=True)
 
     def _open(self) -> None:
-        self._began = time.time()
         # Named by the time, so that names are in order.
-        self._file = (self._directory / f"{time.time_ns():020d}.otlp").open("ab")
+        self._file = (self._directory / f"{time.time_ns():020d}.otlp").open("ab", buffering=0)
+        self._began = time.time()
         self.remove_old()
 
 

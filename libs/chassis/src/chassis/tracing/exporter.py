@@ -11,8 +11,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
+
+import structlog
 
 from chassis.tracing import otlp
 from chassis.tracing.spans import Trace
@@ -24,6 +27,8 @@ _PAUSE_SECONDS = 0.5
 _TIMEOUT_SECONDS = 2.0
 # After a failure. What comes meanwhile waits, and is dropped when it is too much.
 _RETRY_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
 
 
 class Exporter:
@@ -110,20 +115,37 @@ class Exporter:
             trace = self._waiting.popleft()
             batch.append(trace)
             count += len(trace.spans)
-        body = otlp.request(batch, self._resource)
-        for trace in batch:
-            trace.forget()
-        self._released += count
         try:
-            status = self._post(body)
-        except (OSError, HTTPException):
-            status = 0
+            body = otlp.request(batch, self._resource)
+        except Exception:
+            # A name or a value of a library's that cannot be told: it costs its batch, and not all that comes after.
+            _log.exception("spans could not be encoded", lost=count)
+            self.failed += count
+            return True
+        finally:
+            for trace in batch:
+                trace.forget()
+            self._released += count
+        status = self._status(body)
         if 200 <= status < 300:
             self.sent += count
             return True
         self._disconnect()
         self.failed += count
         return False
+
+    def _status(self, body: bytes) -> int:
+        """Of the receiver's answer; 0 when there is none."""
+        # A receiver ends a connection that was idle for long, which shows only when it is used again.
+        was_open = self._connection is not None
+        try:
+            return self._post(body)
+        except (OSError, HTTPException):
+            self._disconnect()
+        if was_open:
+            with suppress(OSError, HTTPException):
+                return self._post(body)
+        return 0
 
     def _post(self, body: bytes) -> int:
         headers = {"content-type": "application/x-protobuf"}

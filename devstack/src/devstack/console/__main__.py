@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import signal
 from datetime import UTC, datetime
@@ -18,9 +19,10 @@ _REMOVAL_SECONDS = 30.0
 
 
 def say(what: str, level: str = "warning") -> None:
-    """A line of its log."""
+    """A line of its log; lost when the disk is full."""
     moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    print(json.dumps({"time": moment, "level": level, "service": CONSOLE, "event": what}), flush=True)
+    with contextlib.suppress(OSError):
+        print(json.dumps({"time": moment, "level": level, "service": CONSOLE, "event": what}), flush=True)
 
 
 async def run(spans: Path, port: int) -> None:

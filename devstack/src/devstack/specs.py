@@ -43,15 +43,18 @@ def memory(server: str, layout: Layout, secrets: Secrets, options: Options) -> S
 
 
 def console(layout: Layout) -> Spec:
-    """Where spans are sent to."""
+    """The page on which all of this is seen, and where spans are sent to."""
     ready = f"http://127.0.0.1:{layout.port(CONSOLE)}/healthz/ready"
     return Spec(
         name=CONSOLE,
-        command=[sys.executable, "-m", "devstack.console", str(layout.spans), str(layout.port(CONSOLE))],
+        command=[
+            sys.executable, "-m", "devstack.console",
+            "--data-dir", str(layout.data_dir), "--port-offset", str(layout.port_offset),
+        ],
         waits_for=ready,
         is_ready=partial(health.answers_ok, ready),
         setup=privileges.die_with_parent(signal.SIGTERM),
-    )
+    )  # fmt: skip
 
 
 def hosted(name: str, configuration: Path, ops: str, environment: Mapping[str, str]) -> Spec:

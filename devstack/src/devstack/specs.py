@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from mesh.topology import CONSOLE
+from mesh.topology import BROKER, CONSOLE
 
-from devstack import health, postgres, privileges, valkey
+from devstack import broker, health, postgres, privileges, valkey
 from devstack.layout import Layout
 from devstack.options import Options
 from devstack.processes import Spec
@@ -38,6 +38,17 @@ def memory(server: str, layout: Layout, secrets: Secrets, options: Options) -> S
         command=valkey.command(server, layout, secrets, options),
         waits_for="answers PING",
         is_ready=partial(health.valkey_answers, layout, server),
+        setup=privileges.die_with_parent(signal.SIGTERM),
+    )
+
+
+def events(layout: Layout) -> Spec:
+    """The broker of events."""
+    return Spec(
+        name=BROKER,
+        command=broker.command(layout),
+        waits_for="has its streams",
+        is_ready=partial(health.broker_works, layout),
         setup=privileges.die_with_parent(signal.SIGTERM),
     )
 

@@ -34,7 +34,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from devstack import ports, postgres, services
 
-pytest_plugins = ["browsers", "completeness", "measuring", "telling"]
+pytest_plugins = ["completeness", "measuring", "programs", "telling"]
 
 BACKEND = Path(sys.executable).parent / "backend"
 

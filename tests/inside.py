@@ -26,11 +26,12 @@ import pyqwest
 from chassis.grpc import framing
 from chassis.grpc.channel import Channel, TransportResponse
 from chassis.grpc.peer import Peer
+from contract_runtime.http_client import ApiError
 from devstack.layout import Layout
 from devstack.options import Options
 from mesh.site import Site
 
-from conftest import Platform, free_port_offset
+from conftest import People, Platform, free_port_offset, http_client
 from devstack import proxies, services
 
 Stub = TypeVar("Stub")
@@ -161,11 +162,16 @@ async def close(writer: asyncio.StreamWriter) -> None:
 
 @contextmanager
 def another(
-    platform: Platform, process: str, options: Options, where: Site | None = None, application: Path | None = None
+    platform: Platform,
+    process: str,
+    options: Options,
+    where: Site | None = None,
+    application: Path | None = None,
+    output: Path | None = None,
 ) -> Iterator[Layout]:
     """One more process of the stack, rendered with other options and on ports of its own (the layout says which).
 
-    `application`: the module (of `app` and `ops`) that it hosts instead of the service's own.
+    `application`: the module (of `app` and `ops`) that it hosts instead of the service's own. `output`: where it logs to.
     """
     own = Layout(platform.layout.data_dir, free_port_offset())
     config = proxies.render_one(platform.layout, options, process, own, where)
@@ -175,14 +181,14 @@ def another(
         text = config.read_text(encoding="utf-8")
         config.write_text(text.replace(f"{service}.main:", f"{application.stem}:"), encoding="utf-8")
         path = {"PYTHONPATH": str(application.parent)}
-    log = platform.layout.logs / f"{config.stem}.log"
-    with log.open("wb") as output:
+    log = output or platform.layout.logs / f"{config.stem}.log"
+    with log.open("wb") as lines:
         launched = subprocess.Popen(
             [sys.executable, "-m", "chassis.launch", str(config)],
             env={**os.environ, **path, **services.environment(service, platform.layout, platform.secrets, options)},
             cwd=platform.layout.data_dir,
-            stdout=output,
-            stderr=output,
+            stdout=lines,
+            stderr=lines,
             # As the supervisor has it.
             umask=0o077,
         )
@@ -195,14 +201,15 @@ def another(
                     break
             except httpx.HTTPError:
                 pass
-            assert launched.poll() is None, log.read_text(encoding="utf-8")
-            assert time.monotonic() < give_up, log.read_text(encoding="utf-8")
+            assert launched.poll() is None, log
+            assert time.monotonic() < give_up, log
             time.sleep(0.05)
         yield own
     finally:
         launched.terminate()
         launched.wait(30)
-        log.unlink()
+        if output is None:
+            log.unlink()
         config.unlink()
 
 
@@ -310,6 +317,19 @@ def frame(kind: int, flags: int, stream: int | bytes, payload: bytes) -> bytes:
     """RFC 9113, section 4.1."""
     identifier = stream if isinstance(stream, bytes) else stream.to_bytes(4, "big")
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + identifier + payload
+
+
+async def until_ready(stack: Platform, seconds: float = 30) -> None:
+    """Until the whole stack serves a request that needs all of it."""
+    async with asyncio.timeout(seconds), http_client(stack.url) as http:
+        while True:
+            try:
+                client = await People(http, stack).log_in(stack.account("customer"))
+                await client.list_orders(limit=1)
+            except (ApiError, httpx.HTTPError):
+                await asyncio.sleep(0.2)
+            else:
+                return
 
 
 class paused:  # noqa: N801

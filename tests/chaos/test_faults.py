@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import uuid
-from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import pytest
 from contract_runtime.http_client import ApiError
 from contracts.bff.v1 import models
 from contracts.bff.v1.client import BackendClient
-from inside import metrics, paused
+from inside import metrics, paused, until_ready
 
 from conftest import (
     BACKEND,
@@ -27,44 +26,10 @@ from conftest import (
     People,
     Platform,
     backend,
-    http_client,
     new_key,
     order_of,
     running_platform,
-    start_platform,
 )
-
-# Longer than any test here but one pauses a process.
-LIVENESS_SECONDS = 12
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    # A path with a space, below a directory only its owner may enter.
-    data_dir = tmp_path_factory.mktemp("private") / "a stack"
-    data_dir.parent.chmod(0o700)
-    yield start_platform(data_dir, *GENEROUS, "--liveness-seconds", str(LIVENESS_SECONDS))
-    backend("reset", "--yes", "--data-dir", str(data_dir))
-
-
-@pytest.fixture
-async def people(stack: Platform) -> AsyncIterator[People]:
-    await until_ready(stack)
-    async with http_client(stack.url) as http:
-        yield People(http, stack)
-
-
-async def until_ready(stack: Platform, seconds: float = 30) -> None:
-    """Until the whole stack serves a request that needs all of it."""
-    async with asyncio.timeout(seconds), http_client(stack.url) as http:
-        while True:
-            try:
-                client = await People(http, stack).log_in(stack.account("customer"))
-                await client.list_orders(limit=1)
-            except (ApiError, httpx.HTTPError):
-                await asyncio.sleep(0.2)
-            else:
-                return
 
 
 @pytest.mark.parametrize("name", ["user", "order", "bff", "edge", "valkey", "valkey-cache"])
@@ -108,7 +73,8 @@ async def test_a_hung_process_is_started_again_and_status_says_so(people: People
     assert now["user"]["state"] == "not ready"
     assert not now["stack"]["ready"]
     assert [now[name]["pid"] for name in hung] == [before[name]["pid"] for name in hung]
-    async with asyncio.timeout(LIVENESS_SECONDS + 60):
+    # Given up after 12 s (conftest.py), and started again.
+    async with asyncio.timeout(72):
         while any(now[name]["pid"] == before[name]["pid"] for name in hung) or not now["stack"]["ready"]:
             await asyncio.sleep(0.5)
             now = await asyncio.to_thread(processes)

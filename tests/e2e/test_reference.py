@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
-from browsers import CHROMIUM
 from contracts.bff.v1 import models
 from contracts.bff.v1.operations import OPERATIONS
 from contracts.permissions import ROLE_PERMISSIONS
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page, async_playwright, expect
+from programs import CHROMIUM
 
 from conftest import People, Platform
 

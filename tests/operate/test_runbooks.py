@@ -36,6 +36,14 @@ SHOWN = {
     ],
     "replicas": [r'\{"ready":true\}', "envoy_cluster_membership_healthy", "order restarted"],
     "disk-full": ["Use%", "postgres restarted", "ready"],
+    "budget-burns": [r"ready", "envoy_vhost_route_upstream_rq_xx{", r"edge  (GET|POST|PUT|PATCH|DELETE)|/v1/"],
+    "process-down": [r"order +.*ready", "order restarted"],
+    "check-fails": [r"postgresql +ok", "valkey-cache restarted"],
+    "worker-not-running": [r"worker sweep +ok", "order restarted"],
+    "pool-exhausted": ["backend_database_connections_max 10", r"blocked_by=\[\]"],
+    "limiter-fails-open": [r'"valkey":"ok"', "backend_limiter_decisions_total", "limiter restarted"],
+    "certificate-expires": ["expires", "envoy_sds_update_success", "rotated"],
+    "spans-lost": [r'backend_spans_total\{outcome="sent"\}', "console restarted"],
 }
 
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from functools import cached_property
 from pathlib import Path
 
 import httpx
@@ -18,8 +17,8 @@ from contracts.bff.v1 import models
 from contracts.bff.v1.client import BackendClient
 from cpu import CpuWatch
 from devstack.layout import Layout
-from devstack.secrets import Secrets, load_or_create
-from measured import HotRead, Scenario, Steady
+from devstack.secrets import load_or_create
+from measured import HotRead, Scenario
 
 from devstack import postgres
 
@@ -45,11 +44,7 @@ class Bench:
         self.layout = layout
         self.seconds = seconds
         self.url = layout.endpoints(())["public"]
-
-    @cached_property
-    def secrets(self) -> Secrets:
-        """The stack's, which its start has made: where there are files and no stack, none is started."""
-        return load_or_create(self.layout.secrets)
+        self.secrets = load_or_create(layout.secrets)
 
     def start(self, *without: str) -> None:
         """Start the stack, some policies left out."""
@@ -119,29 +114,21 @@ class Bench:
 
     def k6(self, scenario: str, connections: int) -> Scenario:
         """One scenario by k6; raises when a threshold is broken."""
-        watch = CpuWatch(self.layout)
-        found = self._k6(scenario, connections, self.seconds)
-        return Scenario(scenario, connections, found["rate"], found["p50"], found["p99"], watch.percent())
-
-    def steady(self, scenario: str, rate: float, seconds: int) -> Steady:
-        """One scenario by k6, so many requests a second whatever becomes of them."""
-        found = self._k6(scenario, 200, seconds, RATE=str(round(rate)))
-        return Steady(rate, int(found["requests"]), int(found["failed"]), int(found["unsent"]))
-
-    def _k6(self, scenario: str, connections: int, seconds: int, **more: str) -> dict[str, float]:
         environment = {
-            **os.environ, "URL": self.url, "SCENARIO": scenario, "VUS": str(connections), "SECONDS": str(seconds),
+            **os.environ, "URL": self.url, "SCENARIO": scenario, "VUS": str(connections), "SECONDS": str(self.seconds),
             "TOKEN": self.token, "ORDER": self.order.id, "PRODUCTS": ",".join(self.products),
-            "ACCOUNTS": json.dumps([{"email": a.email, "password": a.password} for a in self.accounts]), **more,
+            "ACCOUNTS": json.dumps([{"email": a.email, "password": a.password} for a in self.accounts]),
         }  # fmt: skip
+        watch = CpuWatch(self.layout)
         done = subprocess.run(
             [str(BIN / "k6"), "run", "--quiet", "--no-usage-report", str(HERE / "scenario.js")],
             env=environment, capture_output=True, encoding="utf-8", check=False,
         )  # fmt: skip
+        cpu = watch.percent()
         if done.returncode != 0:
             raise SystemExit(f"{scenario} at {connections}: a threshold was broken\n{done.stdout}\n{done.stderr}")
-        found: dict[str, float] = json.loads(done.stdout[done.stdout.index("{") :])
-        return found
+        found = json.loads(done.stdout[done.stdout.index("{") :])
+        return Scenario(scenario, connections, found["rate"], found["p50"], found["p99"], cpu)
 
     def wrk(self, path: str, connections: int, seconds: int | None = None) -> HotRead | None:
         """By wrk, or None where it is not installed."""

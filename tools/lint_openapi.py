@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from contracts.common.v1.options_pb2 import OperationClass
+from generate import GenerationError, read_yaml
 from generate_http import incomplete
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
@@ -24,7 +24,7 @@ ALWAYS = {"400", "405", "406", "429", "503"}
 
 def problems(spec: dict[str, Any]) -> Iterator[str]:
     """Everything that breaks a house rule."""
-    permissions = yaml.safe_load((ROOT / "api/permissions.yaml").read_text(encoding="utf-8"))["roles"]
+    permissions = read_yaml(ROOT / "api/permissions.yaml")["roles"]
     granted = {permission for names in permissions.values() for permission in names}
     classes = operation_classes()
     seen: set[str] = set()
@@ -145,7 +145,10 @@ def invalid(spec: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Print every problem; exit 1 when there is one."""
-    spec = yaml.safe_load((ROOT / "api/openapi/bff.v1.yaml").read_text(encoding="utf-8"))
+    try:
+        spec = read_yaml(ROOT / "api/openapi/bff.v1.yaml")
+    except GenerationError as error:
+        sys.exit(str(error))
     # The validator would answer a reference to nothing with a trace as long as the contract.
     found = incomplete(spec) or invalid(spec) or list(problems(spec))
     if found:

@@ -628,6 +628,17 @@ def test_a_number_that_nothing_could_run_with_is_refused_before_anything_is_made
     assert not (tmp_path / "stack").exists()
 
 
+@pytest.mark.parametrize("command", [["up"], ["status"], ["down"], ["reset", "--yes"], ["logs"]], ids=lambda c: c[0])
+def test_a_data_directory_whose_name_is_not_utf_8_is_refused_before_anything_is_made(
+    tmp_path: Path, command: list[str]
+) -> None:
+    named = tmp_path / os.fsdecode(b"\xffdata")
+    refused = CliRunner().invoke(cli.app, [*command, "--data-dir", str(named)])
+    assert refused.exit_code == 2
+    assert "not UTF-8" in refused.output
+    assert not named.exists()
+
+
 def test_help_is_whole_on_a_terminal_of_eighty_columns() -> None:
     """Every option can be typed as it is shown, and no sentence is cut off."""
 

@@ -4,7 +4,10 @@ import asyncio
 import shutil
 from pathlib import Path
 
+import pytest
+from devstack.failures import StartupError
 from devstack.layout import Layout
+from devstack.secrets import load_or_create
 
 from devstack import postgres
 
@@ -28,3 +31,13 @@ async def test_a_server_that_says_that_it_is_starting_is_not_asked_and_has_nothi
             assert not await postgres.accepts_connections(layout)
             assert asked == times
     shutil.rmtree(layout.sockets)
+
+
+@pytest.mark.parametrize("letter", ['"', "$", "`"])
+async def test_a_clone_where_initdb_cannot_call_the_server_is_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, letter: str
+) -> None:
+    monkeypatch.setattr(postgres, "BINARIES", tmp_path / f"a{letter}clone" / "bin")
+    with pytest.raises(StartupError, match="What to do: move the clone"):
+        await postgres.initialize(Layout(tmp_path / "data"), load_or_create(tmp_path / "secrets"))
+    assert not postgres.directory(Layout(tmp_path / "data")).exists()

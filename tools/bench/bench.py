@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from functools import cached_property
 from pathlib import Path
 
 import httpx
@@ -17,8 +18,8 @@ from contracts.bff.v1 import models
 from contracts.bff.v1.client import BackendClient
 from cpu import CpuWatch
 from devstack.layout import Layout
-from devstack.secrets import load_or_create
-from measured import HotRead, Scenario
+from devstack.secrets import Secrets, load_or_create
+from measured import HotRead, Scenario, Steady
 
 from devstack import postgres
 
@@ -44,7 +45,11 @@ class Bench:
         self.layout = layout
         self.seconds = seconds
         self.url = layout.endpoints(())["public"]
-        self.secrets = load_or_create(layout.secrets)
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        """The stack's, which its start has made: where there are files and no stack, none is started."""
+        return load_or_create(self.layout.secrets)
 
     def start(self, *without: str) -> None:
         """Start the stack, some policies left out."""
@@ -114,21 +119,29 @@ class Bench:
 
     def k6(self, scenario: str, connections: int) -> Scenario:
         """One scenario by k6; raises when a threshold is broken."""
-        environment = {
-            **os.environ, "URL": self.url, "SCENARIO": scenario, "VUS": str(connections), "SECONDS": str(self.seconds),
-            "TOKEN": self.token, "ORDER": self.order.id, "PRODUCTS": ",".join(self.products),
-            "ACCOUNTS": json.dumps([{"email": a.email, "password": a.password} for a in self.accounts]),
-        }  # fmt: skip
         watch = CpuWatch(self.layout)
+        found = self._k6(scenario, connections, self.seconds)
+        return Scenario(scenario, connections, found["rate"], found["p50"], found["p99"], watch.percent())
+
+    def steady(self, scenario: str, rate: float, seconds: int) -> Steady:
+        """One scenario by k6, so many requests a second whatever becomes of them."""
+        found = self._k6(scenario, 200, seconds, RATE=str(round(rate)))
+        return Steady(rate, int(found["requests"]), int(found["failed"]), int(found["unsent"]))
+
+    def _k6(self, scenario: str, connections: int, seconds: int, **more: str) -> dict[str, float]:
+        environment = {
+            **os.environ, "URL": self.url, "SCENARIO": scenario, "VUS": str(connections), "SECONDS": str(seconds),
+            "TOKEN": self.token, "ORDER": self.order.id, "PRODUCTS": ",".join(self.products),
+            "ACCOUNTS": json.dumps([{"email": a.email, "password": a.password} for a in self.accounts]), **more,
+        }  # fmt: skip
         done = subprocess.run(
             [str(BIN / "k6"), "run", "--quiet", "--no-usage-report", str(HERE / "scenario.js")],
             env=environment, capture_output=True, encoding="utf-8", check=False,
         )  # fmt: skip
-        cpu = watch.percent()
         if done.returncode != 0:
             raise SystemExit(f"{scenario} at {connections}: a threshold was broken\n{done.stdout}\n{done.stderr}")
-        found = json.loads(done.stdout[done.stdout.index("{") :])
-        return Scenario(scenario, connections, found["rate"], found["p50"], found["p99"], cpu)
+        found: dict[str, float] = json.loads(done.stdout[done.stdout.index("{") :])
+        return found
 
     def wrk(self, path: str, connections: int, seconds: int | None = None) -> HotRead | None:
         """By wrk, or None where it is not installed."""

@@ -30,6 +30,15 @@ class HotRead(NamedTuple):
     requests: int
 
 
+class Steady(NamedTuple):
+    """Requests that came at a steady rate a second: how many were sent, failed, and could not be sent in time."""
+
+    rate: float
+    requests: int
+    failed: int
+    unsent: int
+
+
 def mean_of(reads: Sequence[HotRead]) -> HotRead:
     """The mean of several measurements of the same thing."""
     return HotRead(mean(r.rate for r in reads), mean(r.p99 for r in reads), sum(r.requests for r in reads))
@@ -65,6 +74,8 @@ class Measured:
     # Seconds of one measurement.
     seconds: int
     scenarios: Sequence[Scenario]
+    # The order read at a share of what can be served.
+    steady: Steady
     # The read's SQL by pgbench, transactions a second.
     pgbench: float
     # By wrk, where it is installed.

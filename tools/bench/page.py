@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from measured import Measured
+from steady import SHARE
 
 FLOOR_RATIO, FLOOR_P99_MS, FLOOR_CREATE, MOST_LAYER = 0.05, 45.0, 0.25, 0.20
 
@@ -40,6 +41,11 @@ def page(measured: Measured) -> str:
         f"| order create: at least a quarter of the order read's rate (both k6) | {create.rate:,.0f}/s of "
         f"{read.rate:,.0f}/s = {create.rate / read.rate:.0%} | {_yes(create.rate / read.rate >= FLOOR_CREATE)} |",
     ]
+    steady = measured.steady
+    lines.append(
+        f"| order read, steady, at {SHARE} of what can be served (`tools/bench/steady.py`): nothing refused | "
+        f"{steady.failed:,} of {steady.requests:,} at {steady.rate:,.0f}/s | {_yes(steady.failed == 0)} |"
+    )
     cost = 1 - layer.whole.rate / layer.bare.rate
     lines.append(
         f"| the network layer (docs/network.md): at most {MOST_LAYER:.0%} of the rate | {layer.whole.rate:,.0f}/s with, "

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import layers
 import profile_hot_path
+import steady
 import topologies
 import valkey_clients
 from bench import Bench
@@ -44,6 +45,10 @@ async def run(bench: Bench, other: Bench, reads: int) -> Measured:
             result = bench.k6(scenario, connections)
             results.append(result)
             print(f"{scenario} {connections}: {result.rate:,.0f}/s p99 {result.p99:.1f} ms", flush=True)
+    at_a_share = await steady.measure(bench)
+    print(
+        f"order_read at {steady.SHARE} of its rate: {at_a_share.failed} of {at_a_share.requests:,} refused", flush=True
+    )
     await bench.renew_token()
     peak = bench.wrk(f"/v1/orders/{bench.order.id}", 32)
     baseline_after = bench.pgbench(32)
@@ -57,6 +62,7 @@ async def run(bench: Bench, other: Bench, reads: int) -> Measured:
         command=" ".join(["tools/bench/run.py", *sys.argv[1:]]),
         seconds=bench.seconds,
         scenarios=results,
+        steady=at_a_share,
         pgbench=(baseline + baseline_after) / 2,
         peak=peak,
         valkey_clients=clients,

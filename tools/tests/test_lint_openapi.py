@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
+import lint_openapi
 import pytest
 import yaml
 from generate_http import ContractError, incomplete, parse
@@ -17,6 +19,16 @@ SPEC = yaml.safe_load((ROOT / "api/openapi/bff.v1.yaml").read_text(encoding="utf
 def spec() -> dict[str, Any]:
     """The contract, to be spoilt."""
     return copy.deepcopy(SPEC)
+
+
+def test_a_contract_that_is_no_yaml_is_named_with_its_line_and_no_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "api/openapi").mkdir(parents=True)
+    (tmp_path / "api/openapi/bff.v1.yaml").write_text("paths:\n  : [\n", encoding="utf-8")
+    monkeypatch.setattr(lint_openapi, "ROOT", tmp_path)
+    with pytest.raises(SystemExit, match=r"not YAML: (.|\n)*bff.v1.yaml.*line 2"):
+        lint_openapi.main()
 
 
 def test_the_contract_is_complete() -> None:

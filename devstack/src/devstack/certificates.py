@@ -28,12 +28,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from mesh.topology import OPERATORS, TABLE
+from mesh.topology import BROKER, OPERATORS, TABLE
 
 from devstack.secrets import private_pem, write_private
 
 TRUST_DOMAIN = "backend.local"
-WORKLOADS = (*(row.name for row in TABLE), OPERATORS)
+WORKLOADS = (*(row.name for row in TABLE), BROKER, OPERATORS)
 # The certificate of the public HTTPS listener: a server's only, with names instead of a SPIFFE id.
 PUBLIC = "public"
 LIFE = timedelta(hours=24)
@@ -261,11 +261,14 @@ def workload_certificate(
     begins = begins or datetime.now(UTC)
     usages = [ExtendedKeyUsageOID.SERVER_AUTH]
     names: list[x509.GeneralName]
-    if name == PUBLIC:
+    if name in (PUBLIC, BROKER):
+        # Whose clients know them by where they are.
         names = [x509.DNSName("localhost")]
         names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
     else:
-        names = [x509.UniformResourceIdentifier(spiffe_id(name))]
+        names = []
+    if name != PUBLIC:
+        names.insert(0, x509.UniformResourceIdentifier(spiffe_id(name)))
         usages.append(ExtendedKeyUsageOID.CLIENT_AUTH)
     return (
         x509.CertificateBuilder()

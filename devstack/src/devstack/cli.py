@@ -23,6 +23,7 @@ from typing import Annotated
 
 import typer
 from mesh.policies import parse_origins, parse_without
+from mesh.topology import CONSOLE
 from rich.table import Table
 
 from devstack import state
@@ -540,7 +541,8 @@ def _as_json(layout: Layout, current: StackState | None, *, running: bool) -> di
 def _print_welcome(current: StackState, data_dir: Path) -> None:
     public = current.endpoints["public"]
     console.print(
-        f"\nThe platform is ready.\n\n  API            {public}\n  API over TLS   {current.endpoints['public_tls']}"
+        f"\nThe platform is ready.\n\n  Console        {current.endpoints[CONSOLE]}\n  API            {public}\n"
+        f"  API over TLS   {current.endpoints['public_tls']}"
     )
     trust = as_typed("`backend certs trust` says how a browser or curl trusts the certificate.", data_dir)
     console.print(f"  API reference  {public}/docs\n\n  {trust}", markup=False)

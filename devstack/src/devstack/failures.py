@@ -76,8 +76,8 @@ _KNOWN = (
 # What Envoy says at every start, whatever comes of it: its HTTP/2 codec is our choice (ADR 0011), and it asks for the key
 # set again until the BFF serves it.
 _OF_EVERY_START = ("use_oghttp2_codec' is marked as work-in-progress", "Jwks async fetching url=")
-# What comes before what the servers themselves say when they give up: PostgreSQL, Valkey, and a program that cannot run.
-_MARKS = ("FATAL:  ", "PANIC:  ", " # ", "postgres: ")
+# What comes before what the servers themselves say when they give up: PostgreSQL, Valkey, a program that cannot run, and NATS.
+_MARKS = ("FATAL:  ", "PANIC:  ", " # ", "postgres: ", "[FTL] ", "nats-server: ")
 _OF_THE_SYSTEM = {
     errno.ENOSPC: _SPACE,
     errno.EDQUOT: _SPACE,

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from mesh.topology import CONSOLE
+from mesh.topology import BROKER, CONSOLE
 
 from devstack.layout import Layout
 from devstack.secrets import load_or_create
@@ -57,6 +57,8 @@ class Health:
         if name.startswith("valkey"):
             answer = await _exchange(str(self._layout.sockets / f"{name}.sock"), b"PING\r\n")
             return READY if answer.startswith((b"+PONG", b"-NOAUTH")) else NOT_READY if answer else UNHEALTHY
+        if name == BROKER:
+            return READY if await broker_works(self._layout) else UNHEALTHY
         return READY if await answers_ok(f"{self._endpoints[CONSOLE]}/healthz/ready") else UNHEALTHY
 
     async def _probe(self, name: str, what: str) -> tuple[bool, dict[str, str]]:
@@ -93,6 +95,11 @@ async def valkey_answers(layout: Layout, server: str) -> bool:
     hello = f"AUTH admin {load_or_create(layout.secrets).valkey_of('admin')}\r\nPING\r\n"
     answer = await _exchange(str(layout.sockets / f"{server}.sock"), hello.encode())
     return answer.startswith((b"+OK\r\n+PONG", b"+OK\r\n-MISCONF", b"-WRONGPASS"))
+
+
+async def broker_works(layout: Layout) -> bool:
+    """Whether the broker has its streams, and takes what is published."""
+    return await answers_ok(f"http://127.0.0.1:{layout.port(f'{BROKER}_ops')}/healthz")
 
 
 async def _exchange(where: str | tuple[str, int], message: bytes) -> bytes:

@@ -8,13 +8,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from mesh.topology import CONSOLE, CONSOLE_PORT, FIRST_PORT, PORTS_EACH, TABLE
+from mesh.topology import BROKER, BROKER_OPS_PORT, BROKER_PORT, CONSOLE, CONSOLE_PORT, FIRST_PORT, PORTS_EACH, TABLE
 
 ROOT = Path(__file__).resolve().parents[3]
 DEFAULT_DATA_DIR = ROOT / ".backend"
 
 # Every port that a stack may have, before its offset, by listener; all are bound to loopback.
-PORTS = {CONSOLE: CONSOLE_PORT} | {listener: port for row in TABLE for port, listener in row.ports.items()}
+PORTS = {CONSOLE: CONSOLE_PORT, BROKER: BROKER_PORT, f"{BROKER}_ops": BROKER_OPS_PORT} | {
+    listener: port for row in TABLE for port, listener in row.ports.items()
+}
 HIGHEST_OFFSET = (65535 - FIRST_PORT) // PORTS_EACH * PORTS_EACH - PORTS_EACH
 
 

@@ -17,6 +17,7 @@ from mesh import migrations, schemas
 from mesh.topology import SERVICES
 
 from devstack import errands, privileges
+from devstack.failures import StartupError
 from devstack.layout import ROOT, Layout
 from devstack.secrets import Secrets, database_password, load_or_create
 
@@ -24,6 +25,8 @@ from devstack.secrets import Secrets, database_password, load_or_create
 VERSION = "18"
 # Of its lock file, counted from none.
 _STATUS_LINE = 7
+# What means something to a shell between double quotes, where initdb puts the server's path.
+_OF_A_SHELL = frozenset('"$`')
 
 
 def _binaries() -> Path:
@@ -103,11 +106,18 @@ async def initialize(layout: Layout, secrets: Secrets) -> None:
     """Make the cluster unless it is there. A run that was interrupted leaves nothing that looks like one.
 
     Raises:
+        StartupError: its programs are where they cannot find each other.
         RuntimeError: initdb failed; the message is its output.
     """
     target = directory(layout)
     if (target / "PG_VERSION").exists():
         return
+    if _OF_A_SHELL.intersection(str(BINARIES)):
+        raise StartupError(
+            "postgres",
+            f'its programs, in {BINARIES}, call each other through a shell, to which ", $ and ` are no letters of a path',
+            "move the clone to a path that has none of them, then `make run` again",
+        )
     building = layout.data_dir / "postgres.new"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(mode=0o700)

@@ -6,7 +6,7 @@ from mesh.topology import CACHE, CONSOLE, STATE, Service, row
 from mesh.valkey import ADMINISTRATOR
 from mesh.variables import of_policies
 
-from devstack import keys, postgres, valkey
+from devstack import broker, keys, postgres, valkey
 from devstack.layout import Layout
 from devstack.options import Options
 from devstack.secrets import Secrets, database_password, password_file, valkey_password
@@ -30,6 +30,7 @@ def environment(name: str, layout: Layout, secrets: Secrets, options: Options) -
         _database(service, layout, secrets),
         _tokens(service, layout),
         _telemetry(layout, options),
+        _events(service, layout),
     )
     for part in parts:
         own |= part
@@ -66,6 +67,12 @@ def _telemetry(layout: Layout, options: Options) -> dict[str, str]:
         "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip" if options.otlp_endpoint else "none",
         "TRACER": options.tracer,
     }
+
+
+def _events(service: Service, layout: Layout) -> dict[str, str]:
+    if not service.uses_broker:
+        return {}
+    return {"NATS_URL": broker.url(layout), "NATS_CERTIFICATES": str(layout.certificates / service.name)}
 
 
 def _tokens(service: Service, layout: Layout) -> dict[str, str]:

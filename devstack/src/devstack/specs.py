@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from mesh.topology import CONSOLE
+from mesh.topology import BROKER, CONSOLE
 
-from devstack import health, postgres, privileges, valkey
+from devstack import broker, health, postgres, privileges, valkey
 from devstack.layout import Layout
 from devstack.options import Options
 from devstack.processes import Spec
@@ -42,16 +42,30 @@ def memory(server: str, layout: Layout, secrets: Secrets, options: Options) -> S
     )
 
 
+def events(layout: Layout) -> Spec:
+    """The broker of events."""
+    return Spec(
+        name=BROKER,
+        command=broker.command(layout),
+        waits_for="has its streams",
+        is_ready=partial(health.broker_works, layout),
+        setup=privileges.die_with_parent(signal.SIGTERM),
+    )
+
+
 def console(layout: Layout) -> Spec:
-    """Where spans are sent to."""
+    """The page on which all of this is seen, and where spans are sent to."""
     ready = f"http://127.0.0.1:{layout.port(CONSOLE)}/healthz/ready"
     return Spec(
         name=CONSOLE,
-        command=[sys.executable, "-m", "devstack.console", str(layout.spans), str(layout.port(CONSOLE))],
+        command=[
+            sys.executable, "-m", "devstack.console",
+            "--data-dir", str(layout.data_dir), "--port-offset", str(layout.port_offset),
+        ],
         waits_for=ready,
         is_ready=partial(health.answers_ok, ready),
         setup=privileges.die_with_parent(signal.SIGTERM),
-    )
+    )  # fmt: skip
 
 
 def hosted(name: str, configuration: Path, ops: str, environment: Mapping[str, str]) -> Spec:

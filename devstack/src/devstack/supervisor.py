@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 from mesh import migrations
-from mesh.topology import CONSOLE, SERVICES, VALKEY_SERVERS, Row, Service, levels, row, service_of
+from mesh.topology import BROKER, CONSOLE, SERVICES, VALKEY_SERVERS, Row, Service, levels, row, service_of
 
 from devstack import errands, ports, postgres, privileges, secrets, sockets, specs, state, upkeep
 from devstack.failures import StartupError, causes, explained, not_named, of_process
@@ -55,7 +55,7 @@ class Supervisor:
         self._options = options
         self._owner = owner
         endpoints = layout.endpoints(options.every_process)
-        names = ("postgres", *VALKEY_SERVERS, CONSOLE, *options.every_process)
+        names = ("postgres", *VALKEY_SERVERS, BROKER, CONSOLE, *options.every_process)
         self._state = StackState(
             me.pid,
             me.create_time(),
@@ -145,6 +145,8 @@ class Supervisor:
             "postgres": Step(partial(self._start_database, made)),
             "passwords": Step(self._settle_passwords, ("postgres", *VALKEY_SERVERS) if cut_off else ()),
             "migrations": Step(self._migrate, ("postgres", "passwords")),
+            BROKER: Step(partial(self._processes.start, specs.events(layout)), ("identities",)),
+            "streams": Step(self._apply_streams, (BROKER,)),
             CONSOLE: Step(partial(self._processes.start, specs.console(layout))),
             **{
                 server: Step(partial(self._processes.start, specs.memory(server, layout, made, options)))
@@ -169,6 +171,7 @@ class Supervisor:
             raise StartupError(_TABLE, str(error), "mend the rows that the lines name, then start again") from error
         self._in_background(upkeep.renew_certificates(certificates, say))
         self._in_background(upkeep.retire_keys(self._layout, say))
+        self._in_background(upkeep.renew_broker(self._layout, self._state, say))
 
     def _make_identities(self) -> Certificates:
         from devstack import keys, proxies
@@ -214,6 +217,18 @@ class Supervisor:
                 "migrations", str(error), "mend the migration and start again; what it has begun is undone"
             ) from error
         say("migrations", "applied")
+
+    async def _apply_streams(self) -> None:
+        from chassis.events.publisher import BrokerUnavailable
+
+        from devstack import broker
+
+        try:
+            done = await broker.apply_streams(self._layout)
+        except BrokerUnavailable as error:
+            remedy = "`backend logs nats` has what the broker says of it; start again"
+            raise StartupError("streams", str(error), remedy) from error
+        say("streams", ", ".join(done) or "as they are declared")
 
     async def _start_hosted(self, name: str, made: secrets.Secrets) -> None:
         from devstack import proxies, services
@@ -275,7 +290,7 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         # Against the direction of the requests: whoever calls stops before whoever is called.
-        for group in (*reversed(levels()), (*VALKEY_SERVERS, "postgres", CONSOLE)):
+        for group in (*reversed(levels()), (*VALKEY_SERVERS, BROKER, "postgres", CONSOLE)):
             names = [name for service in group for name in self._options.processes(service)]
             await asyncio.gather(*map(self._processes.stop, names))
         shutil.rmtree(self._layout.sockets, ignore_errors=True)

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import psutil
+from mesh.topology import BROKER
 
 from devstack.layout import Layout
 from devstack.state import StackState
@@ -26,6 +28,8 @@ _OWNER_CHECK_SECONDS = 0.5
 _LEAST_RENEWAL_SECONDS = 0.5
 _RENEWAL_RETRY_SECONDS = 5.0
 _RETIREMENT_CHECK_SECONDS = 30.0
+# Twice within what everybody is given to read a changed certificate (`certificates.SETTLE_SECONDS`).
+_BROKER_CHECK_SECONDS = 0.5
 
 # How the supervisor says something: who, what, and at which level.
 Say = Callable[[str, str, str], None]
@@ -73,6 +77,22 @@ async def renew_certificates(certificates: Certificates, say: Say) -> None:
         except Exception as error:
             say("certs", f"could not be renewed: {error}", "warning")
             await asyncio.sleep(_RENEWAL_RETRY_SECONDS)
+
+
+async def renew_broker(layout: Layout, state: StackState, say: Say) -> None:
+    """Have the broker read its certificate, and the roots that it trusts, whenever they were replaced."""
+    current = layout.certificates / BROKER / "..data"
+    seen = current.readlink()
+    while True:
+        await asyncio.sleep(_BROKER_CHECK_SECONDS)
+        with contextlib.suppress(OSError):
+            if (found := current.readlink()) == seen:
+                continue
+            pid = next((entry.pid for entry in state.processes if entry.name == BROKER), None)
+            if pid is not None:
+                os.kill(pid, signal.SIGHUP)
+                say(BROKER, "reads its certificate, which was renewed", "info")
+            seen = found
 
 
 async def retire_keys(layout: Layout, say: Say) -> None:

@@ -16,7 +16,7 @@ from devstack.layout import ROOT
 from mesh.topology import SERVICES, TABLE
 
 from conftest import Platform
-from devstack import postgres, proxies
+from devstack import broker, postgres, proxies
 
 COMMAND = Path(sys.executable).parent / "backend-mesh"
 
@@ -66,7 +66,12 @@ def test_render_writes_every_envoys_configuration_and_envoy_takes_it(tmp_path: P
     done = backend_mesh("render", "--site", str(site_file(tmp_path)), "--out", str(out))
     assert (done.returncode, done.stderr) == (0, "")
     assert {path.name for path in out.glob("*.yaml")} == {f"{row.name}.yaml" for row in TABLE}
-    assert set(done.stdout.split()) == {str(path) for path in out.rglob("*.yaml")}
+    written = {path for path in out.rglob("*") if path.is_file()}
+    assert set(done.stdout.split()) == set(map(str, written))
+    assert {path.name for path in written if path.parent.name == "nats"} == {"accounts.conf", "nats.conf"}
+    checked = subprocess.run([broker.BINARY, "-t", "-c", out / "nats" / "nats.conf"], capture_output=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    assert "spiffe://shop.example/order" in (out / "nats" / "accounts.conf").read_text(encoding="utf-8")
     (out / "run").mkdir()
     for row in TABLE:
         config = out / f"{row.name}.yaml"

@@ -20,10 +20,21 @@ errors = Console(highlight=False, soft_wrap=True, stderr=True)
 # Exit statuses that say what there is not, in all commands.
 NOT_RUNNING = 3
 
+
+def _writable_name(path: Path) -> Path:
+    """A path that configuration files and JSON, which are UTF-8, can hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter("its name is not UTF-8; choose another directory") from None
+    return path
+
+
 DataDir = Annotated[
     Path,
     typer.Option(
         "--data-dir",
+        callback=_writable_name,
         metavar="DIR",
         envvar="BACKEND_DATA_DIR",
         show_default=".backend of the clone",

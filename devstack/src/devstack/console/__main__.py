@@ -12,8 +12,10 @@ from pathlib import Path
 
 from mesh.topology import CONSOLE
 
+from devstack.console.routes import Routes
 from devstack.console.server import Server
 from devstack.console.spans import SpanWriter
+from devstack.layout import Layout
 
 _REMOVAL_SECONDS = 30.0
 
@@ -25,13 +27,15 @@ def say(what: str, level: str = "warning") -> None:
         print(json.dumps({"time": moment, "level": level, "service": CONSOLE, "event": what}), flush=True)
 
 
-async def run(spans: Path, port: int) -> None:
+async def run(layout: Layout) -> None:
     """Serve until SIGTERM."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    writer = SpanWriter(spans)
-    server = await Server(writer, port, say).start()
+    writer = SpanWriter(layout.spans)
+    routes = Routes(layout, writer, say)
+    server = await Server(routes.answer, layout.port(CONSOLE), say).start()
+    rounds = asyncio.create_task(routes.rounds.run())
     say("started", "info")
     while not stopping.is_set():
         try:
@@ -39,6 +43,7 @@ async def run(spans: Path, port: int) -> None:
                 await stopping.wait()
         except TimeoutError:
             writer.remove_old()
+    rounds.cancel()
     server.close()
     writer.close()
 
@@ -46,10 +51,10 @@ async def run(spans: Path, port: int) -> None:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("spans", type=Path, help="directory that spans are kept in")
-    parser.add_argument("port", type=int, help="to listen on, of 127.0.0.1")
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--port-offset", type=int, required=True)
     arguments = parser.parse_args()
-    asyncio.run(run(arguments.spans, arguments.port))
+    asyncio.run(run(Layout(arguments.data_dir, arguments.port_offset)))
 
 
 if __name__ == "__main__":

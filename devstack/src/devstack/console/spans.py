@@ -26,6 +26,7 @@ _SEGMENTS = 16
 _SEGMENT_BYTES = 8 * 1024 * 1024
 _SEGMENT_SECONDS = 300.0
 KEPT_SECONDS = 3600.0
+MOST_SPANS = 20_000
 # Before each request, its length.
 _LENGTH = struct.Struct("<I")
 # Where spans say whose they are: ours, of a header and of a call's metadata, and Envoy's.
@@ -99,7 +100,7 @@ class SpanWriter:
 
     def remove_old(self) -> None:
         """Remove the segments that are too many or too old."""
-        known = _segments(self._directory)
+        known = segments(self._directory)
         for path in known[:-_SEGMENTS]:
             path.unlink(missing_ok=True)
         for path in known[-_SEGMENTS:-1]:
@@ -114,7 +115,9 @@ class SpanWriter:
 
 
 def of_request(directory: Path, request_id: str) -> list[Span]:
-    """All spans of the traces that a request is in, or of one trace by its id; by when they began.
+    """The spans of the traces that a request is in, or of one trace by its id; by when they began.
+
+    All of them, but of more than any request makes, `MOST_SPANS`.
 
     Args:
         directory: of the segments.
@@ -130,7 +133,7 @@ def of_request(directory: Path, request_id: str) -> list[Span]:
         except ValueError:
             continue
         for span in _spans_with(directory, needle):
-            if span.trace_id == trace_id:
+            if span.trace_id == trace_id and len(found) < MOST_SPANS:
                 found[trace_id, span.span_id] = span
     return sorted(found.values(), key=lambda span: (span.began, -span.ended))
 
@@ -143,7 +146,7 @@ def _spans_with(directory: Path, needle: bytes) -> Iterator[Span]:
 
 
 def _requests(directory: Path) -> Iterator[bytes]:
-    for path in _segments(directory):
+    for path in segments(directory):
         try:
             content = path.read_bytes()
         except FileNotFoundError:
@@ -159,7 +162,38 @@ def _requests(directory: Path) -> Iterator[bytes]:
             position += length
 
 
-def _segments(directory: Path) -> list[Path]:
+def requests_between(path: Path, begin: int, most_bytes: int) -> tuple[list[bytes], int]:
+    """The requests of one segment from a place on, and where the last whole one ends; of more than that, the last ones.
+
+    Args:
+        path: of the segment.
+        begin: where a request begins.
+        most_bytes: of what is told; all is read over.
+
+    Raises:
+        FileNotFoundError: its hour has ended.
+    """
+    found: list[bytes] = []
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        position = begin
+        file.seek(begin)
+        while len(head := file.read(_LENGTH.size)) == _LENGTH.size:
+            (length,) = _LENGTH.unpack(head)
+            end = position + _LENGTH.size + length
+            if end > size:
+                break
+            # So far from the end that it would be among those that are not told.
+            if size - position <= most_bytes:
+                found.append(file.read(length))
+            else:
+                file.seek(end)
+            position = end
+    return found, position
+
+
+def segments(directory: Path) -> list[Path]:
+    """The files, the oldest first."""
     return sorted(directory.glob("*.otlp"))
 
 

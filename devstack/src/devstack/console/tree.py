@@ -11,7 +11,7 @@ from devstack.logs.view import printable
 _NAME_WIDTH = 62
 _BAR_WIDTH = 24
 # What a line says of a span beside its name, of those that it has.
-_SHOWN = (
+SHOWN = (
     "http.response.status_code",
     "rpc.response.status_code",
     "error.type",
@@ -36,18 +36,16 @@ def nodes(spans: list[Span]) -> list[Node]:
         parts.setdefault(span.parent_id if span.parent_id in known else "", []).append(span)
     found: list[Node] = []
     seen: set[str] = set()
-
-    def add(span: Span, depth: int) -> None:
+    # What is still to be added, the next last. It may be deeper than Python's own stack.
+    waiting = [Node(span, 0) for span in [*parts.get("", ()), *spans]][::-1]
+    while waiting:
+        node = waiting.pop()
         # Ids come from outside: a circle of parents must not be one here.
-        if span.span_id in seen:
-            return
-        seen.add(span.span_id)
-        found.append(Node(span, depth))
-        for part in parts.get(span.span_id, ()):
-            add(part, depth + 1)
-
-    for span in [*parts.get("", ()), *spans]:
-        add(span, 0)
+        if node.span.span_id in seen:
+            continue
+        seen.add(node.span.span_id)
+        found.append(node)
+        waiting += [Node(part, node.depth + 1) for part in reversed(parts.get(node.span.span_id, ()))]
     return found
 
 
@@ -58,7 +56,7 @@ def lines(spans: list[Span]) -> Iterator[str]:
     for node in nodes(spans):
         span = node.span
         name = f"{'  ' * node.depth}{printable(span.service)}  {printable(span.name)}"
-        ends = " ".join(_said(span.attributes[key]) for key in _SHOWN if key in span.attributes)
+        ends = " ".join(_said(span.attributes[key]) for key in SHOWN if key in span.attributes)
         mark = " !" if span.is_error else ""
         yield (
             f"{(span.began - first) / 1e6:>9.2f} {(span.ended - span.began) / 1e6:>9.2f}  "

@@ -1,4 +1,4 @@
-"""One event of a log, whoever wrote it: our JSON lines, Envoy's, PostgreSQL's and Valkey's own text.
+"""One event of a log, whoever wrote it: our JSON lines, Envoy's, PostgreSQL's, Valkey's and NATS's own text.
 
 A log is input from outside: a client chooses paths, and a crash may write anything. Parsing never fails; what is in
 no known form is an event whose text is the line.
@@ -75,6 +75,13 @@ _LEVELS = {
     "log": Level.INFO,
     "fatal": Level.ERROR,
     "panic": Level.CRITICAL,
+    # NATS's.
+    "trc": Level.DEBUG,
+    "dbg": Level.DEBUG,
+    "inf": Level.INFO,
+    "wrn": Level.WARNING,
+    "err": Level.ERROR,
+    "ftl": Level.CRITICAL,
     # Valkey's marks.
     ".": Level.DEBUG,
     "-": Level.INFO,
@@ -95,8 +102,12 @@ _VALKEY = re.compile(
     r"(?P<pid>\d+):[MSCX] (?P<time>\d{4}-\d\d-\d\dT\S+|\d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d\.\d{3}) "
     r"(?P<level>[.*#-]) (?P<text>.*)"
 )
+# "[pid] time [LEVEL] message", with `logtime_utc`.
+_NATS = re.compile(
+    r"\[(?P<pid>\d+)\] (?P<time>\d{4}/\d\d/\d\d \d\d:\d\d:\d\d\.\d{6}) \[(?P<level>[A-Z]{3})\] (?P<text>.*)"
+)
 _VALKEY_DEFAULT_TIME = "%d %b %Y %H:%M:%S.%f"
-_TEXT_FORMS = {"postgres": _POSTGRES, "valkey": _VALKEY, "valkey-cache": _VALKEY}
+_TEXT_FORMS = {"postgres": _POSTGRES, "valkey": _VALKEY, "valkey-cache": _VALKEY, "nats": _NATS}
 # What PostgreSQL adds to the message before, as lines of their own.
 _ADDITIONS = frozenset({"DETAIL", "HINT", "CONTEXT", "STATEMENT", "QUERY", "LOCATION"})
 
@@ -147,7 +158,8 @@ class Parser:
 
     def _known_text(self, found: re.Match[str]) -> Event | None:
         parts = found.groupdict()
-        written = parts.pop("time")
+        # NATS writes a date with slashes.
+        written = parts.pop("time").replace("/", "-")
         moment = _moment(written) or _local_moment(written)
         if moment is None:
             return None

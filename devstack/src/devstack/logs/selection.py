@@ -11,7 +11,7 @@ from devstack.logs.events import Event, Level
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 # What the platform asks itself, all the time.
-_JWKS = "/.well-known/jwks.json"
+JWKS = "/.well-known/jwks.json"
 # Envoy says so twice at every start; its HTTP/2 codec is our choice (ADR 0011).
 _CHOSEN_CODEC = "use_oghttp2_codec' is marked as work-in-progress"
 _ROUTINE_PREFIXES = (
@@ -60,7 +60,7 @@ def is_routine(event: Event) -> bool:
     if not event.is_request:
         return _CHOSEN_CODEC in event.text
     path = event.fields["path"]
-    routine = isinstance(path, str) and (path == _JWKS or path.startswith(_ROUTINE_PREFIXES))
+    routine = isinstance(path, str) and (path == JWKS or path.startswith(_ROUTINE_PREFIXES))
     return routine and _went_well(event.fields)
 
 

@@ -10,14 +10,14 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 
-from mesh.topology import TABLE, VALKEY_SERVERS
+from mesh.topology import BROKER, TABLE, VALKEY_SERVERS
 
 from devstack.logs.events import SERVER_FAULTS, Event, Level
 
 _RESET = "\x1b[0m"
 _DIM, _RED, _YELLOW, _GREEN, _CYAN, _BOLD_RED = "2", "31", "33", "32", "36", "1;31"
 _PROCESS_COLOURS = ("36", "35", "34", "32", "33", "96", "95", "94")
-_PROCESSES = (*(row.name for row in TABLE), "postgres", *VALKEY_SERVERS, "supervisor")
+_PROCESSES = (*(row.name for row in TABLE), "postgres", *VALKEY_SERVERS, BROKER, "supervisor")
 _LEVEL_COLOURS = {
     Level.DEBUG: _DIM,
     Level.INFO: "",
@@ -104,26 +104,44 @@ class Lines:
             f"{_text(fields.get('duration_ms')):>5} ms",
             self._paint(printable(event.request_id) or "-", _DIM),
         ]
-        # Why Envoy itself answered or gave up; its flags are explained in its documentation of access logs.
-        flags = fields.get("flags")
-        if flags not in (None, "", "-"):
-            parts.append(self._paint(f"{_text(flags)} {_text(fields.get('details'))}".rstrip(), _YELLOW))
+        if why := _why(fields):
+            parts.append(self._paint(why, _YELLOW))
         return " ".join(parts)
 
     def _other(self, event: Event) -> str:
         first = event.text.splitlines()[0] if event.text else ""
         parts = [self._paint(printable(first), _LEVEL_COLOURS[event.level])]
-        parts += [
-            f"{self._paint(printable(str(key)) + '=', _DIM)}{_text(value)}"
-            for key, value in event.fields.items()
-            if key not in _HIDDEN and value is not None
-        ]
+        parts += [f"{self._paint(f'{key}=', _DIM)}{value}" for key, value in _told(event.fields)]
         if event.request_id:
             parts.append(self._paint(printable(event.request_id), _DIM))
         return " ".join(parts)
 
     def _paint(self, text: str, code: str) -> str:
         return f"\x1b[{code}m{text}{_RESET}" if self._colour and code else text
+
+
+def outcome(event: Event) -> str:
+    """How a request ended: its gRPC code by its name, or its HTTP status; of any other event an empty string."""
+    return _outcome(event.fields)[0] if event.is_request else ""
+
+
+def detail(event: Event) -> str:
+    """What else an event says, beside its text and its ids: of a request how long it took, and what Envoy did to it."""
+    if event.is_request:
+        return f"{_text(event.fields.get('duration_ms'))} ms {_why(event.fields)}".rstrip()
+    return " ".join(f"{key}={value}" for key, value in _told(event.fields))
+
+
+def _why(fields: Mapping[str, object]) -> str:
+    """Why Envoy itself answered or gave up; its flags are explained in its documentation of access logs."""
+    flags = fields.get("flags")
+    return "" if flags in (None, "", "-") else f"{_text(flags)} {_text(fields.get('details'))}".rstrip()
+
+
+def _told(fields: Mapping[str, object]) -> list[tuple[str, str]]:
+    return [
+        (printable(str(key)), _text(value)) for key, value in fields.items() if key not in _HIDDEN and value is not None
+    ]
 
 
 def _outcome(fields: Mapping[str, object]) -> tuple[str, str]:

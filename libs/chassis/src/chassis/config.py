@@ -141,6 +141,24 @@ class TokenSettings(Settings):
     ]
 
 
+class EventSettings(Settings):
+    """What a service that publishes or consumes events is configured with as well."""
+
+    nats_url: Annotated[
+        str,
+        Field(
+            description="The brokers of events, separated by commas: `tls://HOST:PORT`",
+            pattern=r"^tls://[^,/\s]+(,tls://[^,/\s]+)*$",
+        ),
+    ]
+    nats_certificates: Annotated[
+        Path,
+        Field(
+            description="Directory of the certificate that the broker knows the service by: tls.crt, tls.key, ca.crt"
+        ),
+    ]
+
+
 class DatabaseSettings(TokenSettings):
     """What a service with a database is configured with as well."""
 

@@ -61,7 +61,7 @@ ERRORS: dict[str, ErrorKind] = {
         "invalid-credentials",
         401,
         grpc.StatusCode.UNAUTHENTICATED.value[0],
-        "The email address or the password is wrong",
+        "The password or the email address is wrong",
         None,
     ),
     "INVALID_REFRESH_TOKEN": ErrorKind(

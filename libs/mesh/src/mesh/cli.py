@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    help="Envoy's configuration and the databases' schemas, for any place that the backend runs at.",
+    help="Configurations, the databases' schemas and the broker's streams, for any place that the backend runs at.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -25,7 +25,7 @@ def render(
     site: Annotated[Path, typer.Option(help="Where the mesh will run: a YAML file (docs/network.md, Elsewhere).")],
     out: Annotated[Path, typer.Option(help="The directory to write to; made when it is not there.")],
 ) -> None:
-    """Write the Envoy configuration of every service and the edge, and the files by which Envoy finds certificates."""
+    """Write the configuration of every Envoy, the files by which it finds certificates, and that of the broker."""
     from mesh import checks, rendering
     from mesh.site import SiteError, read
 
@@ -66,6 +66,30 @@ def migrate(
             typer.echo(f"{database}  {migration.name}  {f'would run {how}' if dry_run else 'done'}")
     if not any(done.values()):
         typer.echo("the databases have every migration")
+
+
+@app.command()
+def streams(
+    url: Annotated[str, typer.Option(envvar="NATS_URL", help="Of the brokers, separated by commas: tls://HOST:PORT.")],
+    certificates: Annotated[
+        Path, typer.Option(envvar="NATS_CERTIFICATES", help="The operators' tls.crt, tls.key and ca.crt.")
+    ],
+    replicas: Annotated[int, typer.Option(min=1, max=5, help="Servers of a cluster that have each stream.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+) -> None:
+    """Make the broker's streams and consumers that are missing, and change those that differ from the table of services."""
+    from chassis.events.publisher import BrokerUnavailable
+
+    from mesh import streams as declared
+
+    try:
+        done = asyncio.run(declared.apply(url, certificates, replicas=replicas, dry_run=dry_run))
+    except (BrokerUnavailable, OSError) as error:
+        raise _refused(error) from None
+    for line in done:
+        typer.echo(f"would be: {line}" if dry_run else line)
+    if not done:
+        typer.echo("the broker has what is declared")
 
 
 def _refused(error: Exception) -> typer.Exit:

@@ -1,17 +1,20 @@
-"""Writes what the Envoys of a site are started with."""
+"""Writes what the Envoys and the broker of a site are started with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from mesh import broker
 from mesh.envoy import Process, configuration, secret_files
-from mesh.site import SiteFile
-from mesh.topology import TABLE, Edge
+from mesh.site import Site, SiteFile
+from mesh.topology import BROKER, BROKER_OPS_PORT, BROKER_PORT, TABLE, Edge
 
 
 def write(site_file: SiteFile, out: Path) -> Iterator[Path]:
-    """Write NAME.yaml and, below sds/NAME, what is mounted as the site's `secret_files`; each path once it is written.
+    """Write NAME.yaml and, below sds/NAME, what is mounted as the site's `secret_files`, and the broker's below nats.
+
+    Each path once it is written.
 
     Every process listens on its row's ports: where each has an address of its own, replicas need no others.
     """
@@ -22,6 +25,21 @@ def write(site_file: SiteFile, out: Path) -> Iterator[Path]:
         yield _written(out / f"{row.name}.yaml", configuration(process, site, policies))
         for name, text in secret_files(row.name, site).items():
             yield _written(out / "sds" / row.name / name, text)
+    yield _written(out / BROKER / "accounts.conf", broker.accounts(site.trust_domain))
+    yield _written(out / BROKER / f"{BROKER}.conf", broker.configuration(_broker(site)))
+
+
+def _broker(site: Site) -> broker.Server:
+    return broker.Server(
+        address=site.address,
+        port=BROKER_PORT,
+        ops_address=site.ops_address,
+        ops_port=BROKER_OPS_PORT,
+        certificates=site.certificates / BROKER,
+        directory=site.broker_directory,
+        # Relative to the file that includes it.
+        accounts=PurePath("accounts.conf"),
+    )
 
 
 def _written(path: Path, text: str) -> Path:

@@ -57,6 +57,8 @@ class Site:
     ops_networks: tuple[str, ...]
     # Every replica of a service, or one name that resolves to all of them.
     endpoints: Mapping[str, tuple[Endpoint, ...]]
+    # Of the broker's streams, where it is one of ours (`nats/nats.conf`); one elsewhere includes `nats/accounts.conf` alone.
+    broker_directory: PurePath = field(default=PurePath("/data/nats"))
     # Whether the applications open their pools when Envoy starts; not to have a rendering validated.
     lifespan: bool = True
     # The base URL of the OTLP/HTTP receiver that spans are sent to, a collector nearby: plain HTTP. Without, there are none.

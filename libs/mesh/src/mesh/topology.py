@@ -30,6 +30,8 @@ VALKEY_SERVERS = (STATE, CACHE)
 OPERATORS = "ops"
 # What a stack on one machine runs beside the rows, and where: it keeps what they tell of themselves.
 CONSOLE, CONSOLE_PORT = "console", 8090
+# The broker of events, and what tells whether it works: NATS (ADR 0039).
+BROKER, BROKER_PORT, BROKER_OPS_PORT = "nats", 8095, 8096
 # All ports of a stack lie within one hundred, before its offset: stacks whose offsets differ by a hundred never meet.
 FIRST_PORT = 8080
 PORTS_EACH = 100
@@ -37,6 +39,7 @@ PORTS_EACH = 100
 _TAKEN = {
     OPERATORS,
     CONSOLE,
+    BROKER,
     "admin",
     "postgres",
     "public",
@@ -50,6 +53,9 @@ _TAKEN = {
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*[a-z0-9]")
 _TOKENS = ("", "verifies", "signs")
+# A protobuf package with its version, and a message in one.
+_PACKAGE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*\.v[1-9][0-9]*")
+_EVENT = re.compile(_PACKAGE.pattern + r"\.[A-Z][A-Za-z0-9]*")
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,15 @@ class Service:
     tokens: str = ""
     # Variables by which it is told how the mesh is run (mesh/variables.py has their values).
     policies: tuple[str, ...] = ()
+    # The protobuf packages whose events it publishes, and no other service does: "order.v1".
+    publishes: tuple[str, ...] = ()
+    # The events that it acts on, whoever publishes them: "order.v1.OrderPlaced".
+    consumes: tuple[str, ...] = ()
+
+    @property
+    def uses_broker(self) -> bool:
+        """Whether it has an identity at the broker."""
+        return bool(self.publishes or self.consumes)
 
     @property
     def folder(self) -> str:
@@ -193,6 +208,7 @@ TABLE: tuple[Row, ...] = (
         ),
         secrets=("cursor_secret", "refresh_token_secret"),
         tokens="signs",
+        publishes=("user.v1",),
     ),
     Service(
         name="order",
@@ -205,6 +221,7 @@ TABLE: tuple[Row, ...] = (
         secrets=("cursor_secret",),
         tokens="verifies",
         policies=("MAX_DECLINED_PAYMENTS", "MAX_UNPAID_ORDERS", "MAX_UNPAID_PIECES"),
+        publishes=("order.v1",),
     ),
     Service(
         name="bff",
@@ -275,6 +292,7 @@ def faults(table: Sequence[Row] = TABLE, callers: Mapping[str, Mapping[str, Iter
         of_row = [*_name_faults(entry), *_upstream_faults(entry, names)]
         if isinstance(entry, Service):
             of_row += [*_cell_faults(entry), *_valkey_faults(entry), *_caller_faults(entry, names, (callers or {}))]
+            of_row += _event_faults(entry, table)
         else:
             of_row += _edge_faults(entry, table)
         found += [f"{entry.name}: {fault}" for fault in of_row]
@@ -282,6 +300,7 @@ def faults(table: Sequence[Row] = TABLE, callers: Mapping[str, Mapping[str, Iter
     found += _shared(table, "database", lambda service: [service.database.name] if service.database else [])
     found += _shared(table, "database role", lambda service: [service.database.role] if service.database else [])
     found += _shared(table, "contract", lambda service: service.contracts)
+    found += _shared(table, "event package", lambda service: service.publishes)
     found += _shared(table, "key pattern", lambda service: service.valkey.keys if service.valkey else ())
     last = levels(table)[-1:]
     if last and any(set(entry.upstreams) & set(last[0]) for entry in table if entry.name in last[0]):
@@ -367,6 +386,25 @@ def _valkey_faults(service: Service) -> list[str]:
     return found
 
 
+def _event_faults(service: Service, table: Sequence[Row]) -> list[str]:
+    published = {package for entry in table if isinstance(entry, Service) for package in entry.publishes}
+    found = [
+        f"it publishes {package!r}, which is no protobuf package with a version, like order.v1"
+        for package in service.publishes
+        if not _PACKAGE.fullmatch(package)
+    ]
+    for event in service.consumes:
+        if not _EVENT.fullmatch(event):
+            found.append(f"it consumes {event!r}, which is no full name of a message, like order.v1.OrderPlaced")
+        elif event.rpartition(".")[0] not in published:
+            found.append(f"it consumes {event}, which nobody publishes")
+    found += [f"it consumes {event} twice" for event, count in Counter(service.consumes).items() if count > 1]
+    if service.consumes and service.database is None:
+        # Where else would it note, together with what it does, that it has done it?
+        found.append("it consumes events, and has no database")
+    return found
+
+
 def _caller_faults(
     service: Service, names: Sequence[str], callers: Mapping[str, Mapping[str, Iterable[str]]]
 ) -> list[str]:
@@ -384,7 +422,7 @@ def _caller_faults(
 
 def _port_faults(table: Sequence[Row]) -> list[str]:
     last = FIRST_PORT + PORTS_EACH - 1
-    users: dict[int, list[str]] = {CONSOLE_PORT: [CONSOLE]}
+    users: dict[int, list[str]] = {CONSOLE_PORT: [CONSOLE], BROKER_PORT: [BROKER], BROKER_OPS_PORT: [f"{BROKER}_ops"]}
     for entry in table:
         for port, listener in entry.ports.items():
             users.setdefault(port, []).append(listener)

@@ -12,6 +12,7 @@ from chassis.cache import VersionedCache
 from chassis.config import load
 from chassis.cursors import CursorSigner
 from chassis.database import Database
+from chassis.events.nats import Nats
 from chassis.grpc.methods import Server
 from chassis.grpc.server import GrpcApplication
 from chassis.grpc.serving import serve_contract
@@ -137,6 +138,7 @@ async def compose() -> AsyncIterator[Composition]:
     configure("order", environment=settings.environment, version=settings.version, level=settings.log_level)
     database = Database.configured(settings, service="order")
     client = PipelinedClient(settings.cache_url.get_secret_value(), CACHE_TIMEOUT_SECONDS, settings.cache_password_file)
+    broker = Nats.configured("order", settings)
     try:
         await patiently("PostgreSQL", database.open)
         servicers = build(settings, database, client)
@@ -146,8 +148,9 @@ async def compose() -> AsyncIterator[Composition]:
             application,
             servicers.admission,
             readiness={"postgresql": database.ping},
-            details={"valkey-cache": client.ping},
+            details={"valkey-cache": client.ping, "nats": broker.check},
             workers={
+                "nats": broker.run,
                 "sweep": servicers.sweep.run,
                 **following(settings.database_password_file, database.renew),
                 **following(settings.cache_password_file, client.renew),

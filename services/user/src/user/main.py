@@ -12,6 +12,7 @@ from chassis.cache import VersionedCache, stored_under
 from chassis.config import load
 from chassis.cursors import CursorSigner
 from chassis.database import Database
+from chassis.events.nats import Nats
 from chassis.grpc.methods import Server
 from chassis.grpc.server import GrpcApplication
 from chassis.grpc.serving import serve_contract
@@ -132,12 +133,17 @@ async def compose() -> AsyncIterator[Composition]:
     async with opened(load(Settings)) as service:
         application = GrpcApplication()
         service.servicers.add_to(application)
+        broker = Nats.configured("user", service.settings)
         yield Composition(
             application,
             service.servicers.admission,
             readiness={"postgresql": service.database.ping, "valkey": service.client.ping},
-            details={"valkey": service.client.accepts_writes(stored_under(user_pb2.User))},
+            details={
+                "valkey": service.client.accepts_writes(stored_under(user_pb2.User)),
+                "nats": broker.check,
+            },
             workers={
+                "nats": broker.run,
                 **following(service.settings.database_password_file, service.database.renew),
                 **following(service.settings.valkey_password_file, service.client.renew),
             },

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from chassis.config import DatabaseSettings, PasswordFile, ValkeyUrl
+from chassis.config import DatabaseSettings, EventSettings, PasswordFile, ValkeyUrl
 from pydantic import Field, SecretStr
 
 
-class Settings(DatabaseSettings):
+class Settings(DatabaseSettings, EventSettings):
     """Variables of the User service."""
 
     valkey_url: ValkeyUrl

@@ -12,7 +12,7 @@ from contracts.errors import ERRORS
 from chassis import context
 from chassis.metrics.families import OTHER, Durations, Exemplar, Family, Sample
 
-Kind = Literal["http", "rpc", "call", "database", "valkey", "worker"]
+Kind = Literal["http", "rpc", "call", "database", "valkey", "worker", "publish", "consume"]
 
 # What a unit of work ends with, besides the reasons of the error table.
 _OUTCOMES = frozenset({"OK", "CANCELLED", *ERRORS})
@@ -44,6 +44,8 @@ _KINDS: dict[Kind, _Named] = {
     "call": _Named("backend_call", "method", "Calls of other services, retries included", has_trace=True),
     "database": _Named("backend_database_use", "statement", "Statements, and uses of a connection or transaction"),
     "valkey": _Named("backend_valkey_command", "command", "Commands to Valkey"),
+    "publish": _Named("backend_event_publication", "event", "Events given to the broker", has_trace=True),
+    "consume": _Named("backend_event_attempt", "event", "Attempts to act on an event", has_trace=True),
     "worker": _Named("backend_worker_run", "worker", "Runs of workers that have ended", ends=False),
 }
 

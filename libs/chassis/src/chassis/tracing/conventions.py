@@ -7,12 +7,12 @@ begins with `backend.`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import grpc
 from contracts.errors import ERRORS
 
-from chassis.tracing.spans import CLIENT, INTERNAL, SERVER, Description, Span, Value
+from chassis.tracing.spans import CLIENT, CONSUMER, INTERNAL, PRODUCER, SERVER, Description, Span, Value
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _VERB = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
@@ -63,6 +63,28 @@ def pool(use: str, database: str) -> Description:
 def valkey(command: str) -> Description:
     """A command; its keys have ids of people in them, and are not said."""
     return Description(command, CLIENT, {"db.system.name": "redis", "db.operation.name": command})
+
+
+def publish(subject: str) -> Description:
+    """An event is given to the broker, until it has said that it is stored."""
+    return _messaging("publish", "send", PRODUCER, subject)
+
+
+def process(subject: str, consumer: str) -> Description:
+    """An event is acted on by a consumer: one attempt."""
+    return _messaging("process", "process", CONSUMER, subject, {"messaging.consumer.group.name": consumer})
+
+
+def _messaging(
+    operation: str, kind: str, span_kind: int, subject: str, more: Mapping[str, Value] | None = None
+) -> Description:
+    attributes: dict[str, Value] = {
+        "messaging.system": "nats",
+        "messaging.operation.name": operation,
+        "messaging.operation.type": kind,
+        "messaging.destination.name": subject,
+    }
+    return Description(f"{operation} {subject}", span_kind, attributes | dict(more or {}))
 
 
 def is_server_fault(outcome: str) -> bool:

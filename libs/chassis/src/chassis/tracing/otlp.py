@@ -65,6 +65,8 @@ def _spans(trace: Trace) -> Iterable[bytes]:
                 parts.append(b"\x7a\x02\x18\x02")
         if span.attributes:
             parts += [_attribute(9, key, value) for key, value in span.attributes.items()]
+        if span.link:
+            parts.append(_link(span.link))
         if parent is None:
             parts += _of_request(span)
         # Flags: those of the trace, and that we know whether the parent is another process's.
@@ -81,6 +83,11 @@ def _of_request(span: Span) -> Iterable[bytes]:
     yield _attribute(9, name, [trace.request_id])
     if trace.lost:
         yield _attribute(9, "backend.spans_lost", trace.lost)
+
+
+def _link(traceparent: str) -> bytes:
+    """Span.Link."""
+    return field(13, field(1, bytes.fromhex(traceparent[3:35])) + field(2, bytes.fromhex(traceparent[36:52])))
 
 
 @lru_cache(maxsize=1024)

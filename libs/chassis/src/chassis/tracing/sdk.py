@@ -78,6 +78,7 @@ class SdkSink:
             api.set_span_in_context(NonRecordingSpan(parent)),
             _KINDS[span.description.kind],
             attributes,
+            [api.Link(_context(span.link))] if span.link else None,
             start_time=int((span.began + offset) * 1e9),
         )
         if is_error(span):
@@ -87,6 +88,10 @@ class SdkSink:
     def counts(self) -> dict[str, int]:
         """How many the SDK was told of; what became of them, it counts itself."""
         return {"told": self._told}
+
+
+def _context(traceparent: str) -> SpanContext:
+    return SpanContext(int(traceparent[3:35], 16), int(traceparent[36:52], 16), is_remote=True)
 
 
 class _GivenIds(IdGenerator):

@@ -74,7 +74,7 @@ class Trace:
 class Span:
     """One unit of work."""
 
-    __slots__ = ("attributes", "began", "description", "ended", "id", "outcome", "parent", "sqlstate", "trace")
+    __slots__ = ("attributes", "began", "description", "ended", "id", "link", "outcome", "parent", "sqlstate", "trace")
 
     # Which it has from its end on.
     ended: float
@@ -88,6 +88,8 @@ class Span:
         # What is known of this one alone.
         self.attributes: dict[str, Value] | None = None
         self.sqlstate = ""
+        # The traceparent of a span that caused this one, in its trace or in another.
+        self.link = ""
         # On the clock of `perf_counter`, as `ended`.
         self.began = began
 

@@ -1,0 +1,222 @@
+"""The broker of events: who may do what there, and what is left when it is killed or full."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import signal
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import brokers
+import pytest
+from chassis.events.event import Event
+from chassis.events.nats import connection, tls
+from chassis.events.publisher import BrokerUnavailable
+from chassis.ids import uuid7
+from mesh.topology import OPERATORS, SERVICES
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from devstack import health
+
+# The services, one of which listens: what nobody wants is not kept.
+CONSUMER = replace(SERVICES[0], name="listener", consumes=("order.v1.OrderPlaced",))
+WITH_CONSUMER = (*SERVICES, CONSUMER)
+
+
+def event(event_type: str = "order.v1.OrderPlaced", data: bytes = b"") -> Event:
+    return Event(
+        id=uuid7(),
+        source="order",
+        type=event_type,
+        subject="order/1",
+        time=datetime.now(UTC),
+        dataschema="order/v1/events.proto",
+        traceparent="",
+        data=data,
+    )
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[brokers.Server]:
+    async with brokers.running(tmp_path / "broker", WITH_CONSUMER) as server:
+        yield server
+
+
+@asynccontextmanager
+async def operator(server: brokers.Server) -> AsyncIterator[Client]:
+    async with connection(server.url, server.certificates_of(OPERATORS), OPERATORS) as client:
+        yield client
+
+
+async def ask(client: Client, what: str, **request: object) -> dict[str, object]:
+    answer = await client.request(f"$JS.API.{what}", json.dumps(request).encode(), timeout=20)
+    found: dict[str, object] = json.loads(answer.data)
+    return found
+
+
+async def stored(server: brokers.Server) -> int:
+    async with operator(server) as client:
+        found = await ask(client, "STREAM.INFO.events")
+    return int(found["state"]["messages"])  # type: ignore[index]
+
+
+async def test_a_service_publishes_its_own_events_and_nobody_elses(server: brokers.Server) -> None:
+    async with server.client("order", timeout=1) as order:
+        await order.publish(event())
+        with pytest.raises(BrokerUnavailable):
+            await order.publish(event("user.v1.UserRegistered"))
+        await order.publish(event())
+    assert await stored(server) == 2
+
+
+async def test_a_service_neither_reads_what_is_for_others_nor_changes_what_there_is(server: brokers.Server) -> None:
+    refused: list[str] = []
+
+    async def note(error: Exception) -> None:
+        refused.append(str(error))
+
+    client = Client()
+    await client.connect(
+        server.url,
+        inbox_prefix="_INBOX.order",
+        tls=tls(server.certificates_of("order")),
+        tls_handshake_first=True,
+        error_cb=note,
+    )
+    for subject in ("_INBOX.user.>", "events.>", "dead_letters.>", "$JS.API.>", ">"):
+        await client.subscribe(subject)
+    for what in (
+        "STREAM.DELETE.events",
+        "STREAM.PURGE.events",
+        "STREAM.INFO.events",
+        "CONSUMER.MSG.NEXT.events.listener",
+    ):
+        with pytest.raises(NatsError):
+            await client.request(f"$JS.API.{what}", b"", timeout=0.2)
+    await client.close()
+    assert len(refused) == 9
+    assert all("permissions violation" in one for one in refused)
+    assert await stored(server) == 0
+
+
+async def test_whoever_is_not_in_the_table_is_not_let_in(server: brokers.Server, tmp_path: Path) -> None:
+    with pytest.raises(BrokerUnavailable, match="Authorization"):
+        async with connection(server.url, server.certificates_of("nobody"), "nobody"):
+            pass
+    # The edge has a certificate, and nothing to do here.
+    with pytest.raises(BrokerUnavailable, match="Authorization"):
+        async with connection(server.url, server.certificates_of("edge"), "edge"):
+            pass
+    stranger = brokers.Server(tmp_path)
+    theirs = stranger.certificates_of("order")
+    (theirs / "ca.crt").unlink()
+    (theirs / "ca.crt").write_bytes((server.layout.pki / "root.crt").read_bytes())
+    with pytest.raises(BrokerUnavailable):
+        async with connection(server.url, theirs, "order"):
+            pass
+    none = ssl.create_default_context(cafile=str(server.layout.pki / "root.crt"))
+    client = Client()
+    with pytest.raises((NatsError, OSError)):
+        await client.connect(
+            server.url, tls=none, tls_handshake_first=True, allow_reconnect=False, error_cb=lambda _: asyncio.sleep(0)
+        )
+
+
+async def test_an_event_that_is_published_again_is_stored_once(server: brokers.Server) -> None:
+    same = event()
+    async with server.client("order") as order:
+        for _ in range(3):
+            await order.publish(same)
+    assert await stored(server) == 1
+
+
+async def test_what_nobody_waits_for_is_not_kept(server: brokers.Server) -> None:
+    async with server.client("order") as order:
+        await order.publish(event("order.v1.OrderExpired"))
+    assert await stored(server) == 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_what_was_published_survives_the_server(server: brokers.Server, how: signal.Signals) -> None:
+    async with server.client("order") as order:
+        for _ in range(20):
+            await order.publish(event())
+        await server.kill(how)
+        with pytest.raises(BrokerUnavailable):
+            await order.publish(event())
+        await server.start()
+        await brokers.connected(order)
+        await order.publish(event())
+    assert await stored(server) == 21
+
+
+async def test_a_full_stream_refuses_and_loses_nothing(server: brokers.Server) -> None:
+    async with operator(server) as client:
+        found = await ask(client, "STREAM.INFO.events")
+        await ask(client, "STREAM.UPDATE.events", **{**found["config"], "max_bytes": 20_000})  # type: ignore[dict-item]
+        async with server.client("order") as order:
+            published = 0
+            with pytest.raises(BrokerUnavailable, match="maximum bytes"):
+                while True:
+                    await order.publish(event(data=b"x" * 1000))
+                    published += 1
+            assert await stored(server) == published > 10
+            # As soon as somebody has acted on one, there is room again.
+            asked = json.dumps({"batch": 1, "group": "one", "expires": 10**10}).encode()
+            answers = await client.subscribe("_INBOX.ops.events")
+            await client.publish("$JS.API.CONSUMER.MSG.NEXT.events.listener", asked, reply="_INBOX.ops.events")
+            given = await answers.next_msg(timeout=20)
+            await client.request(given.reply, b"+ACK", timeout=20)
+            await order.publish(event(data=b"x" * 1000))
+    # The declared size comes back with the next start.
+    assert await server.apply() == ["stream events changed"]
+    assert await server.apply() == []
+
+
+async def test_a_full_disk_loses_nothing_that_was_stored(server: brokers.Server) -> None:
+    assert server.process is not None
+    async with server.client("order") as order:
+        await order.publish(event())
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
+        published = 1
+        with pytest.raises(BrokerUnavailable):
+            while True:
+                await order.publish(event(data=b"x" * 10_000))
+                published += 1
+        # Whoever watches it sees that it does not work, and starts it anew.
+        async with asyncio.timeout(10):
+            while await health.broker_works(server.layout):
+                await asyncio.sleep(0.05)
+        await server.kill()
+        await server.start()
+        await brokers.connected(order)
+        await order.publish(event())
+    assert await stored(server) == published + 1
+
+
+async def test_the_broker_and_its_clients_take_certificates_of_a_new_authority(server: brokers.Server) -> None:
+    assert server.process is not None
+    async with server.client("order") as order:
+        rotating = asyncio.create_task(asyncio.to_thread(server.certificates.rotate_authority))
+        while not rotating.done():
+            server.process.send_signal(signal.SIGHUP)
+            await asyncio.sleep(0.3)
+        await rotating
+        server.process.send_signal(signal.SIGHUP)
+        # Who is connected stays so; who comes has the new one, and trusts no other.
+        await order.publish(event())
+        async with server.client("user") as user:
+            await user.publish(event("user.v1.UserRegistered"))
+
+
+async def test_a_consumer_without_a_row_is_removed(server: brokers.Server) -> None:
+    server.services = SERVICES
+    assert await server.apply() == ["consumer listener removed: no row has it"]
+    assert await server.apply() == []

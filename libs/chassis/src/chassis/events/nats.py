@@ -1,0 +1,229 @@
+"""NATS JetStream as the broker: one connection of a process, which comes back by itself, and publishing over it.
+
+The chassis knows NATS here and in `nats_consumer`, and nobody else does. A process serves without a broker as well: it is
+connected by a worker, what is published meanwhile is refused at once, and the readiness probe tells it as a detail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js.client import JetStreamContext
+
+from chassis.config import EventSettings
+from chassis.events import envelope, subjects
+from chassis.events.causes import caused_by, describe
+from chassis.events.event import Event
+from chassis.events.publisher import BrokerUnavailable
+from chassis.metrics.families import Reading
+from chassis.observe import Work, observe
+from chassis.tracing import conventions
+
+# Until the broker has said that an event is stored.
+TIMEOUT_SECONDS = 5.0
+_CONNECT_SECONDS = 2
+_RECONNECT_SECONDS = 0.25
+# A broker that answers no ping for twice this is gone.
+_PING_SECONDS = 5
+# Events that wait for the broker's word at once; more are refused.
+_MOST_WAITING = 1024
+# What may wait to be written to a connection.
+_MAX_PENDING_BYTES = 4 * 1024 * 1024
+# Stored once by this header, however often it is published (for the stream's window).
+MESSAGE_ID = "Nats-Msg-Id"
+
+_CONNECTED = Reading("backend_broker_connected", "1 while there is a connection to the broker of events")
+_WAITING = Reading("backend_broker_waiting", "Events that wait until the broker has said that they are stored")
+
+# At the end of each connection asyncio remarks upon how the client has begun TLS (nats.aio.transport, `connect_tls`).
+logging.getLogger("asyncio").addFilter(lambda record: "eof_received() has no effect" not in str(record.msg))
+_log = structlog.get_logger(__name__)
+
+
+def tls(certificates: Path) -> ssl.SSLContext:
+    """Who we are, and whom we trust: of a directory with tls.crt, tls.key and ca.crt.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    context = ssl.create_default_context(cafile=str(certificates / "ca.crt"))
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(certificates / "tls.crt", certificates / "tls.key")
+    return context
+
+
+class _Client(Client):
+    def __init__(self, certificates: Path) -> None:
+        super().__init__()
+        self._certificates = certificates
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        # Read for each connection: certificates are replaced while we serve.
+        return tls(self._certificates)
+
+
+class Nats:
+    """A process's connection to the broker.
+
+    Args:
+        url: of the servers, separated by commas: tls://HOST:PORT.
+        certificates: the directory of our certificate; a certificate that is replaced counts from the next connection on.
+        name: our identity, below whose inbox we are answered.
+        timeout: seconds until the broker has said that an event is stored.
+    """
+
+    def __init__(self, url: str, certificates: Path, name: str, timeout: float = TIMEOUT_SECONDS) -> None:
+        self._servers = url.split(",")
+        self._certificates = certificates
+        self._name = name
+        self._timeout = timeout
+        self._client: _Client | None = None
+        self._waiting = 0
+        # Why there is no connection.
+        self._why = "not connected yet"
+        _CONNECTED.read(lambda: self.is_connected)
+        _WAITING.read(lambda: self._waiting)
+
+    @classmethod
+    def configured(cls, name: str, settings: EventSettings) -> Nats:
+        """The one that a service's settings describe."""
+        return cls(settings.nats_url, settings.nats_certificates, name)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._client is not None and self._client.is_connected
+
+    async def check(self) -> None:
+        """Raise unless there is a connection; for the details of readiness.
+
+        Raises:
+            BrokerUnavailable: there is none.
+        """
+        self.connected()
+
+    def connected(self) -> Client:
+        """The connection that there is.
+
+        Raises:
+            BrokerUnavailable: there is none now.
+        """
+        if self._client is None or not self._client.is_connected:
+            raise BrokerUnavailable(f"the broker cannot be reached: {self._why}")
+        return self._client
+
+    async def run(self) -> None:
+        """Be connected until cancelled: a worker."""
+        while True:
+            closed = asyncio.Event()
+            client = _Client(self._certificates)
+            try:
+                self._client = client
+                await self._connect(client, closed)
+                _log.info("connected to the broker")
+                # Lost connections come back by themselves; one that the server has refused for good is begun anew.
+                await closed.wait()
+                _log.warning("the broker has ended the connection", why=self._why)
+            finally:
+                self._client = None
+                await client.close()
+            await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def _connect(self, client: Client, closed: asyncio.Event) -> None:
+        async def on_error(error: Exception) -> None:
+            self._why = str(error) or type(error).__name__
+            if "permissions violation" in self._why.lower():
+                _log.error("the broker refuses what this service's row does not say", why=self._why)
+
+        async def on_loss() -> None:
+            _log.warning("the connection to the broker was lost", why=self._why)
+
+        async def on_return() -> None:
+            _log.info("connected to the broker again")
+
+        async def on_end() -> None:
+            closed.set()
+
+        await client.connect(
+            self._servers,
+            name=self._name,
+            inbox_prefix=subjects.inbox(self._name),
+            error_cb=on_error,
+            disconnected_cb=on_loss,
+            reconnected_cb=on_return,
+            closed_cb=on_end,
+            connect_timeout=_CONNECT_SECONDS,
+            # The client's own choice is 2 s, and to give up after 60 attempts.
+            reconnect_time_wait=_RECONNECT_SECONDS,  # type: ignore[arg-type]  # it sleeps for so long, and says int
+            max_reconnect_attempts=-1,
+            ping_interval=_PING_SECONDS,
+            pending_size=_MAX_PENDING_BYTES,
+            tls_handshake_first=True,
+            tls=tls(self._certificates),
+        )
+
+    async def publish(self, event: Event) -> None:
+        """See `Publisher`."""
+        subject = subjects.of_type(event.type)
+        work = Work("publish", event.type, span=conventions.publish(subject))
+        with observe(work, caused_by(event)) as seen:
+            describe(seen.span, event)
+            await self.store(subject, event.data, envelope.headers(event) | {MESSAGE_ID: str(event.id)})
+
+    async def store(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
+        """Publish a message, and return once the broker has stored it.
+
+        Raises:
+            BrokerUnavailable: it has not said so.
+        """
+        client = self.connected()
+        if self._waiting >= _MOST_WAITING:
+            raise BrokerUnavailable("too many events wait for the broker")
+        self._waiting += 1
+        try:
+            await JetStreamContext(client).publish(subject, data, timeout=self._timeout, headers=headers)
+        except (NatsError, OSError, TimeoutError) as error:
+            raise BrokerUnavailable(str(error) or type(error).__name__) from error
+        finally:
+            self._waiting -= 1
+
+
+@asynccontextmanager
+async def connection(url: str, certificates: Path, name: str) -> AsyncIterator[Client]:
+    """A connection for a command, which is there or is not.
+
+    Raises:
+        BrokerUnavailable: it cannot be had.
+    """
+    client = _Client(certificates)
+
+    async def ignore(_error: Exception) -> None:
+        return
+
+    try:
+        await client.connect(
+            url.split(","),
+            name=name,
+            inbox_prefix=subjects.inbox(name),
+            allow_reconnect=False,
+            max_reconnect_attempts=0,
+            connect_timeout=_CONNECT_SECONDS,
+            error_cb=ignore,
+            tls_handshake_first=True,
+            tls=tls(certificates),
+        )
+    except (NatsError, OSError, TimeoutError) as error:
+        raise BrokerUnavailable(str(error) or type(error).__name__) from error
+    try:
+        yield client
+    finally:
+        await client.close()

@@ -44,7 +44,7 @@ LOOPBACK = IPv4Network("127.0.0.0/8")
 _READS_EVERY_SECONDS = 0.1
 _ORDERS_PER_CUSTOMER = 5
 # Shorter than an access token's life.
-_LOG_IN_AGAIN_SECONDS = 200.0
+_RENEW_SECONDS = 200.0
 # What everybody together may have of one edge (`Options.max_connections`).
 _CONNECTIONS = 4096
 _NEWCOMERS_A_SECOND = 5
@@ -79,12 +79,13 @@ def address_of(network: IPv4Network, source: random.Random | None = None) -> str
     return str(network[(source or random.Random()).randrange(256, network.num_addresses - 256)])
 
 
-async def customer(http: httpx.AsyncClient) -> tuple[BackendClient, models.LoginRequest]:
-    """Somebody new, logged in."""
+async def customer(http: httpx.AsyncClient) -> tuple[BackendClient, models.TokenPair]:
+    """Somebody new, logged in, and the tokens they have."""
     client, login = BackendClient(http), models.LoginRequest(email=f"{uuid.uuid4()}@example.com", password=PASSWORD)
     await client.register(models.RegisterRequest(email=login.email, password=PASSWORD, display_name="A Soak"))
-    client.access_token = (await client.login(login)).data.access_token
-    return client, login
+    tokens = (await client.login(login)).data
+    client.access_token = tokens.access_token
+    return client, tokens
 
 
 async def order(client: BackendClient, product_id: str) -> models.Order:
@@ -98,16 +99,18 @@ async def reading(url: str, product_id: str, network: IPv4Network = LOOPBACK) ->
     """A logged-in reader, ten times a second, for as long as the block takes; what it saw."""
     seen, clock = Seen(), asyncio.get_running_loop().time
     async with _client(url, address_of(network)) as http:
-        client, login = await customer(http)
-        logged_in = clock()
+        client, tokens = await customer(http)
+        renewed = clock()
         mine = await order(client, product_id)
         paths = (f"/v1/orders/{mine.id}", "/v1/products?limit=5", "/v1/me", "/v1/orders?limit=5", "/v1/me/overview")
 
         async def read(number: int) -> None:
-            nonlocal logged_in
-            if clock() - logged_in > _LOG_IN_AGAIN_SECONDS:
-                logged_in = clock()
-                client.access_token = (await client.login(login)).data.access_token
+            nonlocal tokens, renewed
+            if clock() - renewed > _RENEW_SECONDS:
+                renewed = clock()
+                spent = str(tokens.refresh_token)
+                tokens = (await client.refresh_tokens(models.RefreshRequest(refresh_token=spent))).data
+                client.access_token = tokens.access_token
             headers = {"authorization": f"Bearer {client.access_token}"}
             seen.note(await http.get(paths[number % len(paths)], headers=headers))
 

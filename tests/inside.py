@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -168,10 +169,13 @@ def another(
     where: Site | None = None,
     application: Path | None = None,
     output: Path | None = None,
+    *,
+    becomes_ready: bool = True,
 ) -> Iterator[Layout]:
     """One more process of the stack, rendered with other options and on ports of its own (the layout says which).
 
     `application`: the module (of `app` and `ops`) that it hosts instead of the service's own. `output`: where it logs to.
+    `becomes_ready`: whether it can be expected to; without, it is waited for only until it listens.
     """
     own = Layout(platform.layout.data_dir, free_port_offset())
     config = proxies.render_one(platform.layout, options, process, own, where)
@@ -193,14 +197,15 @@ def another(
             umask=0o077,
         )
     try:
-        ready = f"http://127.0.0.1:{own.port(f'{service}_ops')}/healthz/ready"
+        port = own.port(f"{service}_ops")
         give_up = time.monotonic() + 30
         while True:
-            try:
-                if httpx.get(ready).status_code == 200:
+            with suppress(httpx.HTTPError, OSError):
+                if not becomes_ready:
+                    socket.create_connection(("127.0.0.1", port)).close()
                     break
-            except httpx.HTTPError:
-                pass
+                if httpx.get(f"http://127.0.0.1:{port}/healthz/ready").status_code == 200:
+                    break
             assert launched.poll() is None, log
             assert time.monotonic() < give_up, log
             time.sleep(0.05)
@@ -214,10 +219,12 @@ def another(
 
 
 @contextmanager
-def edge(platform: Platform, options: Options | None = None, *without: str) -> Iterator[str]:
+def edge(
+    platform: Platform, options: Options | None = None, *without: str, becomes_ready: bool = True
+) -> Iterator[str]:
     """The public URL of one more edge, with other options or without some policies."""
     chosen = replace(options or Options(), without=without)
-    with another(platform, "edge", chosen) as own:
+    with another(platform, "edge", chosen, becomes_ready=becomes_ready) as own:
         yield f"http://127.0.0.1:{own.port('public')}"
 
 

@@ -241,7 +241,7 @@ async def test_memory_is_bounded_and_load_is_shed_before_the_bound(stack: Platfo
             except httpx.HTTPError:
                 return False
 
-    with inside.edge(stack, Options(max_heap_mib=1)) as url:
+    with inside.edge(stack, Options(max_heap_mib=1), becomes_ready=False) as url:
         give_up = time.monotonic() + 30
         while await is_served(url):
             assert time.monotonic() < give_up

@@ -66,6 +66,22 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class TracingCost:
+    """The hot read with some tracing, beside the same without any."""
+
+    # Microseconds of CPU of a request over all processes, the median; and as a share of that without tracing: the median
+    # of neighbouring measurements, and the middle half of them.
+    cpu: float
+    ratio: float
+    middle_half: tuple[float, float]
+    # The quickest quarter: below it is a quarter of the measurements.
+    quick: float
+    quick_ratio: float
+    # Microseconds by process.
+    processes: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Measured:
     """One run of the bench."""
 
@@ -88,3 +104,5 @@ class Measured:
     memory: Sequence[tuple[int, float]]
     layer: Layer
     topologies: Mapping[str, HotRead]
+    # By how much is traced.
+    tracing: Mapping[str, TracingCost]

@@ -7,6 +7,7 @@ import platform as machine
 from datetime import UTC, datetime
 from pathlib import Path
 
+import telemetry
 from measured import Measured
 from steady import SHARE
 
@@ -51,6 +52,11 @@ def page(measured: Measured) -> str:
         f"| the network layer (docs/network.md): at most {MOST_LAYER:.0%} of the rate | {layer.whole.rate:,.0f}/s with, "
         f"{layer.bare.rate:,.0f}/s without = {cost:.1%} | {_yes(cost <= MOST_LAYER)} |"
     )
+    for kind, most in telemetry.BOUNDS.items():
+        more = measured.tracing[kind].ratio - 1
+        lines.append(
+            f"| {kind} of the requests traced: at most {most:.0%} more CPU for an order read | {more:+.1%} | {_yes(more <= most)} |"
+        )
     if len(memory) > 2:
         half = memory[len(memory) // 2 :]
         growth = half[-1][1] - half[0][1]
@@ -92,6 +98,12 @@ def page(measured: Measured) -> str:
             f"| {name} | {share.microseconds:+.0f} µs ± {share.spread:.0f} | {share.microseconds / layer.cpu:+.1%} |"
             for name, share in {"nothing": layer.nothing, "everything": layer.everything, **layer.policies}.items()
         ),
+    ]
+    lines += [
+        "\n## What tracing costs (`tools/bench/telemetry.py`)\n",
+        "The hot read at 32 connections on stacks that differ in nothing else, by turns, each round in another order; CPU of a "
+        "request over all processes, the console's included, which in production is a collector on another machine.\n",
+        *telemetry.table(measured.tracing),
     ]
     lines += [
         "\n## Sidecars (`tools/bench/topologies.py`)\n",

@@ -15,6 +15,7 @@ from pathlib import Path
 import layers
 import profile_hot_path
 import steady
+import telemetry
 import topologies
 import valkey_clients
 from bench import Bench
@@ -26,6 +27,8 @@ from devstack import services
 
 OFFSET = 5000
 CONCURRENCY = (1, 8, 32)
+# Stacks that are traced more or less: how often they are started, and measured then.
+_TRACING_STARTS, _TRACING_ROUNDS = 4, 4
 
 # Where it begins.
 BY_HAND = "\n<!-- below: by hand -->\n"
@@ -58,6 +61,9 @@ async def run(bench: Bench, other: Bench, reads: int) -> Measured:
     memory = await bench.memory(reads)
     layer = await layers.measure(bench, other)
     sidecars = await topologies.measure(bench)
+    # On stacks of its own, of which there are several.
+    bench.stop()
+    tracing = telemetry.measure(telemetry.BOUNDS, _TRACING_STARTS, _TRACING_ROUNDS, min(bench.seconds, 3))
     return Measured(
         command=" ".join(["tools/bench/run.py", *sys.argv[1:]]),
         seconds=bench.seconds,
@@ -70,6 +76,7 @@ async def run(bench: Bench, other: Bench, reads: int) -> Measured:
         memory=memory,
         layer=layer,
         topologies=sidecars,
+        tracing=tracing,
     )
 
 

@@ -9,6 +9,7 @@ import importlib
 import pkgutil
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,6 +25,7 @@ from chassis.grpc.peer import Peer
 from chassis.metrics.exposition import exposition
 from chassis.metrics.families import FAMILIES
 from chassis.observe import Work, observe, served
+from chassis.presence import Presence
 from chassis.tracing import conventions, otlp, spans
 from chassis.tracing.exporter import Exporter
 from chassis.tracing.process import Tracing
@@ -246,6 +248,37 @@ async def test_what_a_request_leaves_behind_is_no_part_of_it(kept: Kept) -> None
     assert len(kept.traces[0].spans) == 1
 
 
+def test_what_waits_to_be_sent_holds_nothing_of_its_request(kept: Kept) -> None:
+    """A span is the object that was around the unit of work, which knew the request's context and with it its token."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    known = weakref.ref(receive)
+    current = RequestContext("request-1", traceparent=SAMPLED, presence=Presence(receive, 1.0))
+    del receive
+    with observe(GET_THING, current):
+        del current
+        assert known() is not None
+    assert len(kept.traces[0].spans) == 1
+    assert known() is None
+
+
+@pytest.mark.parametrize("traceparent", [SAMPLED, UNSAMPLED])
+def test_a_transaction_has_parts_also_of_a_request_that_is_not_sampled(kept: Kept, traceparent: str) -> None:
+    transaction = Work("database", "transaction", span=conventions.pool("transaction", "thingdb"))
+    with pytest.raises(ServiceError), observe(GET_THING, RequestContext("request-1", traceparent=traceparent)):
+        with observe(transaction), observe(READ), observe(LOOK):
+            pass
+        with observe(LOOK):
+            raise ServiceError("UNAVAILABLE")
+    look, read, within, after, root = encoded(kept.traces)
+    assert within.parent_span_id == after.parent_span_id == root.span_id
+    assert read.parent_span_id == within.span_id
+    # Only libraries begin something within a statement, and they are not asked unless the request is sampled.
+    assert look.parent_span_id == (read if traceparent == SAMPLED else within).span_id
+
+
 def test_every_name_is_one_of_the_published_conventions(kept: Kept) -> None:
     names = {
         value
@@ -450,9 +483,10 @@ def test_the_generated_queries_name_their_statements() -> None:
 
 @pytest.mark.parametrize(("outcome", "is_error"), [("NOT_FOUND", False), ("UNAVAILABLE", True), ("ValueError", True)])
 def test_a_callers_mistake_is_no_error_of_the_server(kept: Kept, outcome: str, is_error: bool) -> None:
-    span = spans.begin_request(RPC.span or conventions.rpc_server(""), SAMPLED, "request-1", time.perf_counter())
-    assert span is not None
-    spans.end(span, outcome)
+    span = spans.Span()
+    span.began = time.perf_counter()
+    span.record(Trace(SAMPLED, "request-1"), None, conventions.rpc_server("thing.v1.Things/Get"))
+    span.end(time.perf_counter(), outcome)
     (root,) = encoded(kept.traces)
     assert (root.status.code == Status.STATUS_CODE_ERROR) is is_error
     code = said(root)["rpc.response.status_code"]

@@ -13,7 +13,7 @@ import msgspec
 
 from chassis.identity import Caller
 from chassis.presence import Presence
-from chassis.tracing import spans
+from chassis.tracing.spans import Span
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -51,10 +51,13 @@ class RequestContext(msgspec.Struct, frozen=True):
             return None
         return max(0.0, self.deadline - asyncio.get_running_loop().time())
 
-    def to_metadata(self) -> list[tuple[str, str]]:
-        """The gRPC metadata that carries this context to the next hop; the deadline travels as grpc-timeout."""
+    def to_metadata(self, span: Span | None = None) -> list[tuple[str, str]]:
+        """The gRPC metadata that carries this context to the next hop; the deadline travels as grpc-timeout.
+
+        Args:
+            span: of the call, where one is recorded.
+        """
         metadata = [(METADATA_REQUEST_ID, self.request_id)]
-        span = spans.innermost()
         if traceparent := self.traceparent if span is None else span.traceparent():
             metadata.append((METADATA_TRACE, traceparent))
         if self.caller is not None:

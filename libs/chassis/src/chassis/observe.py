@@ -8,7 +8,7 @@ Valkey, a run of a worker:
     with observe(_GET):
         ...
 
-Whoever wants to hear of all of them is told in one place, `_ended`: the metrics, the trace that the unit is a part of, and
+Whoever wants to hear of all of them is told in one place, `_end`: the metrics, the trace that the unit is a part of, and
 the log.
 """
 
@@ -29,7 +29,7 @@ from chassis.errors import ServiceError, as_service_error
 from chassis.metrics.work import Kind, meter
 from chassis.presence import CallerGoneError
 from chassis.tracing import spans
-from chassis.tracing.spans import Description, Span
+from chassis.tracing.spans import CLIENT, Description, Span, Trace, become_innermost
 
 # What an error of the work is to whoever asked for it; None leaves it as it is.
 Translation = Callable[[Exception, str], ServiceError | None]
@@ -79,8 +79,8 @@ class Work:
         self.span = span
 
 
-class observe:  # noqa: N801 - used like a function
-    """Around one unit of work.
+class observe(Span):  # noqa: N801 - used like a function
+    """Around one unit of work; it is itself the span of it, where one is recorded.
 
     Args:
         work: what it is.
@@ -90,28 +90,40 @@ class observe:  # noqa: N801 - used like a function
         ServiceError: the block raised what the work's `translate` makes one of.
     """
 
-    __slots__ = ("_began", "_current", "_token", "_work", "span")
+    __slots__ = ("_current", "_token", "_work", "is_recorded")
 
     def __init__(self, work: Work, current: RequestContext | None = None) -> None:
         self._work = work
         self._current = current
         self._token: Token[RequestContext | None] | None = None
+        self.is_recorded = False
+
+    @property
+    def span(self) -> Span | None:
+        """What is recorded of it, if anything is."""
+        return self if self.is_recorded else None
 
     def __enter__(self) -> Self:
         """Begin."""
-        current, span = self._current, self._work.span
+        current, description = self._current, self._work.span
         if current is not None:
             self._token = context.enter(current)
-        self._began = began = perf_counter()
-        self.span: Span | None = None
-        if span is not None:
+        self.began = perf_counter()
+        if description is not None:
+            if current is None:
+                parent = spans.innermost()
+                if parent is not None:
+                    self._record(parent.trace, parent, description)
             # What is given a context of its own is a request; what is not, a part of one.
-            self.span = (
-                spans.begin(span, began)
-                if current is None
-                else spans.begin_request(span, current.traceparent, current.request_id, began)
-            )
+            elif spans.recorder is not None:
+                self._record(Trace(current.traceparent, current.request_id), None, description)
         return self
+
+    def _record(self, trace: Trace, parent: Span | None, description: Description) -> None:
+        self.is_recorded = True
+        self.record(trace, parent, description)
+        if trace.is_sampled or description.kind != CLIENT:
+            become_innermost(self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
@@ -119,19 +131,36 @@ class observe:  # noqa: N801 - used like a function
         """End."""
         try:
             if error is None:
-                _ended(self._work, "OK", self._began, self.span)
+                self._end("OK")
             else:
                 self._fail(error)
         finally:
             if self._token is not None:
                 context.leave(self._token)
+                # It may be kept as a span, and what it knows of the request not.
+                self._token = self._current = None
 
     def _fail(self, error: BaseException) -> None:
         work = self._work
         known = work.translate(error, work.name) if isinstance(error, Exception) else None
-        _ended(work, _outcome(error if known is None else known), self._began, self.span, error)
+        self._end(_outcome(error if known is None else known), error)
         if known is not None and known is not error:
             raise known from error
+
+    def _end(self, outcome: str, error: BaseException | None = None) -> None:
+        """Every unit of work comes by here and is counted; on most there is no line to write."""
+        work, now = self._work, perf_counter()
+        seconds = now - self.began
+        work.meter.ended(outcome, seconds)
+        if self.is_recorded:
+            if self.trace.is_sampled or self.description.kind != CLIENT:
+                become_innermost(self.parent)
+            self.end(now, outcome, error)
+        is_failure = work.kind in _ANSWERED and outcome not in ("OK", "CANCELLED")
+        if is_failure or logging.debugging:
+            # Envoy's access log has every request and every call; this line says why one failed.
+            log = _log.info if is_failure else _log.debug
+            log(work.kind, operation=work.name, outcome=outcome, duration_ms=round(seconds * 1000, 3))
 
 
 def _outcome(error: BaseException) -> str:
@@ -143,18 +172,3 @@ def _outcome(error: BaseException) -> str:
         current = context.current()
         return "DEADLINE_EXCEEDED" if current is not None and current.remaining() == 0 else "CANCELLED"
     return type(error).__name__
-
-
-def _ended(
-    work: Work, outcome: str, began: float, span: Span | None = None, error: BaseException | None = None
-) -> None:
-    """A unit of work has ended. Every one comes by here and is counted; on most there is no line to write."""
-    seconds = perf_counter() - began
-    work.meter.ended(outcome, seconds)
-    if span is not None:
-        spans.end(span, outcome, error)
-    is_failure = work.kind in _ANSWERED and outcome not in ("OK", "CANCELLED")
-    if is_failure or logging.debugging:
-        # Envoy's access log has every request and every call; this line says why one failed.
-        log = _log.info if is_failure else _log.debug
-        log(work.kind, operation=work.name, outcome=outcome, duration_ms=round(seconds * 1000, 3))

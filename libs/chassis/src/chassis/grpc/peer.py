@@ -186,8 +186,8 @@ class UnaryMethod(Generic[Request, Response]):
         current = context.current()
         self._budget.earn()
         attempt = 0
-        with observe(self._work):
-            metadata = current.to_metadata() if current else []
+        with observe(self._work) as unit:
+            metadata = current.to_metadata(unit.span) if current else []
             while True:
                 remaining = current.remaining() if current else None
                 if remaining is not None and remaining <= 0:
@@ -220,10 +220,9 @@ class StreamMethod(Generic[Request, Response]):
         """Make the call; errors as `Peer` says, after the messages that came before them."""
         current = context.current()
         remaining = current.remaining() if current else None
-        with observe(self._work):
-            async for message in self._send(
-                request, timeout=remaining, metadata=current.to_metadata() if current else []
-            ):
+        with observe(self._work) as unit:
+            metadata = current.to_metadata(unit.span) if current else []
+            async for message in self._send(request, timeout=remaining, metadata=metadata):
                 yield message
 
 

@@ -83,7 +83,9 @@ class Tracer(api.Tracer):
         if not parent.trace.is_sampled:
             return NonRecordingSpan(context_of(parent))
         began = time.perf_counter() if start_time is None else _on_our_clock(start_time)
-        span = Span(parent.trace, parent, Description(name, _KINDS[kind]), began)
+        span = Span()
+        span.began = began
+        span.record(parent.trace, parent, Description(name, _KINDS[kind]))
         found = LibrarySpan(span)
         found.set_attributes(attributes or {})
         return found
@@ -169,13 +171,8 @@ class LibrarySpan(api.Span):
 
     def end(self, end_time: int | None = None) -> None:
         """See the API."""
-        innermost = spans.innermost()
-        spans.end(self.span, self._outcome, self._error)
-        if end_time is not None:
-            self.span.ended = _on_our_clock(end_time)
-        if innermost is not self.span:
-            # It was none that others began in.
-            spans.become_innermost(innermost)
+        ended = time.perf_counter() if end_time is None else _on_our_clock(end_time)
+        self.span.end(ended, self._outcome, self._error)
 
 
 def _parent(context: Context | None) -> Span | None:

@@ -20,7 +20,9 @@ from chassis.wire_format import field, varint
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 _SCOPE = "backend-chassis"
 # Of fields whose number is below 16, the tag is written out (chassis/wire_format.py says how it is made).
-_double, _fixed32, _fixed64, _id = Struct("<d"), Struct("<I"), Struct("<Q"), Struct(">Q")
+_double, _flags = Struct("<d"), Struct("<2sI")
+# A span's id and its parent's, and when it began and ended: each with its tag, and ids with their length, before it.
+_id, _ids, _times = Struct(">2sQ"), Struct(">2sQ2sQ"), Struct("<BQBQ")
 
 
 def request(traces: Iterable[Trace], resource: Mapping[str, str]) -> bytes:
@@ -52,12 +54,12 @@ def _spans(trace: Trace) -> Iterable[bytes]:
         parent_id = trace.parent_id if parent is None else parent.identify()
         parts = [
             trace_id,
-            b"\x12\x08", _id.pack(span.identify()),
-            b"\x22\x08" + _id.pack(parent_id) if parent_id else b"",
+            _ids.pack(b"\x12\x08", span.identify(), b"\x22\x08", parent_id)
+            if parent_id
+            else _id.pack(b"\x12\x08", span.identify()),
             _of_all(span.description, is_ok),
-            b"\x39", _fixed64.pack(int((span.began + offset) * 1e9)),
-            b"\x41", _fixed64.pack(int((span.ended + offset) * 1e9)),
-        ]  # fmt: skip
+            _times.pack(0x39, int((span.began + offset) * 1e9), 0x41, int((span.ended + offset) * 1e9)),
+        ]
         if not is_ok:
             parts += [_attribute(9, key, value) for key, value in of_outcome(span)]
             if is_error(span):
@@ -70,7 +72,7 @@ def _spans(trace: Trace) -> Iterable[bytes]:
         if parent is None:
             parts += _of_request(span)
         # Flags: those of the trace, and that we know whether the parent is another process's.
-        parts.append(b"\x85\x01" + _fixed32.pack(trace.is_sampled | 0x100 | (0x200 if parent is None else 0)))
+        parts.append(_flags.pack(b"\x85\x01", trace.is_sampled | 0x100 | (0x200 if parent is None else 0)))
         yield b"".join(parts)
 
 
@@ -100,7 +102,12 @@ def _of_all(description: Description, is_ok: bool) -> bytes:
 
 def _attribute(number: int, key: str, value: Value | Sequence[str]) -> bytes:
     """A KeyValue (common.proto)."""
-    return field(number, field(1, key.encode()) + field(2, _any(value)))
+    return field(number, _key(key) + field(2, _any(value)))
+
+
+@lru_cache(maxsize=1024)
+def _key(key: str) -> bytes:
+    return field(1, key.encode())
 
 
 def _any(value: Value | Sequence[str]) -> bytes:

@@ -25,10 +25,6 @@ _MAX_SUBSCRIPTIONS = 64
 _MAX_PENDING_BYTES = 16 * 1024 * 1024
 # Streams are files; this is for what the server itself may keep in memory besides.
 _MEMORY_BYTES = 16 * 1024 * 1024
-# For how long a consumer may be silent about an event until it is given to it again.
-ACK_SECONDS = 10
-# Events that a consumer may have in its hands: those that it does, and those that wait behind them.
-MOST_UNACKNOWLEDGED = 256
 # By this time an event that was published twice, by its id, is stored once. Whatever comes later, the inbox sees.
 DUPLICATES_SECONDS = 120
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
-from chassis.events import subjects
+from chassis.events import limits, subjects
 from chassis.events.nats import connection
 from chassis.events.publisher import BrokerUnavailable
 from nats.aio.client import Client
@@ -108,16 +108,16 @@ class _Declared:
             # What happened before a service cared is none of its concern.
             "deliver_policy": "new",
             "ack_policy": "explicit",
-            "ack_wait": broker.ACK_SECONDS * _SECOND,
+            "ack_wait": int(limits.ACK_SECONDS * _SECOND),
             # How often is for the chassis to say: it can tell a consumer that was killed from an event that cannot be read.
             "max_deliver": -1,
-            "max_ack_pending": broker.MOST_UNACKNOWLEDGED,
+            "max_ack_pending": limits.MOST_HELD,
             "max_waiting": 64,
             "num_replicas": self._replicas,
             # One replica of the service at a time, and another one soon after it has gone: so events stay in their order.
             "priority_groups": [GROUP],
             "priority_policy": "pinned_client",
-            "priority_timeout": broker.ACK_SECONDS * _SECOND,
+            "priority_timeout": int(limits.ACK_SECONDS * _SECOND),
         }
         name = f"{subjects.EVENTS}.{consumer.service}"
         current = await self._ask(f"CONSUMER.INFO.{name}")

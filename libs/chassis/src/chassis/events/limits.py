@@ -1,0 +1,9 @@
+"""What a consumer and the broker have to agree on."""
+
+from __future__ import annotations
+
+# For how long a consumer may be silent about an event until the broker gives it again.
+ACK_SECONDS = 10.0
+# Events that a consumer may have in its hands, those that wait behind others included. The broker gives no more at once: so
+# who takes over from a process that is gone has room for everything that it had.
+MOST_HELD = 256

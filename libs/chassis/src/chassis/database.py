@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
+from google.protobuf.message import Message
 
 from chassis import context, password_files
 from chassis.config import DatabaseSettings
 from chassis.errors import ServiceError
+from chassis.events import outbox
+from chassis.events.event import Event
+from chassis.ids import uuid7
 from chassis.metrics.families import Reading
 from chassis.observe import Work, observe
 from chassis.tracing import conventions
@@ -71,6 +77,30 @@ class Connection:
             await self._connection.executemany(sql, args, timeout=_seconds())
 
 
+class Transaction(Connection):
+    """A connection within a transaction, with the events that are told when it commits, and only then."""
+
+    __slots__ = ("_service", "events")
+
+    def __init__(self, connection: PoolConnectionProxy[asyncpg.Record], database: str, service: str) -> None:
+        super().__init__(connection, database)
+        self._service = service
+        self.events: list[Event] = []
+
+    def record(self, subject_id: UUID, message: Message, time: datetime) -> None:
+        """Tell an event if the transaction commits. Those of one subject are told in the order in which they are recorded.
+
+        Args:
+            subject_id: to what it happened, which the transaction has locked or made.
+            message: what happened.
+            time: when, UTC.
+
+        Raises:
+            ValueError: the message's contract does not say that it is an event.
+        """
+        self.events.append(outbox.event(self._service, uuid7(), subject_id, message, time))
+
+
 class Database:
     """A pool of connections to one database.
 
@@ -97,6 +127,10 @@ class Database:
                     refusal = error
             raise refusal or OSError(f"{password_file} is empty")
 
+        session = {"application_name": service}
+        self._connect: Callable[[], Awaitable[asyncpg.Connection[asyncpg.Record]]] = lambda: connect(
+            url, server_settings=session, command_timeout=DEFAULT_STATEMENT_SECONDS
+        )
         self._new_pool: Callable[[], asyncpg.Pool[asyncpg.Record]] = lambda: asyncpg.create_pool(
             url,
             min_size=min_size,
@@ -105,14 +139,18 @@ class Database:
             # A session never keeps state between transactions, so the server-side RESET, a round trip on every
             # release, would undo nothing. An open transaction is rolled back by the block that opened it.
             reset=_no_reset,
-            server_settings={"application_name": service},
+            server_settings=session,
             connect=connect,
         )
         self._pool = self._new_pool()
         self._users = _Users()
+        self._service = service
+        # Set when a transaction has committed that recorded events.
+        self.told = asyncio.Event()
         self._name = name = urlsplit(url).path.strip("/")
         self._connection = Work("database", "connection", _translate, conventions.pool("connection", name))
         self._transaction = Work("database", "transaction", _translate, conventions.pool("transaction", name))
+        self._listening = Work("database", "listen", _translate)
         self._transactions = asyncio.Semaphore(max(1, int(max_size * TRANSACTIONS_SHARE)))
         _CONNECTIONS.read(lambda: self._pool.get_size() - self._idle(), "used")
         _CONNECTIONS.read(self._idle, "idle")
@@ -188,15 +226,47 @@ class Database:
                 yield Connection(raw, self._name)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(self) -> AsyncIterator[Transaction]:
         """A READ COMMITTED transaction: committed at the end of the block, rolled back when it raises.
 
         Raises:
             ServiceError: DEADLINE_EXCEEDED, or UNAVAILABLE when the database cannot be reached or has no room.
         """
         with observe(self._transaction), self._users:
-            async with self._turn(), self._pool.acquire(timeout=_seconds()) as raw, raw.transaction():
-                yield Connection(raw, self._name)
+            async with self._turn(), self._pool.acquire(timeout=_seconds()) as raw:
+                transaction = Transaction(raw, self._name, self._service)
+                async with raw.transaction():
+                    yield transaction
+                    if transaction.events:
+                        await outbox.write(transaction, transaction.events)
+                if transaction.events:
+                    self.told.set()
+
+    @asynccontextmanager
+    async def listening(self, channel: str, heard: Callable[[], None]) -> AsyncIterator[Callable[[], bool]]:
+        """Call `heard` at each NOTIFY of a channel, on a connection of its own.
+
+        Behind a pool that hands out a connection for each transaction (pgbouncer's mode "transaction") nothing is heard.
+
+        Returns:
+            Asks whether the connection is still there; `heard` is called as well when it has gone.
+
+        Raises:
+            ServiceError: UNAVAILABLE; the database cannot be reached, or has no room.
+        """
+
+        def on_notice(*_: object) -> None:
+            heard()
+
+        with observe(self._listening):
+            connection = await self._connect()
+        try:
+            with observe(self._listening):
+                await connection.add_listener(channel, on_notice)
+            connection.add_termination_listener(on_notice)
+            yield lambda: not connection.is_closed()
+        finally:
+            connection.terminate()
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

@@ -46,6 +46,26 @@ class User:
     search_text: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    position: int
+    id: UUID
+    type: str
+    subject: str
+    time: datetime
+    traceparent: str
+    data: bytes
+    recorded_at: datetime
+    published_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxLease:
+    id: bool
+    holder: UUID
+    until: datetime
+
+
 INSERT_USER = """-- name: InsertUser
 INSERT INTO users
     (id, email, display_name, password_hash, roles, credential_version, email_key, search_text, created_at, updated_at)

@@ -4,6 +4,7 @@ api/proto/**            -> contracts/<package>/v1: messages, stubs, servicers, t
 api/errors.yaml         -> contracts/errors.py
 api/permissions.yaml    -> contracts/permissions.py
 api/openapi/bff.v1.yaml -> contracts/bff/v1: models, operations, client, and the document itself
+the events among these  -> contracts/asyncapi.json
 services/*/db           -> services/*/src/*/repository/queries.py
 the Settings classes    -> docs/configuration.md
 mesh.observability      -> deploy/observability: Prometheus's rules, Grafana's dashboards
@@ -23,6 +24,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import generate_asyncapi
 import generate_blocks
 import generate_http
 import protos
@@ -109,6 +111,18 @@ def protobuf() -> Files:
             for package in relative.parents[:-1]:
                 files[CONTRACTS / package / "__init__.py"] = ""
     return files
+
+
+def asyncapi() -> Files:
+    """The document of the events of all services."""
+    source = ROOT / "api/proto"
+    with tempfile.TemporaryDirectory() as directory:
+        descriptors = Path(directory) / "descriptors"
+        options = [f"-I{source}", "--include_imports", "--include_source_info", f"--descriptor_set_out={descriptors}"]
+        wanted = sorted(protos.of(SERVICES, ROOT))
+        run("api/proto", [sys.executable, "-m", "grpc_tools.protoc", *options, *wanted])
+        events = generate_asyncapi.event_types(descriptors.read_bytes(), source)
+    return {CONTRACTS / "asyncapi.json": generate_asyncapi.document(events, SERVICES)}
 
 
 def errors() -> Files:
@@ -207,12 +221,18 @@ def generated() -> Files:
         CONTRACTS / "py.typed": "",
     }
     faults = []
-    for part in (protobuf, lambda: formatted(errors() | permissions() | http()), sql, generate_blocks.current):
+    for part in (
+        protobuf,
+        asyncapi,
+        lambda: formatted(errors() | permissions() | http()),
+        sql,
+        generate_blocks.current,
+    ):
         try:
             files |= part()
         except generate_http.ContractError as error:
             faults.append(str(error))
-        except (GenerationError, generate_blocks.BlockError) as error:
+        except (GenerationError, generate_asyncapi.EventError, generate_blocks.BlockError) as error:
             faults.append(str(error))
     if faults:
         raise GenerationError("\n".join(faults))

@@ -35,6 +35,7 @@ CHECKS: dict[str, list[str]] = {
     "table of services": [sys.executable, "tools/lint_table.py"],
     "buf": [str(BIN / "buf"), "lint", "api"],
     "openapi": [sys.executable, "tools/lint_openapi.py"],
+    "asyncapi": [sys.executable, "tools/lint_asyncapi.py"],
     "handlers": [sys.executable, "-m", "devstack.preflight"],
     "dependencies": [sys.executable, "tools/lint_dependencies.py"],
     "mappings": [sys.executable, "tools/lint_mappings.py"],

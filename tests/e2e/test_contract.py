@@ -374,6 +374,9 @@ async def test_the_contract_and_a_reference_that_works_offline_are_served(people
     contract = await people.http.get("/openapi.yaml")
     assert contract.headers["content-type"].startswith("application/yaml")
     assert "operationId: createOrder" in contract.text
+    events = await people.http.get("/asyncapi.json")
+    assert events.headers["content-type"] == "application/json"
+    assert "order.v1.OrderPlaced" in events.json()["channels"]
     page = await people.http.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     assert "SwaggerUIBundle" in page.text

@@ -98,7 +98,7 @@ async def test_one_address_holds_less_than_half_of_the_heap(stack: Platform) -> 
 
 async def test_answers_that_nobody_reads_cost_the_bff_a_part_each(stack: Platform) -> None:
     """And an address may ask for few of the largest."""
-    (limit,) = {o.rate_limit.requests for o in OPERATIONS if o.id in ("getDocs", "getOpenapi")}
+    (limit,) = {o.rate_limit.requests for o in OPERATIONS if o.id in ("getDocs", "getOpenapi", "getAsyncapi")}
     assert limit <= 20
     bff = psutil.Process(stack.pid("bff"))
     processes = [bff, *bff.children(recursive=True)]

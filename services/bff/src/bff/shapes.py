@@ -164,6 +164,8 @@ def transition(value: order_pb2.OrderTransition) -> models.OrderTransition:
         actor_id=value.actor_id or None,
         reason=value.reason,
         occurred_at=moment(value.occurred_at),
+        carrier=value.carrier or None,
+        tracking_number=value.tracking_number or None,
     )
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from html import escape
 from importlib.resources import files
 
 from bff.reference.page import page
 
+ASYNCAPI = (files("contracts") / "asyncapi.json").read_bytes()
 VENDOR = files("bff.reference") / "vendor"
 
 
@@ -22,7 +25,7 @@ def test_what_is_vendored_is_unchanged_and_says_its_version_and_licence() -> Non
 
 
 def test_the_page_is_whole_and_its_policy_allows_nothing_but_its_own_parts() -> None:
-    html, policy = page()
+    html, policy = page(ASYNCAPI)
     text = html.decode()
     assert "<!-- " not in text.split("<script>")[0]
     assert text.count("</script>") == 3
@@ -30,3 +33,13 @@ def test_the_page_is_whole_and_its_policy_allows_nothing_but_its_own_parts() -> 
     for directive in ("default-src 'none'", "connect-src 'self'", "form-action 'none'", "frame-ancestors 'none'"):
         assert directive in policy
     assert len(re.findall("'sha256-", policy)) == 4
+
+
+def test_every_event_is_shown_with_its_message_and_who_tells_it() -> None:
+    events = json.loads(ASYNCAPI)
+    html = page(ASYNCAPI)[0].decode()
+    for name, message in events["components"]["messages"].items():
+        shown = html.partition(f"<code>{name}</code>")[2].partition("</tr>")[0]
+        assert escape(message["payload"]["schema"]) in shown, name
+        assert f"<td>{escape(message['summary'])}</td>" in shown, name
+        assert f"<td>{name.partition('.')[0]}</td>" in shown, name

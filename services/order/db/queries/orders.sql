@@ -14,8 +14,9 @@ INSERT INTO order_transitions (order_id, version, from_status, to_status, actor_
 VALUES (sqlc.arg(id), 1, NULL, 'pending_payment', sqlc.arg(user_id), 'placed', sqlc.arg(now));
 
 -- name: InsertTransition :exec
-INSERT INTO order_transitions (order_id, version, from_status, to_status, actor_id, reason, occurred_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7);
+INSERT INTO order_transitions
+    (order_id, version, from_status, to_status, actor_id, reason, occurred_at, carrier, tracking_number)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: GetOrder :many
 -- One row for each line of the order.

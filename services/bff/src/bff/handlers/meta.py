@@ -17,12 +17,14 @@ from bff.reference.page import page
 
 
 class MetaHandlers:
-    """getJwks, getOpenapi, getDocs."""
+    """getJwks, getOpenapi, getAsyncapi, getDocs."""
 
     def __init__(self, keys: JwksFile) -> None:
         self._keys = keys
         self._contract = Document((files("contracts.bff.v1") / "openapi.yaml").read_bytes(), "application/yaml")
-        html, policy = page()
+        events = (files("contracts") / "asyncapi.json").read_bytes()
+        self._events = Document(events, "application/json")
+        html, policy = page(events)
         self._page = Document(html, "text/html; charset=utf-8", {"content-security-policy": policy})
 
     async def get_jwks(self) -> Response:
@@ -32,6 +34,10 @@ class MetaHandlers:
     async def get_openapi(self, call: Call[Principal], headers: operations.GetOpenapiHeaders) -> Response:
         """GET /openapi.yaml."""
         return await self._contract.answer(headers.if_none_match, _accept_encoding(call))
+
+    async def get_asyncapi(self, call: Call[Principal], headers: operations.GetAsyncapiHeaders) -> Response:
+        """GET /asyncapi.json."""
+        return await self._events.answer(headers.if_none_match, _accept_encoding(call))
 
     async def get_docs(self, call: Call[Principal], headers: operations.GetDocsHeaders) -> Response:
         """GET /docs."""

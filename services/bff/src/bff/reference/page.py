@@ -1,4 +1,4 @@
-"""The page at /docs: Swagger UI and our additions in one file, so that it needs one request and no other host."""
+"""The page at /docs: Swagger UI, the events, and our additions in one file, so that it needs one request and no other host."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ from importlib.resources import files
 
 from contracts.permissions import ROLE_PERMISSIONS
 
+from bff.reference import events
+
 _HERE = files("bff.reference")
 
 
-def page() -> tuple[bytes, str]:
-    """The HTML, and the Content-Security-Policy that lets its own scripts and styles run and nothing else."""
+def page(asyncapi: bytes) -> tuple[bytes, str]:
+    """The HTML, and the Content-Security-Policy that lets its own scripts and styles run and nothing else.
+
+    Args:
+        asyncapi: the document of the events.
+    """
     vendored = _HERE / "vendor"
     parts = {
         "swagger-ui.css": (vendored / "swagger-ui.css").read_text(encoding="utf-8"),
         "reference.css": (_HERE / "reference.css").read_text(encoding="utf-8"),
+        "events": events.table(asyncapi),
         "facts": json.dumps({"roles": _roles_by_permission()}),
         "swagger-ui-bundle.js": _inline((vendored / "swagger-ui-bundle.js").read_text(encoding="utf-8")),
         "reference.js": _inline((_HERE / "reference.js").read_text(encoding="utf-8")),

@@ -89,6 +89,14 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
+class Shipment:
+    """How an order was sent."""
+
+    carrier: str
+    tracking_number: str
+
+
+@dataclass(frozen=True, slots=True)
 class Transition:
     """One step in an order's history."""
 
@@ -101,10 +109,18 @@ class Transition:
     actor_id: UUID | None
     reason: str
     occurred_at: datetime
+    # Of the step to shipped. None of all others, and of one that a release before this field has made.
+    shipment: Shipment | None = None
 
 
 def step(
-    order: Order, status: OrderStatus, *, actor_id: UUID | None, reason: str, now: datetime
+    order: Order,
+    status: OrderStatus,
+    *,
+    actor_id: UUID | None,
+    reason: str,
+    now: datetime,
+    shipment: Shipment | None = None,
 ) -> tuple[Order, Transition]:
     """The order after a transition, and the transition for its history.
 
@@ -112,4 +128,4 @@ def step(
         IllegalTransitionError: the state machine does not allow it.
     """
     changed = order.transition_to(status, now)
-    return changed, Transition(order.id, changed.version, order.status, status, actor_id, reason, now)
+    return changed, Transition(order.id, changed.version, order.status, status, actor_id, reason, now, shipment)

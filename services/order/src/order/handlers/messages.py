@@ -41,6 +41,7 @@ def spent(value: Money) -> order_pb2.Spent:
 # does not pass on: order_id
 def transition(value: Transition) -> order_pb2.OrderTransition:
     """A transition message."""
+    shipment = value.shipment
     return order_pb2.OrderTransition(
         version=value.version,
         from_status=order_pb2.ORDER_STATUS_UNSPECIFIED if value.from_status is None else STATUS[value.from_status],
@@ -48,6 +49,8 @@ def transition(value: Transition) -> order_pb2.OrderTransition:
         actor_id="" if value.actor_id is None else str(value.actor_id),
         reason=value.reason,
         occurred_at=timestamp(value.occurred_at),
+        carrier="" if shipment is None else shipment.carrier,
+        tracking_number="" if shipment is None else shipment.tracking_number,
     )
 
 

@@ -166,4 +166,6 @@ async def _record(connection: Connection, transition: Transition) -> None:
         actor_id=transition.actor_id,
         reason=transition.reason,
         occurred_at=transition.occurred_at,
+        carrier=transition.shipment.carrier if transition.shipment else None,
+        tracking_number=transition.shipment.tracking_number if transition.shipment else None,
     )

@@ -107,6 +107,8 @@ class OrderTransition:
     actor_id: UUID | None
     reason: str
     occurred_at: datetime
+    carrier: str | None
+    tracking_number: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,26 @@ class Refund:
     next_attempt_at: datetime
     requested_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    position: int
+    id: UUID
+    type: str
+    subject: str
+    time: datetime
+    traceparent: str
+    data: bytes
+    recorded_at: datetime
+    published_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxLease:
+    id: bool
+    holder: UUID
+    until: datetime
 
 
 INSERT_PRODUCT = """-- name: InsertProduct
@@ -343,13 +365,14 @@ async def insert_order(connection: Connection, *, id: UUID, user_id: UUID | None
 
 
 INSERT_TRANSITION = """-- name: InsertTransition
-INSERT INTO order_transitions (order_id, version, from_status, to_status, actor_id, reason, occurred_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
+INSERT INTO order_transitions
+    (order_id, version, from_status, to_status, actor_id, reason, occurred_at, carrier, tracking_number)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 """
 
 
-async def insert_transition(connection: Connection, *, order_id: UUID, version: int, from_status: OrderStatus | None, to_status: OrderStatus, actor_id: UUID | None, reason: str, occurred_at: datetime) -> None:
-    await connection.execute(INSERT_TRANSITION, order_id, version, from_status, to_status, actor_id, reason, occurred_at)
+async def insert_transition(connection: Connection, *, order_id: UUID, version: int, from_status: OrderStatus | None, to_status: OrderStatus, actor_id: UUID | None, reason: str, occurred_at: datetime, carrier: str | None, tracking_number: str | None) -> None:
+    await connection.execute(INSERT_TRANSITION, order_id, version, from_status, to_status, actor_id, reason, occurred_at, carrier, tracking_number)
 
 
 GET_ORDER = """-- name: GetOrder
@@ -488,13 +511,13 @@ async def sum_spending(connection: Connection, *, user_id: UUID) -> list[SumSpen
 
 
 LIST_TRANSITIONS = """-- name: ListTransitions
-SELECT order_id, version, from_status, to_status, actor_id, reason, occurred_at FROM order_transitions WHERE order_id = $1 ORDER BY version
+SELECT order_id, version, from_status, to_status, actor_id, reason, occurred_at, carrier, tracking_number FROM order_transitions WHERE order_id = $1 ORDER BY version
 """
 
 
 async def list_transitions(connection: Connection, *, order_id: UUID) -> list[OrderTransition]:
     rows = await connection.fetch(LIST_TRANSITIONS, order_id)
-    return [OrderTransition(row[0], row[1], None if row[2] is None else OrderStatus(row[2]), OrderStatus(row[3]), row[4], row[5], row[6]) for row in rows]
+    return [OrderTransition(row[0], row[1], None if row[2] is None else OrderStatus(row[2]), OrderStatus(row[3]), row[4], row[5], row[6], row[7], row[8]) for row in rows]
 
 
 LIST_EXPIRED_ORDERS = """-- name: ListExpiredOrders

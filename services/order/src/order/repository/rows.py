@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from order.domain.money import Money
-from order.domain.order import Order, OrderLine, OrderStatus, Transition
+from order.domain.order import Order, OrderLine, OrderStatus, Shipment, Transition
 from order.domain.product import Product
 from order.domain.refund import Refund, RefundStatus
 from order.repository import queries
@@ -45,6 +45,7 @@ def transition(row: queries.OrderTransition) -> Transition:
         row.actor_id,
         row.reason,
         row.occurred_at,
+        None if row.carrier is None or row.tracking_number is None else Shipment(row.carrier, row.tracking_number),
     )
 
 

@@ -14,7 +14,7 @@ from contracts.order.v1 import order_pb2
 
 from order.domain.errors import NotFoundError, PaymentInProgressError
 from order.domain.money import Money
-from order.domain.order import Order, OrderStatus, Transition
+from order.domain.order import Order, OrderStatus, Shipment, Transition
 from order.domain.product import demand, reserve
 from order.domain.unpaid import UnpaidLimits
 from order.metrics import PLACED, TRANSITIONS_MADE
@@ -210,8 +210,10 @@ class OrderUseCases:
         Raises:
             NotFoundError, StaleVersionError, IllegalTransitionError: as named.
         """
+        # What a release before `Shipment` shows of it.
         reason = f"{carrier} {tracking_number}"
-        return await self._fulfil(order_id, actor, OrderStatus.SHIPPED, reason, expected_version)
+        shipment = Shipment(carrier, tracking_number)
+        return await self._fulfil(order_id, actor, OrderStatus.SHIPPED, reason, expected_version, shipment)
 
     async def deliver(self, order_id: UUID, actor: Actor, expected_version: int | None) -> Order:
         """Record that a shipped order arrived.
@@ -256,9 +258,17 @@ class OrderUseCases:
         return True
 
     async def _fulfil(
-        self, order_id: UUID, actor: Actor, status: OrderStatus, reason: str, expected_version: int | None
+        self,
+        order_id: UUID,
+        actor: Actor,
+        status: OrderStatus,
+        reason: str,
+        expected_version: int | None,
+        shipment: Shipment | None = None,
     ) -> Order:
         async with self._database.transaction() as connection:
             order = await orders.lock(connection, order_id)
             order.require_version(expected_version)
-            return await self._transitions.apply(connection, order, status, actor_id=actor.user_id, reason=reason)
+            return await self._transitions.apply(
+                connection, order, status, actor_id=actor.user_id, reason=reason, shipment=shipment
+            )

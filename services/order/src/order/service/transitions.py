@@ -10,7 +10,7 @@ from uuid import UUID
 from chassis.cache import VersionedCache
 from chassis.database import Connection
 
-from order.domain.order import RELEASES_STOCK, Order, OrderStatus, step
+from order.domain.order import RELEASES_STOCK, Order, OrderStatus, Shipment, step
 from order.domain.product import demand
 from order.metrics import TRANSITIONS_MADE, step_name
 from order.repository import orders, products
@@ -45,6 +45,7 @@ class Transitions:
         actor_id: UUID | None,
         reason: str,
         restock: bool = False,
+        shipment: Shipment | None = None,
     ) -> Order:
         """The order after the step; its stock comes back when `restock` or the new status says so.
 
@@ -52,7 +53,7 @@ class Transitions:
             IllegalTransitionError: the state machine does not allow it.
         """
         now = self._now()
-        changed, transition = step(order, status, actor_id=actor_id, reason=reason, now=now)
+        changed, transition = step(order, status, actor_id=actor_id, reason=reason, now=now, shipment=shipment)
         await orders.update(connection, changed, transition)
         TRANSITIONS_MADE.add(step_name(order.status, status))
         if restock or status in RELEASES_STOCK:

@@ -242,6 +242,10 @@ class BackendClient(HttpClient):
         """This document."""
         return await self.send("GET", "/openapi.yaml", str, headers={"If-None-Match": if_none_match})
 
+    async def get_asyncapi(self, *, if_none_match: str | None = None) -> Answer[str]:
+        """The events that services tell each other."""
+        return await self.send("GET", "/asyncapi.json", str, headers={"If-None-Match": if_none_match})
+
     async def get_docs(self, *, if_none_match: str | None = None) -> Answer[str]:
         """This reference, to browse."""
         return await self.send("GET", "/docs", str, headers={"If-None-Match": if_none_match})

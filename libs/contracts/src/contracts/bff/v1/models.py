@@ -365,6 +365,8 @@ class OrderTransition(Struct, frozen=True, kw_only=True):
     actor_id: Annotated[str, Meta(description="Null when the system did it")] | None
     reason: Annotated[str, Meta(max_length=400)]
     occurred_at: datetime
+    carrier: Annotated[str, Meta(description="Of the step to shipped; null of all others", max_length=100)] | None
+    tracking_number: Annotated[str, Meta(description="As `carrier`", max_length=100)] | None
 
 
 class OrderHistory(Struct, frozen=True, kw_only=True):

@@ -150,6 +150,10 @@ class GetOpenapiHeaders(Struct, frozen=True, kw_only=True):
     if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name="if-none-match")
 
 
+class GetAsyncapiHeaders(Struct, frozen=True, kw_only=True):
+    if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name="if-none-match")
+
+
 class GetDocsHeaders(Struct, frozen=True, kw_only=True):
     if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name="if-none-match")
 
@@ -630,6 +634,20 @@ OPERATIONS: tuple[Operation, ...] = (
         rate_limit=RateLimit(20, 60, False),
         operation_class="read",
         headers=GetOpenapiHeaders,
+    ),
+    Operation(
+        id="getAsyncapi",
+        handler="get_asyncapi",
+        method="GET",
+        path="/asyncapi.json",
+        permission=None,
+        anonymous=True,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(20, 60, False),
+        operation_class="read",
+        headers=GetAsyncapiHeaders,
     ),
     Operation(
         id="getDocs",

@@ -25,19 +25,21 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63ommon/v1/options.proto\x12\tcommon.v1\x1a google/protobuf/descriptor.proto\"T\n\x06\x41\x63\x63\x65ss\x12\x14\n\npermission\x18\x01 \x01(\tH\x00\x12\x13\n\tanonymous\x18\x02 \x01(\x08H\x00\x12\x17\n\rauthenticated\x18\x03 \x01(\x08H\x00\x42\x06\n\x04rule\"\xe4\x01\n\nFieldRules\x12\x10\n\x08required\x18\x01 \x01(\x08\x12\x12\n\nmin_length\x18\x02 \x01(\r\x12\x12\n\nmax_length\x18\x03 \x01(\r\x12\x14\n\x07minimum\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\tmin_items\x18\x06 \x01(\r\x12\x11\n\tmax_items\x18\x07 \x01(\r\x12\x0f\n\x07pattern\x18\x08 \x01(\t\x12!\n\x06\x66ormat\x18\t \x01(\x0e\x32\x11.common.v1.FormatB\n\n\x08_minimumB\n\n\x08_maximum*\xc2\x01\n\x0eOperationClass\x12\x1f\n\x1bOPERATION_CLASS_UNSPECIFIED\x10\x00\x12\x18\n\x14OPERATION_CLASS_READ\x10\x01\x12\x19\n\x15OPERATION_CLASS_WRITE\x10\x02\x12\x1b\n\x17OPERATION_CLASS_PAYMENT\x10\x03\x12\x19\n\x15OPERATION_CLASS_LOGIN\x10\x04\x12\"\n\x1eOPERATION_CLASS_ADMINISTRATION\x10\x05*C\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x46ORMAT_UUID\x10\x01\x12\x10\n\x0c\x46ORMAT_EMAIL\x10\x02:C\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x11.common.v1.Access:T\n\x0foperation_class\x12\x1e.google.protobuf.MethodOptions\x18\xd4\x86\x03 \x01(\x0e\x32\x19.common.v1.OperationClass:2\n\x07\x63\x61llers\x12\x1f.google.protobuf.ServiceOptions\x18\xd3\x86\x03 \x03(\t:7\n\x0cstored_under\x12\x1f.google.protobuf.MessageOptions\x18\xd5\x86\x03 \x01(\t:E\n\x05rules\x12\x1d.google.protobuf.FieldOptions\x18\xd2\x86\x03 \x01(\x0b\x32\x15.common.v1.FieldRulesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x63ommon/v1/options.proto\x12\tcommon.v1\x1a google/protobuf/descriptor.proto\"\x1f\n\x0c\x45ventOptions\x12\x0f\n\x07subject\x18\x01 \x01(\t\"T\n\x06\x41\x63\x63\x65ss\x12\x14\n\npermission\x18\x01 \x01(\tH\x00\x12\x13\n\tanonymous\x18\x02 \x01(\x08H\x00\x12\x17\n\rauthenticated\x18\x03 \x01(\x08H\x00\x42\x06\n\x04rule\"\xe4\x01\n\nFieldRules\x12\x10\n\x08required\x18\x01 \x01(\x08\x12\x12\n\nmin_length\x18\x02 \x01(\r\x12\x12\n\nmax_length\x18\x03 \x01(\r\x12\x14\n\x07minimum\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\tmin_items\x18\x06 \x01(\r\x12\x11\n\tmax_items\x18\x07 \x01(\r\x12\x0f\n\x07pattern\x18\x08 \x01(\t\x12!\n\x06\x66ormat\x18\t \x01(\x0e\x32\x11.common.v1.FormatB\n\n\x08_minimumB\n\n\x08_maximum*\xc2\x01\n\x0eOperationClass\x12\x1f\n\x1bOPERATION_CLASS_UNSPECIFIED\x10\x00\x12\x18\n\x14OPERATION_CLASS_READ\x10\x01\x12\x19\n\x15OPERATION_CLASS_WRITE\x10\x02\x12\x1b\n\x17OPERATION_CLASS_PAYMENT\x10\x03\x12\x19\n\x15OPERATION_CLASS_LOGIN\x10\x04\x12\"\n\x1eOPERATION_CLASS_ADMINISTRATION\x10\x05*C\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x46ORMAT_UUID\x10\x01\x12\x10\n\x0c\x46ORMAT_EMAIL\x10\x02:C\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x11.common.v1.Access:T\n\x0foperation_class\x12\x1e.google.protobuf.MethodOptions\x18\xd4\x86\x03 \x01(\x0e\x32\x19.common.v1.OperationClass:2\n\x07\x63\x61llers\x12\x1f.google.protobuf.ServiceOptions\x18\xd3\x86\x03 \x03(\t:7\n\x0cstored_under\x12\x1f.google.protobuf.MessageOptions\x18\xd5\x86\x03 \x01(\t:I\n\x05\x65vent\x12\x1f.google.protobuf.MessageOptions\x18\xd6\x86\x03 \x01(\x0b\x32\x17.common.v1.EventOptions:E\n\x05rules\x12\x1d.google.protobuf.FieldOptions\x18\xd2\x86\x03 \x01(\x0b\x32\x15.common.v1.FieldRulesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'common.v1.options_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OPERATIONCLASS']._serialized_start=390
-  _globals['_OPERATIONCLASS']._serialized_end=584
-  _globals['_FORMAT']._serialized_start=586
-  _globals['_FORMAT']._serialized_end=653
-  _globals['_ACCESS']._serialized_start=72
-  _globals['_ACCESS']._serialized_end=156
-  _globals['_FIELDRULES']._serialized_start=159
-  _globals['_FIELDRULES']._serialized_end=387
+  _globals['_OPERATIONCLASS']._serialized_start=423
+  _globals['_OPERATIONCLASS']._serialized_end=617
+  _globals['_FORMAT']._serialized_start=619
+  _globals['_FORMAT']._serialized_end=686
+  _globals['_EVENTOPTIONS']._serialized_start=72
+  _globals['_EVENTOPTIONS']._serialized_end=103
+  _globals['_ACCESS']._serialized_start=105
+  _globals['_ACCESS']._serialized_end=189
+  _globals['_FIELDRULES']._serialized_start=192
+  _globals['_FIELDRULES']._serialized_end=420
 # @@protoc_insertion_point(module_scope)

@@ -15,10 +15,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -70,6 +70,26 @@ FORMAT_UUID: Format.ValueType  # 1
 FORMAT_EMAIL: Format.ValueType  # 2
 """One @, no white space, no control characters; ownership is proven by a message, not by a pattern."""
 Global___Format: _TypeAlias = Format  # noqa: Y015
+
+@_typing.final
+class EventOptions(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """To what it happens. Its id follows: events about "order/ID" come in the order in which they happened."""
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventOptions: _TypeAlias = EventOptions  # noqa: Y015
 
 @_typing.final
 class Access(_message.Message):
@@ -162,6 +182,7 @@ ACCESS_FIELD_NUMBER: _builtins.int
 OPERATION_CLASS_FIELD_NUMBER: _builtins.int
 CALLERS_FIELD_NUMBER: _builtins.int
 STORED_UNDER_FIELD_NUMBER: _builtins.int
+EVENT_FIELD_NUMBER: _builtins.int
 RULES_FIELD_NUMBER: _builtins.int
 access: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Access]
 """Who may call this method. Every method has one; a service refuses to start otherwise."""
@@ -175,4 +196,6 @@ callers: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.ServiceOption
 """
 stored_under: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.str]
 """What the keys in Valkey start with under which messages of this type are kept; the rest of a key is the record's id."""
+event: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, Global___EventOptions]
+"""That the message is an event, told by the service whose contract it stands in (docs/events.md)."""
 rules: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___FieldRules]

@@ -685,6 +685,8 @@ class OrderTransition(_message.Message):
     ACTOR_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    CARRIER_FIELD_NUMBER: _builtins.int
+    TRACKING_NUMBER_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     from_status: Global___OrderStatus.ValueType
     """Unspecified for the order's creation."""
@@ -692,6 +694,9 @@ class OrderTransition(_message.Message):
     actor_id: _builtins.str
     """Who did it; empty for the system itself."""
     reason: _builtins.str
+    carrier: _builtins.str
+    """Of the step to SHIPPED, unless a release before these fields made it; empty of all others."""
+    tracking_number: _builtins.str
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -703,10 +708,12 @@ class OrderTransition(_message.Message):
         actor_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         occurred_at: _timestamp_pb2.Timestamp | None = ...,
+        carrier: _builtins.str = ...,
+        tracking_number: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["occurred_at", b"occurred_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "from_status", b"from_status", "occurred_at", b"occurred_at", "reason", b"reason", "to_status", b"to_status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "carrier", b"carrier", "from_status", b"from_status", "occurred_at", b"occurred_at", "reason", b"reason", "to_status", b"to_status", "tracking_number", b"tracking_number", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

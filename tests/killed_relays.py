@@ -100,7 +100,7 @@ async def _live(url: str, published: Path, last: int | None, seed: int, kind: ty
         setattr(Connection, name, life.around(getattr(Connection, name)))
     database = Database(url, min_size=1, max_size=3, service="order")
     await database.open()
-    one = kind(database, Broker(published, life, random.Random(seed)), source="order", kept=timedelta(days=1))
+    one = kind(database, Broker(published, life, random.Random(seed)), source="order")
     running = asyncio.create_task(one.run())
     if last is None:
         async with database.connection() as connection:

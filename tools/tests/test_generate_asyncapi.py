@@ -6,12 +6,17 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import generate_asyncapi
 import lint_asyncapi
 import pytest
+from chassis.events import envelope
+from chassis.events.event import Event
+from chassis.ids import uuid7
 from generate_asyncapi import EventError, EventType, document
+from jsonschema import Draft7Validator
 from mesh.topology import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +43,23 @@ def test_what_is_no_asyncapi_is_found() -> None:
     assert list(lint_asyncapi.problems(broken))
     dangling = json.loads(json.dumps(DOCUMENT).replace("#/channels/order.v1.OrderPaid", "#/channels/none"))
     assert list(lint_asyncapi.problems(dangling)) == ["#/channels/none leads nowhere"]
+
+
+def test_the_headers_are_those_that_are_sent() -> None:
+    event = Event(
+        uuid7(),
+        "order",
+        "order.v1.OrderPaid",
+        "order/1",
+        datetime.now(UTC),
+        "urn:x:y",
+        f"00-{'a' * 32}-{'b' * 16}-01",
+        b"",
+    )
+    schema = DOCUMENT["components"]["schemas"]["headers"]
+    sent = envelope.headers(event)
+    assert list(Draft7Validator(schema).iter_errors(sent)) == []
+    assert sent.keys() == schema["properties"].keys()
 
 
 def test_who_consumes_is_said() -> None:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncpg
@@ -32,7 +32,6 @@ from conftest import Platform
 from devstack import postgres
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
-KEPT = timedelta(days=1)
 
 
 @dataclass
@@ -62,7 +61,7 @@ class Outbox:
     superuser: asyncpg.Connection
 
     def relay(self, broker: Broker, database: Database | None = None) -> Relay:
-        return Relay(database or self.database, broker, source="order", kept=KEPT)
+        return Relay(database or self.database, broker, source="order")
 
     @asynccontextmanager
     async def replica(self) -> AsyncIterator[Database]:

@@ -13,6 +13,7 @@ from chassis.config import load
 from chassis.cursors import CursorSigner
 from chassis.database import Database
 from chassis.events.nats import Nats
+from chassis.events.relay import Relay
 from chassis.grpc.methods import Server
 from chassis.grpc.server import GrpcApplication
 from chassis.grpc.serving import serve_contract
@@ -151,6 +152,7 @@ async def compose() -> AsyncIterator[Composition]:
             details={"valkey-cache": client.ping, "nats": broker.check},
             workers={
                 "nats": broker.run,
+                "outbox": Relay(database, broker, source="order").run,
                 "sweep": servicers.sweep.run,
                 **following(settings.database_password_file, database.renew),
                 **following(settings.cache_password_file, client.renew),

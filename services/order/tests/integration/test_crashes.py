@@ -47,8 +47,12 @@ class Process:
 class Stepping:
     """Something of which each call is a step of a process. That its answer is lost is the death before the next one."""
 
-    def __init__(self, inner: object, process: Process) -> None:
+    def __init__(self, inner: Any, process: Process) -> None:
         self._inner, self._process = inner, process
+
+    def record(self, *event: Any) -> None:
+        """No step: it is written with the commit."""
+        self._inner.record(*event)
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def call(*args: Any) -> Any:

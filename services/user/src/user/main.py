@@ -13,6 +13,7 @@ from chassis.config import load
 from chassis.cursors import CursorSigner
 from chassis.database import Database
 from chassis.events.nats import Nats
+from chassis.events.relay import Relay
 from chassis.grpc.methods import Server
 from chassis.grpc.server import GrpcApplication
 from chassis.grpc.serving import serve_contract
@@ -144,6 +145,7 @@ async def compose() -> AsyncIterator[Composition]:
             },
             workers={
                 "nats": broker.run,
+                "outbox": Relay(service.database, broker, source="user").run,
                 **following(service.settings.database_password_file, service.database.renew),
                 **following(service.settings.valkey_password_file, service.client.renew),
             },

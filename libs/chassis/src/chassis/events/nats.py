@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
 from nats.js.client import JetStreamContext
 
 from chassis.config import EventSettings
@@ -184,6 +185,7 @@ class Nats:
 
         Raises:
             BrokerUnavailable: it has not said so.
+            MaxPayloadError: it never will, for it takes no message so large.
         """
         client = self.connected()
         if self._waiting >= _MOST_WAITING:
@@ -191,6 +193,8 @@ class Nats:
         self._waiting += 1
         try:
             await JetStreamContext(client).publish(subject, data, timeout=self._timeout, headers=headers)
+        except MaxPayloadError:
+            raise
         except (NatsError, OSError, TimeoutError) as error:
             raise BrokerUnavailable(str(error) or type(error).__name__) from error
         finally:

@@ -40,6 +40,8 @@ POLL_SECONDS = 1.0
 _GATHER_SECONDS = 0.05
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 15.0
 _MEASURE_SECONDS = 5.0
+# For how long an event can be looked up after it was published.
+_KEPT = timedelta(days=1)
 _FORGET_SECONDS = 30.0
 _FORGET_BATCH = 1000
 
@@ -79,14 +81,12 @@ class Relay:
         database: the service's.
         publisher: the broker.
         source: the service, as its events name it.
-        kept: for how long an event stays in the outbox after it was published.
     """
 
-    def __init__(self, database: Database, publisher: Publisher, *, source: str, kept: timedelta) -> None:
+    def __init__(self, database: Database, publisher: Publisher, *, source: str) -> None:
         self._database = database
         self._publisher = publisher
         self._source = source
-        self._kept = kept
         self._holder = uuid7()
 
     async def run(self) -> None:
@@ -220,7 +220,7 @@ class Relay:
     async def _forget(self) -> None:
         while True:
             async with self._database.connection() as connection:
-                forgotten = await outbox.forget_published(connection, self._kept, _FORGET_BATCH)
+                forgotten = await outbox.forget_published(connection, _KEPT, _FORGET_BATCH)
             if forgotten < _FORGET_BATCH:
                 return
 

@@ -14,7 +14,7 @@ from contracts.order.v1 import catalog_pb2
 from order.domain.money import Money
 from order.domain.product import Product
 from order.repository import idempotency, products
-from order.service import records
+from order.service import events, records
 from order.service.replay import IdempotentRequest
 from order.service.stored import decode_product, encode_product
 
@@ -77,10 +77,12 @@ class CatalogUseCases:
         product = Product(self._new_id(), sku, name, price, initial_stock, version=1, stock_version=1, created_at=now)
         async with self._database.transaction() as connection:
             created = await products.insert(connection, product)
+            connection.record(created.id, events.product_changed(created), now)
             if initial_stock:
                 await products.record_stock_change(
                     connection, self._new_id(), created.id, initial_stock, "initial stock", actor_id, now
                 )
+                connection.record(created.id, events.stock_changed(created, initial_stock), now)
         return created
 
     async def update(
@@ -91,11 +93,13 @@ class CatalogUseCases:
         Raises:
             NotFoundError, StaleVersionError: as named.
         """
+        now = self._now()
         async with self._database.transaction() as connection:
             product = await products.lock(connection, product_id)
             product.require_version(expected_version)
             product = replace(product, name=name or product.name, price=price or product.price)
-            changed = await products.update(connection, product, self._now())
+            changed = await products.update(connection, product, now)
+            connection.record(product_id, events.product_changed(changed), now)
             await self._cache.raise_floor({str(changed.id): changed.revision})
         return changed
 
@@ -123,6 +127,7 @@ class CatalogUseCases:
             await products.record_stock_change(
                 connection, self._new_id(), product_id, delta, reason, request.user_id, now
             )
+            connection.record(product_id, events.stock_changed(changed, delta), now)
             # A product has no history from which the answer could be rebuilt, so the answer is stored, in the database only.
             await idempotency.finish(connection, request.user_id, request.key, encode_product(changed))
             await self._cache.raise_floor({str(changed.id): changed.revision})

@@ -20,7 +20,7 @@ from order.domain.unpaid import UnpaidLimits
 from order.metrics import PLACED, TRANSITIONS_MADE
 from order.repository import idempotency, orders, payments, products
 from order.repository.orders import OrderFilter
-from order.service import records
+from order.service import events, records
 from order.service.replay import IdempotentRequest, ReplayCache, first_answer
 from order.service.stored import Outcome, decode, encode
 from order.service.transitions import Transitions
@@ -128,6 +128,7 @@ class OrderUseCases:
                 updated_at=now,
             )
             await orders.insert(connection, order)
+            connection.record(order_id, events.placed(order), now)
             TRANSITIONS_MADE.add(PLACED)
             await self._transitions.change_stock(connection, {i: -quantity for i, quantity in wanted.items()}, now)
         await self._replays.put(request, outcome)

@@ -29,6 +29,7 @@ from order.metrics import PAYMENTS
 from order.repository import idempotency, orders, payments
 from order.repository.payments import Attempt
 from order.repository.queries import PaymentStatus
+from order.service import events
 from order.service.replay import IdempotentRequest, ReplayCache, ended_with, first_answer
 from order.service.stored import Outcome, decode, encode
 from order.service.transitions import Transitions
@@ -197,6 +198,8 @@ class PaymentUseCases:
                 outcome = decode(stored)
                 return None if outcome.order is None else await first_answer(connection, outcome), outcome
             PAYMENTS.add(status)
+            if charge is not ChargeOutcome.APPROVED:
+                connection.record(order.id, events.payment_failed(attempt, order.total, status), now)
             if charge is ChargeOutcome.CLOSED:
                 return None
             paid, outcome = None, Outcome(None)

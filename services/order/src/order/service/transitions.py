@@ -1,4 +1,4 @@
-"""One step of an order, with everything that goes with it: its history, the stock, the caches."""
+"""One step of an order, with everything that goes with it: its history, its event, the stock, the caches."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from datetime import datetime
 from uuid import UUID
 
 from chassis.cache import VersionedCache
-from chassis.database import Connection
+from chassis.database import Transaction
 
 from order.domain.order import RELEASES_STOCK, Order, OrderStatus, Shipment, step
 from order.domain.product import demand
 from order.metrics import TRANSITIONS_MADE, step_name
 from order.repository import orders, products
+from order.service import events
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Transitions:
 
     async def apply(
         self,
-        connection: Connection,
+        connection: Transaction,
         order: Order,
         status: OrderStatus,
         *,
@@ -55,6 +56,8 @@ class Transitions:
         now = self._now()
         changed, transition = step(order, status, actor_id=actor_id, reason=reason, now=now, shipment=shipment)
         await orders.update(connection, changed, transition)
+        if (event := events.of_step(changed, transition)) is not None:
+            connection.record(order.id, event, now)
         TRANSITIONS_MADE.add(step_name(order.status, status))
         if restock or status in RELEASES_STOCK:
             back = demand((line.product_id, line.quantity) for line in order.lines)
@@ -63,7 +66,9 @@ class Transitions:
         await self.caches.orders.raise_floor({str(order.id): changed.version})
         return changed
 
-    async def change_stock(self, connection: Connection, deltas: Mapping[UUID, int], now: datetime) -> None:
+    async def change_stock(self, connection: Transaction, deltas: Mapping[UUID, int], now: datetime) -> None:
         """Add the deltas to the stock of products that the caller has locked."""
         changed = await products.change_stock(connection, deltas, now)
+        for product in changed:
+            connection.record(product.id, events.stock_changed(product, deltas[product.id]), now)
         await self.caches.products.raise_floor({str(product.id): product.revision for product in changed})

@@ -22,6 +22,7 @@ from user.domain.errors import InvalidCredentialsError, InvalidFieldError, Sessi
 from user.domain.user import User, new_credential_version
 from user.repository import users
 from user.repository.login_throttle import Attempt, LoginThrottle, Refused, too_many
+from user.service import events
 from user.service.devices import Devices
 from user.service.password_rules import PasswordRules, normalized
 from user.service.passwords import Passwords, needs_rehash
@@ -122,7 +123,9 @@ class Credentials:
             version = new_credential_version()
             await self._sessions.keep(session_id, locked, version)
             changed = replace(locked, password_hash=new_hash, credential_version=version, version=locked.version + 1)
-            stored = await users.update(connection, changed, self._now())
+            now = self._now()
+            stored = await users.update(connection, changed, now)
+            connection.record(user_id, events.password_changed(user_id, stored.version), now)
             await self._cache.raise_floor({str(stored.id): stored.version})
         await self._sessions.remove_ended(stored)
         return stored

@@ -10,14 +10,14 @@ from uuid import UUID
 
 import structlog
 from chassis.cache import VersionedCache
-from chassis.database import Connection, Database
+from chassis.database import Database, Transaction
 from contracts.user.v1 import user_pb2
 
 from user.domain.email_address import canonical
 from user.domain.errors import LastAdministratorError
 from user.domain.user import Role, User, UserStatus, new_credential_version
 from user.repository import users
-from user.service import records
+from user.service import events, records
 from user.service.password_rules import PasswordRules
 from user.service.passwords import Passwords
 from user.service.sessions import Sessions
@@ -83,7 +83,9 @@ class UserUseCases:
             created_at=self._now(),
         )
         async with self._database.transaction() as connection:
-            return await users.insert(connection, user)
+            registered = await users.insert(connection, user)
+            connection.record(user.id, events.registered(registered), user.created_at)
+        return registered
 
     async def get(self, user_id: UUID) -> User:
         """One user.
@@ -118,7 +120,7 @@ class UserUseCases:
         async with self._database.transaction() as connection:
             user = await users.lock(connection, user_id)
             user.require_version(expected_version)
-            return await self._store(connection, replace(user, display_name=display_name))
+            return await self._store(connection, user, replace(user, display_name=display_name))
 
     async def administer(
         self,
@@ -142,7 +144,7 @@ class UserUseCases:
                 raise LastAdministratorError
             if changed.status is not user.status:
                 changed = changed.with_sessions_ended()
-            stored = await self._store(connection, changed)
+            stored = await self._store(connection, user, changed)
         await self._sessions.remove_ended(stored)
         return stored
 
@@ -154,7 +156,7 @@ class UserUseCases:
         """
         async with self._database.transaction() as connection:
             user = await users.lock(connection, user_id)
-            stored = await self._store(connection, user.with_sessions_ended())
+            stored = await self._store(connection, user, user.with_sessions_ended())
         await self._sessions.remove_ended(stored)
 
     async def fill_forms(self) -> None:
@@ -170,7 +172,10 @@ class UserUseCases:
                 return
             after = batch[-1].id
 
-    async def _store(self, connection: Connection, user: User) -> User:
-        stored = await users.update(connection, replace(user, version=user.version + 1), self._now())
+    async def _store(self, connection: Transaction, before: User, changed: User) -> User:
+        now = self._now()
+        stored = await users.update(connection, replace(changed, version=before.version + 1), now)
+        for event in events.of_change(before, stored):
+            connection.record(stored.id, event, now)
         await self._cache.raise_floor({str(stored.id): stored.version})
         return stored

@@ -121,8 +121,8 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     # A dead relay is not waited for.
     relay.LEASE, relay._RENEW_SECONDS, relay._FOLLOW_SECONDS = timedelta(milliseconds=20), 0.0, 0.02
-    relay._FIRST_PAUSE_SECONDS = relay._GATHER_SECONDS = 0.005
-    relay.BATCH, relay.POLL_SECONDS = 50, 0.05
+    relay._FIRST_PAUSE_SECONDS, relay._GATHER_SECONDS, relay.POLL_SECONDS = 0.005, 0.001, 0.002
+    relay.BATCH = 50
     kind = MarksFirst if given.marks_first else Relay
     rng = random.Random(given.seed)
     for number in range(given.kills + 1):

@@ -174,6 +174,8 @@ async def test_orders_answers_and_pages_are_what_they_were(platform: Platform) -
                 "cache_url": "unix://nobody@/nowhere",
                 "jwks_file": keys.jwks_file(platform.layout),
                 "cursor_secret": SECRETS["order_cursor_secret"],
+                "nats_url": "tls://nowhere:4222",
+                "nats_certificates": "/nowhere",
             }
         )
         servicers = order.main.build(settings, database, client)

@@ -93,6 +93,9 @@ def test_a_line_that_found_no_room_is_counted_and_takes_no_other_with_it() -> No
     first, cut, about, *rest = disk.written.splitlines()
     assert (first, cut, rest) == (b"{the line 0}", b"{the li", [b"{the line 4}", b"{the line 5}"])
     assert json.loads(about)["lost"] == 3
+    disk.room = 0
+    lines.write(b"{the line 6}\n")
+    assert lines.lost_in_all == 4
 
 
 def test_a_reader_who_has_gone_is_no_error() -> None:

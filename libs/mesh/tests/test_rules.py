@@ -161,7 +161,10 @@ CASES = (
         "PoolExhausted",
         {
             **of_order("backend_database_connections_max", steady(10)),
-            **of_order("backend_database_users", "10+0x9 12+0x9"),
+            # Seconds a minute.
+            **of_order(
+                "backend_database_use_duration_seconds_sum", growing((10, 600), (10, 720)), statement="transaction"
+            ),
         },
         fires=[16],
         is_silent=[9],

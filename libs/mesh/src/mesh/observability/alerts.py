@@ -19,6 +19,7 @@ from mesh.topology import TABLE
 _MINUTE, _HOUR = 60.0, 3600.0
 _LATELY = 5 * _MINUTE
 _PROCESS = ("service", "instance")
+_POOL = {"statement": "connection|transaction"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +172,10 @@ CAUSES = (
         "{instance}: more calls want a connection to PostgreSQL than there are",
         "pool-exhausted",
         (
+            # By Little's law the seconds spent a second, waiting included, are how many there were on average. Their number when
+            # somebody looks says less: the look waits for a connection as well.
             Bound(
-                Total("mean", Of("backend_database_users"), _PROCESS),
+                Total("rate", Of("backend_database_use_duration_seconds_sum", _POOL), _PROCESS),
                 ">",
                 1,
                 _LATELY,
@@ -225,5 +228,6 @@ CAUSES = (
     # Of events, once there are some: the outbox grows, a consumer lags, dead letters.
 )
 ALERTS = (*BUDGETS, *CAUSES)
-# How far an alert of a cause looks back. One of a budget: three days.
+# How far back an alert of a cause looks, and how far any.
 CAUSES_LOOK_BACK_SECONDS = _LATELY
+LONGEST_SECONDS = max(burn.long for burn in (*FAST, *SLOW))

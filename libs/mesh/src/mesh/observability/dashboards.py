@@ -120,9 +120,9 @@ def _edge() -> Dashboard:
                 "Refused",
                 [
                     Panel("By limits of this edge",
-                          [Query(_rate("envoy_address_http_local_rate_limit_rate_limited", "instance", mine), "an address"),
-                           Query(_rate("envoy_local_http_local_rate_limit_rate_limited", "instance", mine), "an operation")],
-                          "reqps"),
+                          [Query(_rate("envoy_http_local_rate_limit_rate_limited", "envoy_local_http_ratelimit_prefix", mine),
+                                 "{{envoy_local_http_ratelimit_prefix}}")],
+                          "reqps", says="address: all requests of one; local: calls of one operation by one caller."),
                     Panel("By the limiter",
                           [Query(_rate("backend_limiter_decisions_total", "domain, decision"), "{{domain}} {{decision}}")],
                           "reqps", says="What has failed, edges let pass."),

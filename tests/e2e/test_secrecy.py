@@ -107,11 +107,14 @@ async def test_one_request_has_one_id_in_every_log(people: People) -> None:
 
 async def test_one_request_has_one_trace_in_every_log(people: People) -> None:
     response = await people.http.get("/v1/products?limit=3")
-    selection, found = Selection(request_id=response.headers["x-request-id"]), dict[str, set[object]]()
+    selection, found = Selection(request_id=response.headers["x-request-id"]), dict[str, tuple[object, object]]()
     async with asyncio.timeout(10):
         while not {"edge", "bff", "order"} <= found.keys():
             await asyncio.sleep(0.2)
             for event in files.read(people.platform.layout.logs, selection):
-                found.setdefault(event.process, set()).add(event.fields.get("trace_id"))
-    (trace_id,) = set.union(*found.values())
+                found[event.process] = event.fields.get("trace_id"), event.fields.get("span_id")
+    (trace_id,) = {trace_id for trace_id, _ in found.values()}
     assert re.fullmatch("[0-9a-f]{32}", str(trace_id))
+    # An Envoy's line names the span that the request came with; the edge's, its own.
+    assert re.fullmatch("[0-9a-f]{16}", str(found["edge"][1]))
+    assert found["edge"] == found["bff"] != found["order"]

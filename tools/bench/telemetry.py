@@ -56,15 +56,13 @@ def measure(
                 kind: Checkout(ROOT, Path(directory) / str(number), port_offset + 100 * number, KINDS[kind])
                 for number, kind in enumerate(readings)
             }
-            started: list[Checkout] = []
             try:
                 for stack in stacks.values():
                     stack.start()
-                    started.append(stack)
                 for kind, found in _readings(stacks, rounds, seconds).items():
                     readings[kind] += found
             finally:
-                for stack in started:
+                for stack in stacks.values():
                     stack.stop()
     return {kind: _cost(one, readings[_OFF]) for kind, one in readings.items()}
 

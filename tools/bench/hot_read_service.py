@@ -171,7 +171,8 @@ def environment(directory: Path) -> dict[str, str]:
     return {
         "JWKS_FILE": str(directory / "jwks.json"), "ACCESS_TOKEN_SECONDS": "3600", "TOKEN_ISSUER": ISSUER,
         "TOKEN_AUDIENCE": AUDIENCE, "DATABASE_URL": "postgresql://nobody@nowhere/none", "CURSOR_SECRET": "x" * 32,
-        "VALKEY_URL": "unix:///none", "CACHE_URL": "unix:///none",
+        "VALKEY_URL": "unix:///none", "CACHE_URL": "unix:///none", "NATS_URL": "tls://nowhere:4222",
+        "NATS_CERTIFICATES": str(directory),
     }  # fmt: skip
 
 

@@ -107,7 +107,7 @@ def check_logs(status: dict[str, Any], where: tuple[str, str]) -> None:
     assert [json.loads(line)["process"] for line in found] == ["edge", "bff", "order"]
     events = [json.loads(line) for line in backend("logs", *where).stdout.splitlines()]
     assert {event["process"] for event in events} == {
-        "postgres", "valkey", "valkey-cache", "limiter", "user", "order", "bff", "edge", "console", "supervisor",
+        "postgres", "valkey", "valkey-cache", "limiter", "user", "order", "bff", "edge", "console", "nats", "supervisor",
     }  # fmt: skip
     times = [event["time"] for event in events]
     assert times == sorted(times)
@@ -210,6 +210,7 @@ def test_up_status_logs_restart_down_and_up_again(data_dir: Path) -> None:
         "postgres",
         "valkey",
         "valkey-cache",
+        "nats",
         "limiter",
         "user",
         "order",

@@ -16,7 +16,7 @@ from pathlib import Path
 import brokers
 import pytest
 from chassis.events.event import Event
-from chassis.events.nats import connection, tls
+from chassis.events.nats import Nats, connection, tls
 from chassis.events.publisher import BrokerUnavailable
 from chassis.ids import uuid7
 from mesh.topology import OPERATORS, SERVICES
@@ -127,6 +127,25 @@ async def test_whoever_is_not_in_the_table_is_not_let_in(server: brokers.Server,
         await client.connect(
             server.url, tls=none, tls_handshake_first=True, allow_reconnect=False, error_cb=lambda _: asyncio.sleep(0)
         )
+
+
+async def test_who_comes_before_the_broker_is_refused_at_once_and_connected_once_it_is_there(
+    server: brokers.Server,
+) -> None:
+    await server.kill()
+    order = Nats(server.url, server.certificates_of("order"), "order")
+    running = asyncio.create_task(order.run())
+    await asyncio.sleep(0.3)
+    with pytest.raises(BrokerUnavailable, match="cannot be reached"):
+        await order.check()
+    with pytest.raises(BrokerUnavailable, match="cannot be reached"):
+        await order.publish(event())
+    await server.start()
+    await brokers.connected(order)
+    await order.publish(event())
+    running.cancel()
+    await asyncio.wait([running])
+    assert await stored(server) == 1
 
 
 async def test_an_event_that_is_published_again_is_stored_once(server: brokers.Server) -> None:

@@ -124,6 +124,13 @@ class TestForms:
         assert (event.level, event.time) == (Level.WARNING, NOON + timedelta(milliseconds=500))
         assert event.text == "WARNING Memory overcommit must be enabled!"
 
+    def test_nats_writes_dates_with_slashes(self) -> None:
+        (event,) = parsed(
+            "nats", "[42] 2026/11/26 12:00:00.500000 [ERR] JetStream out of File resources, will be DISABLED"
+        )
+        assert (event.time, event.level) == (datetime(2026, 11, 26, 12, 0, 0, 500000, UTC), Level.ERROR)
+        assert (event.text, event.fields) == ("JetStream out of File resources, will be DISABLED", {"pid": "42"})
+
     def test_valkey_before_it_has_read_how_to_write_times(self) -> None:
         (event,) = parsed("valkey-cache", "42:M 26 Nov 2026 12:00:00.500 # WARNING Memory overcommit must be enabled!")
         assert event.time == datetime(2026, 11, 26, 12, 0, 0, 500_000).astimezone(UTC)

@@ -32,7 +32,7 @@ from conftest import (
 )
 
 
-@pytest.mark.parametrize("name", ["user", "order", "bff", "edge", "valkey", "valkey-cache"])
+@pytest.mark.parametrize("name", ["user", "order", "bff", "edge", "valkey", "valkey-cache", "nats"])
 async def test_a_killed_process_comes_back_and_nothing_is_lost(people: People, stack: Platform, name: str) -> None:
     client, login = await people.newcomer()
     order = await people.order(client, (await people.product(), 1))

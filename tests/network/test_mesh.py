@@ -192,7 +192,8 @@ def test_what_listens_is_what_should(stack: Platform) -> None:
     public = {("tcp", "127.0.0.1", EDGE.port), *((kind, "127.0.0.1", EDGE.tls_port) for kind in ("tcp", "udp"))}
     over_mtls = {("tcp", "127.0.0.1", PORTS[name]) for name in processes(stack) if name != EDGE.name}
     ops = {("tcp", "127.0.0.1", PORTS[f"{name}_ops"]) for name in processes(stack)}
-    assert listening == public | over_mtls | ops | {("tcp", "127.0.0.1", PORTS["console"])}
+    others = {("tcp", "127.0.0.1", PORTS[name]) for name in ("console", "nats", "nats_ops")}
+    assert listening == public | over_mtls | ops | others
 
 
 async def test_what_should_be_encrypted_is(stack: Platform) -> None:

@@ -42,6 +42,8 @@ def configure(layout: Layout) -> Path:
         certificates=layout.certificates / BROKER,
         directory=made / "streams",
         accounts=Path("accounts.conf"),
+        # As Valkey's file here (`appendfsync everysec`): on one disk of a laptop, always means half as many events a second.
+        sync="1s",
     )
     (made / "accounts.conf").write_text(broker.accounts(TRUST_DOMAIN), encoding="utf-8")
     configuration = made / "nats.conf"

@@ -7,6 +7,7 @@ import json
 import resource
 import signal
 import ssl
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -19,11 +20,13 @@ from chassis.events.event import Event
 from chassis.events.nats import Nats, connection, tls
 from chassis.events.publisher import BrokerUnavailable
 from chassis.ids import uuid7
+from devstack.certificates import Certificates
+from devstack.layout import Layout
 from mesh.topology import OPERATORS, SERVICES
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from devstack import health
+from devstack import broker, health
 
 # The services, one of which listens: what nobody wants is not kept.
 CONSUMER = replace(SERVICES[0], name="listener", consumes=("order.v1.OrderPlaced",))
@@ -65,6 +68,17 @@ async def stored(server: brokers.Server) -> int:
     async with operator(server) as client:
         found = await ask(client, "STREAM.INFO.events")
     return int(found["state"]["messages"])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ["Ada's", 'say "hello"', "back\\slash", "two\nlines", "50% of #1 $HOME", "Größe"])
+def test_a_data_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
+    layout = Layout(tmp_path / name)
+    Certificates(layout.pki, layout.certificates).ensure()
+    configuration = broker.configure(layout)
+    read = subprocess.run(
+        [broker.BINARY, "-t", "--config", configuration], capture_output=True, encoding="utf-8", check=False
+    )
+    assert read.returncode == 0, read.stderr
 
 
 async def test_a_service_publishes_its_own_events_and_nobody_elses(server: brokers.Server) -> None:

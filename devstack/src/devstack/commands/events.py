@@ -20,7 +20,7 @@ dead_letters = typer.Typer(help="Events that a consumer has given up.", no_args_
 app.add_typer(dead_letters, name="dead-letters")
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, an object a line.")]
-Numbers = Annotated[list[int] | None, typer.Argument(metavar="NUMBER...", help="As `list` shows them.")]
+Number = Annotated[int, typer.Argument(metavar="NUMBER", min=0, show_default=False, help="As `list` shows it.")]
 _ALL = typer.Option("--all", help="Every one of them.")
 _UNKNOWN = 5
 T = TypeVar("T")
@@ -129,28 +129,28 @@ def show(
 
 
 @dead_letters.command()
-def replay(numbers: Numbers = None, every: Annotated[bool, _ALL] = False, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """Give them to their consumer once more."""
-    _settle(data_dir, numbers or [], every=every, again=True)
+def replay(number: Number = 0, every: Annotated[bool, _ALL] = False, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Give one to its consumer once more, or all of them."""
+    _settle(data_dir, number, every=every, again=True)
 
 
 @dead_letters.command()
-def drop(numbers: Numbers = None, every: Annotated[bool, _ALL] = False, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """Remove them for good."""
-    _settle(data_dir, numbers or [], every=every, again=False)
+def drop(number: Number = 0, every: Annotated[bool, _ALL] = False, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Remove one for good, or all of them."""
+    _settle(data_dir, number, every=every, again=False)
 
 
-def _settle(data_dir: Path, numbers: list[int], *, every: bool, again: bool) -> None:
+def _settle(data_dir: Path, number: int, *, every: bool, again: bool) -> None:
     from devstack.events import operating
 
-    if bool(numbers) == every:
-        errors.print("which? Their numbers, or --all", style="red")
+    if bool(number) == every:
+        errors.print("which? Its number, or --all", style="red")
         raise typer.Exit(2)
     layout = _running(data_dir)
 
     async def settle() -> None:
         async with operating(layout) as operator:
-            found = await operator.dead_letters() if every else [await operator.dead_letter(one) for one in numbers]
+            found = await operator.dead_letters() if every else [await operator.dead_letter(number)]
             for letter in found:
                 await (operator.replay(letter) if again else operator.drop(letter))
                 said = f"given to {letter.consumer} once more" if again else "removed"

@@ -169,5 +169,5 @@ def configuration(server: Server) -> str:
         "ping_interval": "10s",
         "logtime_utc": True,
     }
-    lines = [f"{name}: {json.dumps(value)}" for name, value in settings.items()]
-    return "\n".join([*lines, f"include {json.dumps(str(server.accounts))}", ""])
+    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in settings.items()]
+    return "\n".join([*lines, f"include {json.dumps(str(server.accounts), ensure_ascii=False)}", ""])

@@ -44,7 +44,7 @@ def event(number: int) -> Event:
 async def give_up(listener: Nats, count: int) -> NatsConsumer:
     """Have the listener give up some events."""
     source = NatsConsumer(listener, "listener")
-    given = []
+    given: list[Delivery] = []
     async with asyncio.timeout(30):
         while len(given) < count:
             given += await source.pull(count)

@@ -29,7 +29,7 @@ class Program:
 
 
 _BROWSER = Program(
-    "browser", ("chromium", "chromium-browser", "google-chrome"), "the tests of /docs in a browser", "chromium"
+    "browser", ("chromium", "chromium-browser", "google-chrome"), "the tests of /docs and the console", "chromium"
 )
 _PROMETHEUS = Program("prometheus", ("prometheus",), "the proofs of the alerts", "prometheus")
 _PROMTOOL = Program("promtool", ("promtool",), "the unit tests of Prometheus's rules", "prometheus")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
 from contracts.bff.v1 import models
 from contracts.bff.v1.operations import OPERATIONS
 from contracts.permissions import ROLE_PERMISSIONS
-from playwright.async_api import Browser, ConsoleMessage, Locator, Page, async_playwright, expect
-from programs import CHROMIUM
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, expect
 
 from conftest import People, Platform
 
@@ -19,13 +17,6 @@ pytestmark = pytest.mark.browser
 
 # A busy machine draws slowly; what is not there at all is not there after this either.
 expect.set_options(timeout=20_000)
-
-# As root Chromium has no sandbox of its own; without the rest it calls home at every start.
-_FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
-
 
 # Opens one operation after the other and reads the cells of the table in its description.
 _ALL_TERMS = """async (ids) => {
@@ -40,14 +31,6 @@ _ALL_TERMS = """async (ids) => {
   }
   return said;
 }"""
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        started = await playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
-        yield started
-        await started.close()
 
 
 @dataclass

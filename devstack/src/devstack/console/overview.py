@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from chassis.version import __version__
-from mesh.topology import CONSOLE, EDGE, TABLE, VALKEY_SERVERS, Service, levels, service_of
+from mesh.topology import BROKER, CONSOLE, EDGE, TABLE, VALKEY_SERVERS, Service, levels, service_of
 
 from devstack.console import exposition, history, works
+from devstack.console.alerts import Active
 from devstack.console.history import History, Key, Slot, Work
 from devstack.console.rounds import Round
 from devstack.console.works import CLIENTS, POSTGRES, REQUESTS
@@ -183,6 +184,7 @@ class Overview:
     total: Row
     rows: Sequence[Row]
     inside: Sequence[Inside]
+    alerts: Sequence[Active]
     accounts: Sequence[Account]
     demo_loading: bool
 
@@ -210,12 +212,13 @@ class Course:
     points: Sequence[Point] = field(default_factory=tuple)
 
 
-def overview(found: Round, past: History, layout: Layout, window: int) -> Overview:
+def overview(found: Round, past: History, alerts: Sequence[Active], layout: Layout, window: int) -> Overview:
     """What is so now.
 
     Args:
         found: the last round.
         past: what was counted.
+        alerts: those that are active.
         layout: where the stack is.
         window: of how many seconds.
     """
@@ -241,6 +244,7 @@ def overview(found: Round, past: History, layout: Layout, window: int) -> Overvi
         total=_row(REQUESTS, works_done.get(REQUESTS, Work())),
         rows=_rows(works_done, past.slots(0.0)),
         inside=[_inside(name, found.numbers.get(name), works_done, span) for name in _hosted(found)],
+        alerts=alerts,
         accounts=[
             Account(role, account["email"], account["password"])
             for role, account in (stack.demo if stack is not None else {}).items()
@@ -290,9 +294,9 @@ def _nodes(found: Round, layout: Layout) -> list[Node]:
         Node(entry.name, SERVICE, columns[entry.name], _what(entry.name, layout), by_service.get(entry.name, ()))
         for entry in sorted(TABLE, key=lambda entry: columns[entry.name])
     ]
-    stores = {POSTGRES: _databases(), **dict.fromkeys(VALKEY_SERVERS, "")}
-    nodes += [Node(name, STORE, last, what or _keys(name), by_service.get(name, ())) for name, what in stores.items()]
-    return [*nodes, Node(CONSOLE, CONSOLE, last, "this page, and spans", by_service.get(CONSOLE, ()))]
+    stores = {POSTGRES: _databases(), **{server: _keys(server) for server in VALKEY_SERVERS}, BROKER: "events"}
+    nodes += [Node(name, STORE, last, what, by_service.get(name, ())) for name, what in stores.items()]
+    return [*nodes, Node(CONSOLE, CONSOLE, 0, "this page, and spans", by_service.get(CONSOLE, ()))]
 
 
 def _what(name: str, layout: Layout) -> str:
@@ -323,6 +327,8 @@ def _arrows() -> list[tuple[str, str]]:
             arrows.append((entry.name, POSTGRES))
         if isinstance(entry, Service) and entry.valkey is not None:
             arrows.append((entry.name, entry.valkey.server))
+        if isinstance(entry, Service) and entry.uses_broker:
+            arrows.append((entry.name, BROKER))
     return arrows
 
 

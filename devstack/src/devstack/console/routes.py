@@ -21,6 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from devstack.console import documents, pages
+from devstack.console.alerts import NAMED, Alerts
 from devstack.console.callers import SPANS
 from devstack.console.history import History
 from devstack.console.log_lines import LogLines
@@ -62,7 +63,8 @@ class Routes:
         self._writer = writer
         self._say = say
         self._past = History(meaning)
-        self.rounds = Rounds(layout, COUNTED | READ, self._take, say)
+        self._alerts = Alerts()
+        self.rounds = Rounds(layout, COUNTED | READ | NAMED, self._take, say)
         self._overviews: dict[int, bytes] = {}
         self._traces = Traces(layout.spans)
         self._recent: tuple[float, bytes] = (float("-inf"), b"")
@@ -91,6 +93,7 @@ class Routes:
 
     def _take(self, found: Round) -> None:
         self._past.add(found)
+        self._alerts.evaluate(found)
         self._overviews.clear()
 
     async def _overview(self, request: Request) -> Answer:
@@ -98,7 +101,7 @@ class Routes:
         window = _number(request.parameters.get("window", ""))
         window = window if window in WINDOWS else WINDOWS[0]
         if (body := self._overviews.get(window)) is None:
-            told = overview(found, self._past, self._layout, window)
+            told = overview(found, self._past, self._alerts.active, self._layout, window)
             body = self._overviews[window] = msgspec.json.encode(told)
         return Answer(200, body, _JSON, _NEVER_KEPT)
 

@@ -141,7 +141,8 @@ class Traces:
         if len(known.services) < _MOST_SERVICES:
             known.services.add(span.service)
         known.spans += 1
-        known.failed += span.is_error
+        # What a part of it found may be a mistake of the client's; a server's span says whose it was.
+        known.failed += span.is_error and span.kind == "server"
         known.request_id = known.request_id or span.request_id
 
     def _forget(self) -> None:

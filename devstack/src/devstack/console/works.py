@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache, lru_cache
 
+from chassis.metrics.families import OTHER
 from mesh.topology import EDGE, SERVICES, STATE, Service, row, service_of
 
 from devstack.console import exposition
@@ -66,14 +67,15 @@ def _parts(process: str, name: str, labels: dict[str, str]) -> Iterator[Part]:
     outcome = labels.get("outcome", "")
     if name in _KINDS:
         kind, label = _KINDS[name]
-        yield _part((kind, f"{service} {labels.get(label, '')}"), outcome)
+        of_kind = _use if name == _USES else _part
+        yield of_kind((kind, f"{service} {labels.get(label, '')}"), outcome)
     if name in _LATENCIES:
         kind, label = _LATENCIES[name]
         yield Part((kind, f"{service} {labels.get(label, '')}"), bucket=_bound(labels))
     if name == _CALLS and (callee := _server_of(labels.get("method", ""))):
         yield _part(link(service, callee), outcome)
     elif name == _USES and labels.get("statement") in _WHOLE_USES:
-        yield _part(link(service, POSTGRES), outcome)
+        yield _use(link(service, POSTGRES), outcome)
     elif name == _COMMANDS and (server := _valkey_of(service)) and (server, labels.get("command")) != _CHECK:
         yield _part(link(service, server), outcome)
     elif name == _CPU:
@@ -105,7 +107,13 @@ def _of_edge(name: str, labels: dict[str, str]) -> Iterator[Part]:
 
 
 def _part(key: Key, outcome: str) -> Part:
-    return Part(key, refused=_is_refusal(outcome), failed=_is_fault(outcome))
+    status = _status(outcome)
+    return Part(key, refused=400 <= status < 500, failed=status >= 500)
+
+
+def _use(key: Key, outcome: str) -> Part:
+    """Of the database: what was raised while it was used is a constraint's or a rule's of the domain, seldom a fault."""
+    return Part(key, refused=True) if outcome == OTHER else _part(key, outcome)
 
 
 def _bound(labels: dict[str, str]) -> float:
@@ -116,15 +124,6 @@ def _bound(labels: dict[str, str]) -> float:
 
 
 @cache
-def _is_fault(outcome: str) -> bool:
-    return _status(outcome) >= 500
-
-
-@cache
-def _is_refusal(outcome: str) -> bool:
-    return 400 <= _status(outcome) < 500
-
-
 def _status(outcome: str) -> int:
     """What a client would be told; 200 for what went well, and for one who went away."""
     if outcome in ("OK", "CANCELLED"):

@@ -4,7 +4,7 @@ import { h, say, svg } from "./dom.js";
 import { time } from "./format.js";
 
 const SECONDS = 900;
-const MARGIN = { top: 10, right: 8, bottom: 22, left: 52 };
+const MARGIN = { top: 10, right: 8, bottom: 22, left: 58 };
 const HEIGHT = 190;
 
 export class Chart {
@@ -134,14 +134,14 @@ export class Chart {
   }
 }
 
-export function spark(values, failed) {
+export function spark(values, state) {
   const most = Math.max(...values, 0);
   const width = 3;
   const bars = values.map((value, index) => {
     const height = value > 0 ? Math.max(1.5, (value / most) * 20) : 0.5;
     return svg("rect", { x: index * (width + 1), y: 22 - height, width, height });
   });
-  return svg("svg", { class: `spark${failed ? " bad" : ""}`, viewBox: `0 0 ${values.length * (width + 1)} 22`, "aria-hidden": "true" }, ...bars);
+  return svg("svg", { class: "spark", "data-state": state, viewBox: `0 0 ${values.length * (width + 1)} 22`, "aria-hidden": "true" }, ...bars);
 }
 
 // The least of 1, 2, 2.5, 5 times a power of ten that is not less.

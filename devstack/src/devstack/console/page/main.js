@@ -5,7 +5,7 @@ import { showInside } from "./inside.js";
 import { beginLogs } from "./logs.js";
 import { showOperations, showTraffic } from "./operations.js";
 import { showStart } from "./start.js";
-import { BAD, state } from "./states.js";
+import { BAD, failing, state } from "./states.js";
 import { showTopology } from "./topology.js";
 import { beginTraces } from "./traces.js";
 
@@ -39,7 +39,7 @@ function showHealth(told) {
     pill.dataset.state = bad.some((process) => BAD.has(state(process))) ? "bad" : "waits";
     say(pill, `${bad.map((process) => process.name).slice(0, 3).join(", ")}${bad.length > 3 ? ` and ${bad.length - 3} more` : ""}: ${bad.length === 1 ? bad[0].state : "not ready"}`);
   }
-  document.title = `${bad.length ? `● ${bad.length} not ready – ` : ""}Backend console`;
+  document.title = `${bad.length ? `● ${bad.length} not ready · ` : ""}Backend console`;
 }
 
 function showTiles(told) {
@@ -47,13 +47,13 @@ function showTiles(told) {
   const failed = total.failed > 0;
   const tiles = [
     { name: "Requests", value: rate(total.count, told.seconds), note: total.count ? plural(Math.round(total.count), "request") : "none yet", target: "#traffic" },
-    { name: "Failed", value: share(total.failed, total.count), note: failed ? plural(Math.round(total.failed), "request") : "by our fault", state: failed ? "bad" : "", target: "#traces" },
+    { name: "Failed", value: share(total.failed, total.count), note: failed ? plural(Math.round(total.failed), "request") : "by our fault", state: failing(total), target: "#traces" },
     { name: "Refused", value: share(total.refused, total.count), note: "mistakes and limits", target: "#traffic" },
     { name: "95 % within", value: duration(total.p95), note: total.p50 === null ? "at the edge" : `half within ${duration(total.p50)}`, target: "#traffic" },
-    { name: "Alerts", value: "" },
+    { name: "Alerts", value: told.alerts.length ? String(told.alerts.length) : "none", note: told.alerts.length ? told.alerts[0].name : "active", state: told.alerts.length ? "bad" : "", target: told.alerts.length ? "#alerts" : "#inside" },
     { name: "Up for", value: lasting(told.at - told.since), note: `version ${told.version}`, target: "#inside" },
   ];
-  keyed(byId("tiles"), tiles.filter((tile) => tile.name !== "Alerts"), (tile) => tile.name,
+  keyed(byId("tiles"), tiles, (tile) => tile.name,
     () => h("li", {}, h("a", {}, h("span", { class: "name" }), h("strong"), h("span", { class: "note" }))),
     (element, tile) => {
       const link = element.firstElementChild;
@@ -89,6 +89,7 @@ async function round() {
   if (told === null) return;
   showHealth(told);
   showTiles(told);
+  showAlerts(told);
   showTopology(told);
   showStart(told);
   showOperations(told);

@@ -4,6 +4,7 @@ import { ask } from "./ask.js";
 import { byId, h, keyed, say } from "./dom.js";
 import { Chart, spark } from "./charts.js";
 import { duration, rate, share, time } from "./format.js";
+import { failing } from "./states.js";
 
 const ALL = { kind: "edge", key: "all", title: "All requests" };
 const EMPTY = {
@@ -51,10 +52,10 @@ export function showOperations(told) {
     say(often, rate(row.count, told.seconds));
     say(refused, share(row.refused, row.count));
     say(failed, share(row.failed, row.count));
-    element.dataset.state = row.failed > 0 ? "bad" : "";
+    element.dataset.state = failing(row);
     say(p50, duration(row.p50));
     say(p95, duration(row.p95));
-    course.replaceChildren(spark(row.sparks, row.failed > 0));
+    course.replaceChildren(spark(row.sparks, failing(row)));
   });
 }
 
@@ -77,7 +78,7 @@ export async function showTraffic() {
 function newRow(row) {
   const chart = { kind: row.kind, key: row.key, title: row.title };
   const button = h("button", { type: "button", class: "name", title: "Show its course", onclick: () => choose(charted.kind === chart.kind && charted.key === chart.key ? ALL : chart) });
-  const numbers = ["wide", "number", "number wide", "number", "number wide", "number", "wide"];
+  const numbers = ["wide", "number", "number wide", "number failed-share", "number wide", "number", "wide"];
   return h("tr", {}, h("th", { scope: "row" }, button), ...numbers.map((name) => h("td", { class: name })));
 }
 

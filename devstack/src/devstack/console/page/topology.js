@@ -2,7 +2,7 @@
 
 import { byId, h, keyed, say, svg } from "./dom.js";
 import { rate, share } from "./format.js";
-import { state, worst } from "./states.js";
+import { failing, state, worst } from "./states.js";
 
 const WORDS = { good: "ready", waits: "not all well", bad: "not ready" };
 const NARROW = 720;
@@ -22,12 +22,12 @@ export function showTopology(told) {
     () => h("ul", { class: "column" }),
     (column, [, nodes]) => keyed(column, nodes, (node) => node.name, newNode, showNode));
   keyed(byId("call-rows"), told.links, (link) => `${link.caller} ${link.callee}`,
-    (link) => h("tr", {}, h("th", { scope: "row" }, link.caller), h("td", {}, link.callee), ...Array.from({ length: 3 }, () => h("td", { class: "number" }))),
+    (link) => h("tr", {}, h("th", { scope: "row" }, link.caller), h("td", {}, link.callee), ...["number", "number", "number failed-share"].map((name) => h("td", { class: name }))),
     (row, link) => {
       say(row.children[2], rate(link.count, told.seconds));
       say(row.children[3], share(link.refused, link.count));
       say(row.children[4], share(link.failed, link.count));
-      row.dataset.state = link.failed > 0 ? "bad" : "";
+      row.dataset.state = failing(link);
     });
   draw();
 }
@@ -108,17 +108,17 @@ function draw() {
     }
     curve(end, aim);
     path.setAttribute("d", text);
-    path.dataset.state = link.failed > 0 ? "bad" : link.count > 0 ? "good" : "";
+    path.dataset.state = failing(link) || (link.count > 0 ? "good" : "");
     path.style.setProperty("--seconds", `${Math.max(0.5, 3 - Math.log10(1 + link.count)).toFixed(2)}s`);
   });
   const placed = [];
   keyed(flows, upright ? [] : drawn.filter((link) => link.count > 0), (link) => `${link.caller} ${link.callee}`, () => h("span", { class: "flow" }), (flow, link) => {
-    say(flow, link.failed > 0 ? `${rate(link.count, last.seconds)} · ${share(link.failed, link.count)} failed` : rate(link.count, last.seconds));
-    flow.dataset.state = link.failed > 0 ? "bad" : "";
+    say(flow, link.failed > 0 ? `${rate(link.count, last.seconds)}\n✕ ${share(link.failed, link.count)}` : rate(link.count, last.seconds));
+    flow.dataset.state = failing(link);
     const path = [...arrows.children].find((one) => one.dataset.key === flow.dataset.key || one.dataset.key === `${link.caller} ${link.callee}`);
     const length = path.getTotalLength();
     const size = { width: flow.offsetWidth || 60, height: flow.offsetHeight || 18 };
-    const places = [0.5, 0.4, 0.6, 0.3, 0.7, 0.25, 0.75].map((part) => path.getPointAtLength(length * part));
+    const places = [0.5, 0.42, 0.58, 0.34, 0.66, 0.27, 0.73, 0.2, 0.8].map((part) => path.getPointAtLength(length * part));
     const meets = (at, other) => Math.abs(at.x - other.x) < (size.width + other.width) / 2 + 2 && Math.abs(at.y - other.y) < (size.height + other.height) / 2 + 1;
     const covered = (at) => [...nodes.values()].some((card) => at.x + size.width / 2 > card.from && at.x - size.width / 2 < card.to && at.y + size.height / 2 > card.low && at.y - size.height / 2 < card.high);
     const at = places.find((place) => !placed.some((other) => meets(place, other)) && !covered(place)) ?? places[0];

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 
+import httpx
 import pytest
 from devstack.layout import ROOT
 
@@ -52,6 +53,8 @@ def test_what_a_runbook_says_works(stack: Platform, page: str) -> None:
     text = (RUNBOOKS / f"{page}.md").read_text(encoding="utf-8")
     for link in re.findall(r"\]\((?!https:)([^)#]+)\)", text):
         assert (RUNBOOKS / link).exists(), link
+    # What it looks at, there is.
+    assert httpx.get(f"{stack.url}/v1/products").status_code == 200
     commands = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],

@@ -14,6 +14,7 @@ from chassis.events.consumer import Delivery
 from chassis.events.event import Event
 from chassis.events.nats import Nats
 from chassis.events.nats_consumer import NatsConsumer
+from chassis.events.publisher import BrokerUnavailable
 from chassis.ids import uuid7
 from devstack.events import NoSuchLetterError, first, operating
 from mesh.topology import SERVICES
@@ -108,3 +109,13 @@ async def test_who_watches_sees_events_as_they_are_published_and_keeps_none(serv
         assert seen == told[told.index(seen[0]) :][:2]
         streams = {stream.name: stream.messages for stream in await operator.streams()}
     assert streams == {"events": len(told), "dead_letters": 0}
+
+
+async def test_who_watches_is_told_that_the_broker_is_gone(server: brokers.Server) -> None:
+    with pytest.raises(BrokerUnavailable):
+        async with operating(server.layout) as operator:
+            watching = asyncio.ensure_future(anext(aiter(operator.tail(""))))
+            await asyncio.sleep(0.3)
+            await server.kill()
+            async with asyncio.timeout(10):
+                await watching

@@ -136,7 +136,11 @@ class Operator:
         return found
 
     async def tail(self, event_type: str) -> AsyncIterator[Event]:
-        """Events as they are published from now on; those of one type, or with `order.v1.*` of a package."""
+        """Events as they are published from now on; those of one type, or with `order.v1.*` of a package.
+
+        Raises:
+            BrokerUnavailable: the connection was lost.
+        """
         subscription = await self._client.subscribe(subjects.of_type(event_type or ">"))
         await self._client.flush()
         async for message in subscription.messages:
@@ -145,6 +149,7 @@ class Operator:
             except envelope.UnreadableEventError:
                 # A stranger's; a consumer makes a dead letter of it.
                 continue
+        raise BrokerUnavailable("the connection was lost")
 
     async def dead_letters(self) -> list[DeadLetter]:
         """All of them, the oldest first."""

@@ -125,8 +125,10 @@ def test_an_alert_is_active_by_the_rules_of_prometheus_and_has_its_runbook() -> 
     for at in range(0, 120, 5):
         alerts.evaluate(round_of(float(at), bff={}, user={}, order={}, limiter={}, edge={}))
     assert alerts.active == []
-    full = {"backend_database_users": 12.0, "backend_database_connections_max": 10.0}
+    spent = 'backend_database_use_duration_seconds_sum{statement="connection"}'
     for at in range(120, 480, 5):
+        # Of every second, twelve: more than ten connections have.
+        full = {spent: 12.0 * at, "backend_database_connections_max": 10.0}
         alerts.evaluate(round_of(float(at), bff={}, user={}, order=full, limiter=None, edge={}))
     assert {(one.name, one.runbook) for one in alerts.active} == {
         ("ProcessDown", "docs/runbooks/process-down.md"), ("PoolExhausted", "docs/runbooks/pool-exhausted.md"),

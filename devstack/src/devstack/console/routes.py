@@ -43,6 +43,9 @@ _MOST_SPANS_BYTES = 16 * 1024 * 1024
 # Whoever reads files is one at a time; more than so many waiting for it are sent away.
 _MOST_READERS = 16
 _TRACES_SECONDS = 1.5
+# Logs are read this often at most, and what was asked of them since is answered again as it was.
+_LOGS_SECONDS = 0.5
+_MOST_ANSWERS = 64
 
 
 class TooLargeError(Exception):
@@ -69,6 +72,8 @@ class Routes:
         self._traces = Traces(layout.spans)
         self._recent: tuple[float, bytes] = (float("-inf"), b"")
         self._logs = LogLines(layout.logs)
+        self._logs_read = float("-inf")
+        self._log_answers: dict[frozenset[tuple[str, str]], bytes] = {}
         self._reading = asyncio.Lock()
         self._readers = 0
         self._paths: dict[str, Callable[[Request], Awaitable[Answer]]] = {
@@ -134,8 +139,23 @@ class Routes:
             frozenset([process] if process else []), level, request_id=asked.get("request", "")[:200],
             routine="routine" in asked,
         )  # fmt: skip
-        await self._read(self._logs.read)
-        return _json(self._logs.after(_number(asked.get("after", "")), selection, asked.get("contains", "")[:200]))
+        key = frozenset(asked.items())
+        body = self._log_answers.get(key) if time.monotonic() - self._logs_read <= _LOGS_SECONDS else None
+        if body is None:
+            after, contains = _number(asked.get("after", "")), asked.get("contains", "")[:200]
+            body = await self._read(lambda: self._lines(key, after, selection, contains))
+        return Answer(503) if body is None else Answer(200, body, _JSON, _NEVER_KEPT)
+
+    def _lines(self, key: frozenset[tuple[str, str]], after: int, selection: Selection, contains: str) -> bytes:
+        # Whoever waited for the lock finds that they were read just now.
+        if time.monotonic() - self._logs_read > _LOGS_SECONDS:
+            self._logs.read()
+            self._log_answers.clear()
+            self._logs_read = time.monotonic()
+        body = self._log_answers.get(key) or msgspec.json.encode(self._logs.after(after, selection, contains))
+        if len(self._log_answers) < _MOST_ANSWERS:
+            self._log_answers[key] = body
+        return body
 
     async def _read(self, what: Callable[[], _Read]) -> _Read | None:
         """What reads files, in a thread, one at a time; None when too many wait already."""

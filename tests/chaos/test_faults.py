@@ -174,6 +174,37 @@ async def test_a_console_that_hangs_or_dies_costs_a_counter_and_no_request(peopl
             await asyncio.sleep(0.2)
 
 
+async def test_a_console_that_hangs_does_not_fill_the_edge(stack: Platform) -> None:
+    """What Envoy has to send waits in a bounded number of requests; what is more is lost, and nobody's request is."""
+    ops = stack.status["endpoints"]["edge_ops"]
+    overflow = 'envoy_cluster_upstream_rq_pending_overflow{envoy_cluster_name="otlp"}'
+    ((name, value),) = stack.traced.items()
+    request = f"GET /v1/nothing HTTP/1.1\r\nhost: edge\r\n{name}: {value}\r\n\r\n".encode()
+
+    async def ask(times: int) -> None:
+        address = httpx.URL(stack.url)
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        for _ in range(times):
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 404 ")
+            await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+        writer.close()
+
+    async def found() -> tuple[float, float]:
+        counted = await metrics(ops, "/metrics")
+        return counted["envoy_server_memory_allocated{}"], counted[overflow]
+
+    with paused(stack.pid("console")):
+        await ask(4000)
+        first, lost = await found()
+        await ask(12000)
+        last, lost_since = await found()
+    assert lost_since > lost
+    # Twelve thousand spans that wait have 7.4 MiB.
+    assert last - first < 4 * 2**20
+
+
 async def test_readiness_depends_on_the_database_and_liveness_does_not(people: People, stack: Platform) -> None:
     ops = stack.status["endpoints"]["order_ops"]
     with paused(stack.pid("postgres")):

@@ -37,7 +37,7 @@ _FOLLOW_SECONDS = 2.0
 # After so long it looks even when nobody has said that there is something.
 POLL_SECONDS = 1.0
 # Between one look and the next. What is committed meanwhile is read together.
-_GATHER_SECONDS = 0.05
+_GATHER_SECONDS = 0.2
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 15.0
 _MEASURE_SECONDS = 5.0
 # For how long an event can be looked up after it was published.

@@ -113,6 +113,14 @@ ONE_FAULT: dict[str, tuple[tuple[Row, ...], str]] = {
     "every key": (changed("order", valkey=Valkey(CACHE, ("get",), ("*",))), "order: the key pattern '*' is not a prefix"),
     "a rule as command": (changed("order", valkey=Valkey(CACHE, ("+@all",), ("order:*",))), "order: the Valkey command"),
     "another's keys": (changed("order", valkey=Valkey(CACHE, ("get",), ("limit:*",))), "key pattern limit:* is of"),
+    "an unversioned package": (changed("order", publishes=("order",)), "order: it publishes 'order', which is no"),
+    "another's events": (changed("order", publishes=("user.v1",)), "event package user.v1 is of user and order"),
+    "no event": (changed("user", consumes=("order.v1",)), "user: it consumes 'order.v1', which is no"),
+    "nobody's event": (changed("user", consumes=("shop.v1.Opened",)), "user: it consumes shop.v1.Opened, which nobody"),
+    "an event twice": (changed("user", consumes=("order.v1.OrderPlaced",) * 2), "user: it consumes order.v1.OrderPlaced twice"),
+    "nowhere to note it": (changed("bff", consumes=("order.v1.OrderPlaced",)), "bff: it consumes events, and has no database"),
+    "the broker's port": (changed("limiter", port=8095), "port 8095 is of nats and limiter"),
+    "the broker's name": ((*TABLE, service("nats")), "nats: something else has this name"),
 }  # fmt: skip
 
 

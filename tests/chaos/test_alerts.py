@@ -97,6 +97,18 @@ async def test_a_console_that_hangs(people: People, stack: Platform, watch: Watc
             await watch.until("SpansLost bff", "SpansLost order")
 
 
+async def test_a_broker_that_hangs(people: People, stack: Platform, watch: Watch) -> None:
+    client, _ = await people.newcomer()
+    product = await people.product()
+
+    async def order() -> None:
+        await people.order(client, (product, 1))
+
+    async with meanwhile(order):
+        with paused(stack.pid("nats")):
+            await watch.until("EventsWait order", "CheckFails order", "CheckFails user")
+
+
 async def test_a_limiter_that_may_not_count(people: People, stack: Platform, watch: Watch) -> None:
     _, login = await people.newcomer()
     async with stack.valkey() as valkey:

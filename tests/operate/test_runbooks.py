@@ -42,6 +42,7 @@ SHOWN = {
     "check-fails": [r"postgresql +ok", "valkey-cache restarted"],
     "worker-not-running": [r"worker sweep +ok", "order restarted"],
     "pool-exhausted": ["backend_database_connections_max 10", r"blocked_by=\[\]"],
+    "events-wait": [r"published by\n *user", "nats restarted", r'\{"service": "order", "events": \d'],
     "limiter-fails-open": [r'"valkey":"ok"', "backend_limiter_decisions_total", "limiter restarted"],
     "certificate-expires": ["expires", "envoy_sds_update_success", "rotated"],
     "spans-lost": [r'backend_spans_total\{outcome="sent"\}', "console restarted"],

@@ -191,6 +191,20 @@ CASES = (
         is_silent=[55, 95],
     ),
     Case(
+        "a broker that is down, tried every 15 s",
+        "EventsWait",
+        of_order("backend_outbox_failures_total", growing((10, 0), (10, 4), (10, 0)), reason="unavailable"),
+        fires=[15],
+        is_silent=[9, 27],
+    ),
+    Case(
+        "events that nobody tries to publish",
+        "EventsWait",
+        of_order("backend_outbox_age_seconds", growing((10, 0), (10, 60))),
+        fires=[15],
+        is_silent=[9],
+    ),
+    Case(
         "no room for lines",
         "LogLinesLost",
         of_order("backend_log_lines_lost_total", growing((10, 0), (5, 3), (15, 0))),

@@ -86,6 +86,30 @@ def tail(
         return
 
 
+@app.command()
+def outbox(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
+    """What is recorded and not published yet, and since when."""
+    import asyncpg
+
+    from devstack.outboxes import waiting
+
+    layout = _running(data_dir)
+    try:
+        found = asyncio.run(waiting(layout))
+    except (OSError, asyncpg.PostgresError) as error:
+        errors.print(f"PostgreSQL does not answer: {error or type(error).__name__}", style="red", markup=False)
+        raise typer.Exit(1) from None
+    table = Table("service", "events", "subjects", "since", "first", "published by", box=None)
+    for one in found:
+        since = one.since.isoformat(timespec="seconds") if one.since else ""
+        if as_json:
+            numbers = {"service": one.service, "events": one.events, "subjects": one.subjects}
+            _write({**numbers, "since": since or None, "first": one.first or None, "relay": one.relay or None})
+        table.add_row(one.service, str(one.events), str(one.subjects), since, one.first, one.relay or "nobody")
+    if not as_json:
+        console.print(table)
+
+
 @dead_letters.command("list")
 def list_letters(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> None:
     """Which there are, and why."""

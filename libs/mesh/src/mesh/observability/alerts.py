@@ -225,7 +225,18 @@ CAUSES = (
             ),
         ),
     ),
-    # Of events, once there are some: the outbox grows, a consumer lags, dead letters.
+    Alert(
+        "EventsWait",
+        "page",
+        "{instance}: events stay in the outbox: the broker is down, or does not take them",
+        "events-wait",
+        (
+            Bound(Total("rate", Of("backend_outbox_failures_total"), _PROCESS), ">", 0.02, _LATELY),
+            # Longer than any pause between two tries.
+            Bound(Total("mean", Of("backend_outbox_age_seconds"), _PROCESS), ">", 60, _LATELY),
+        ),
+    ),
+    # Of consumers, once there is one: it lags, it has dead letters.
 )
 ALERTS = (*BUDGETS, *CAUSES)
 # How far back an alert of a cause looks, and how far any.

@@ -22,11 +22,15 @@ ENVOYS_OWN = {
     "http.status_code", "response_flags", "grpc.status_code", "grpc.message", "grpc.path", "grpc.authority",
     "grpc.content_type", "grpc.timeout", "upstream_address", "ratelimit_status", "error", "canceled",
 }  # fmt: skip
-# What a span of each kind has to say (semantic conventions: HTTP, RPC and database spans), and what it may.
+# What a span of each kind has to say (semantic conventions: HTTP, RPC, database and messaging spans), and what it may.
 HTTP = {"http.request.method", "http.route", "http.response.status_code", "url.scheme"}
 RPC = {"rpc.system.name", "rpc.method", "rpc.response.status_code"}
 SQL = {"db.system.name", "db.namespace", "db.query.text", "db.query.summary"}
 VALKEY = {"db.system.name", "db.operation.name"}
+MESSAGING = {
+    "messaging.system", "messaging.operation.name", "messaging.operation.type", "messaging.destination.name",
+    "messaging.message.id",
+}  # fmt: skip
 ALLOWED = {
     "url.path",
     "http.request.header.x-request-id",
@@ -91,6 +95,9 @@ def check_attributes(span: dict[str, Any]) -> None:
         assert names <= HTTP | ALLOWED, span
         assert span["name"] == f"{span['attributes']['http.request.method']} {span['attributes']['http.route']}"
         assert span["kind"] == "server"
+    elif span["kind"] == "producer":
+        assert MESSAGING <= names <= MESSAGING | ALLOWED, span
+        assert span["name"] == f"publish {span['attributes']['messaging.destination.name']}"
     elif "/" in span["name"]:
         needed = RPC | ({"server.address"} if span["kind"] == "client" else set())
         assert needed <= names <= needed | ALLOWED, span

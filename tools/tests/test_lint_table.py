@@ -43,6 +43,7 @@ def test_what_a_removed_row_leaves_is_named() -> None:
         "services/order has no row: make one, or remove the folder",
         "api/proto/common/v1/money.proto is of no service's contract: name it in a row, or remove it",
         "api/proto/order/v1/catalog.proto is of no service's contract: name it in a row, or remove it",
+        "api/proto/order/v1/events.proto is of no service's contract: name it in a row, or remove it",
         "api/proto/order/v1/order.proto is of no service's contract: name it in a row, or remove it",
         "api/proto/order/v1/stored.proto is of no service's contract: name it in a row, or remove it",
     ]
@@ -74,6 +75,7 @@ def test_a_services_protobuf_files_are_its_contracts_and_what_they_import() -> N
     of_order = protos.of([service for service in SERVICES if service.name == "order"], ROOT)
     assert {path for path in of_order if path.startswith("order/")} == {
         "order/v1/catalog.proto",
+        "order/v1/events.proto",
         "order/v1/order.proto",
         "order/v1/stored.proto",
     }

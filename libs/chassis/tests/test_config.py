@@ -13,6 +13,8 @@ COMPLETE = {
     "DATABASE_URL": "postgresql:///nowhere",
     "CURSOR_SECRET": "c" * 32,
     "JWKS_FILE": "/nowhere/jwks.json",
+    "NATS_URL": "tls://nowhere:4222",
+    "NATS_CERTIFICATES": "/nowhere",
 }
 
 

@@ -249,7 +249,7 @@ class Database:
         Behind a pool that hands out a connection for each transaction (pgbouncer's mode "transaction") nothing is heard.
 
         Returns:
-            Asks whether the connection is still there; `heard` is called as well when it has gone.
+            Asks whether the connection is still there, and was made since `renew`; `heard` is called as well when it has gone.
 
         Raises:
             ServiceError: UNAVAILABLE; the database cannot be reached, or has no room.
@@ -258,13 +258,14 @@ class Database:
         def on_notice(*_: object) -> None:
             heard()
 
+        pool = self._pool
         with observe(self._listening):
             connection = await self._connect()
         try:
             with observe(self._listening):
                 await connection.add_listener(channel, on_notice)
             connection.add_termination_listener(on_notice)
-            yield lambda: not connection.is_closed()
+            yield lambda: not connection.is_closed() and self._pool is pool
         finally:
             connection.terminate()
 

@@ -10,10 +10,12 @@ import io
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 import coverage
 import pytest
+from coverage.exceptions import CoverageWarning
 from mesh.topology import SERVICES
 
 # Percent of lines and branches together: what is reached, rounded down. It only ever goes up.
@@ -62,7 +64,10 @@ class _Measurement:
         """All workers have ended, and with them their stacks."""
         measured = coverage.Coverage(config_file=os.environ.pop("COVERAGE_PROCESS_START"))
         try:
-            measured.combine([str(self._directory)])
+            with warnings.catch_warnings():
+                # Of a process that was killed while it wrote, as tests do.
+                warnings.simplefilter("ignore", CoverageWarning)
+                measured.combine([str(self._directory)])
             self._percent = measured.report(file=self._report, sort="cover", skip_covered=True)
         except coverage.exceptions.CoverageException as error:
             self._report.write(str(error))

@@ -96,6 +96,11 @@ async def test_each_probe_says_what_it_found() -> None:
     await serving
 
 
+async def _others() -> None:
+    """Everything else on this loop has ended."""
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+
+
 async def test_liveness_says_that_the_loop_does_not_turn() -> None:
     process, loop, until = ServiceProcess(None), asyncio.new_event_loop(), threading.Event()  # type: ignore[arg-type]
     process._loop = loop
@@ -107,6 +112,7 @@ async def test_liveness_says_that_the_loop_does_not_turn() -> None:
         assert await ask(process, "/healthz/live") == (503, {"alive": False, "loop": "does not turn"})
     finally:
         until.set()
+        asyncio.run_coroutine_threadsafe(_others(), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

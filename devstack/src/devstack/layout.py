@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import stat
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +36,11 @@ class Layout:
         """The data directory, its owner's alone with everything in it (an older version left some open to others)."""
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in (self.data_dir, *self.data_dir.rglob("*")):
-            mode = path.lstat().st_mode
-            if mode & 0o077 and (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-                path.chmod(mode & 0o700)
+            # What another process renames or removes meanwhile, it has made its own.
+            with suppress(FileNotFoundError):
+                mode = path.lstat().st_mode
+                if mode & 0o077 and (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+                    path.chmod(mode & 0o700)
 
     @property
     def state_file(self) -> Path:

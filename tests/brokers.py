@@ -72,8 +72,9 @@ class Server:
     def log(self) -> str:
         return (self.layout.data_dir / "nats.log").read_text(encoding="utf-8")
 
-    async def apply(self) -> list[str]:
-        return await streams.apply(self.url, self.layout.certificates / OPERATORS, replicas=1, services=self.services)
+    async def apply(self, *, remove: bool = False) -> list[str]:
+        certificates = self.layout.certificates / OPERATORS
+        return await streams.apply(self.url, certificates, replicas=1, remove=remove, services=self.services)
 
     async def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
         assert self.process is not None

@@ -8,6 +8,7 @@ thousands of requests are in libs/mesh/tests/test_rules.py, with the times of al
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
@@ -23,7 +24,7 @@ from devstack.options import Options
 from inside import another, from_address, paused
 from watching import Watch, ops_of
 
-from conftest import People, Platform, client_address, new_key
+from conftest import People, Platform, backend, client_address, new_key
 
 pytestmark = pytest.mark.prometheus
 
@@ -110,6 +111,10 @@ async def test_a_broker_that_hangs(people: People, stack: Platform, watch: Watch
             async with asyncio.timeout(30):
                 while "EventsWait order" not in watch.fired:
                     await watch.look_on(0.25)
+            data_dir = str(stack.layout.data_dir)
+            said = (await asyncio.to_thread(backend, "events", "outbox", "--json", "--data-dir", data_dir)).stdout
+    waiting = {(told := json.loads(line))["service"]: told["events"] for line in said.splitlines()}
+    assert waiting["order"] > 0
     # Whether it is seen to be gone before it is killed and started again, is chance.
     assert watch.fired <= {
         f"{alert} {service}" for alert in ("EventsWait", "CheckFails") for service in ("order", "user")

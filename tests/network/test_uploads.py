@@ -83,13 +83,9 @@ async def test_over_http2_and_http3_as_well(stack: Platform) -> None:
         for _ in range(3):
             answer = await http.post(f"https://localhost:{where.tls_port}/v1/auth/login", content=b"x" * MORE)
             assert (answer.status_code, answer.http_version) == (413, "HTTP/2")
+    # Half a megabyte takes a client in Python its time beside others.
     shot = Shot(method=b"POST", path=b"/v1/auth/login", body=b"x" * 500_000)
-    async with asyncio.timeout(75):
-        # From 127.0.0.1, which others of this run have called from as well: it may be over its limit for a minute. And a busy
-        # machine may lose a datagram too many.
-        while (answered := await h3(where, [shot], "")) != [413]:
-            assert answered in ([429], [None])
-            await asyncio.sleep(2)
+    assert await h3(where, [shot], "", patience=30) == [413]
 
 
 async def test_who_sends_without_end_is_cut_and_nobodys_bytes_are_held(stack: Platform) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +34,10 @@ class Target:
     tls_port: int
     # Of the public certificate.
     authority: Path
+
+
+# Sends some requests from an address; their statuses, None where there was no answer.
+Sender = Callable[[Target, list[Shot], str], Awaitable[list[int | None]]]
 
 
 async def http1(target: Target, shots: list[Shot], address: str) -> list[int | None]:
@@ -81,11 +85,11 @@ async def h2(target: Target, shots: list[Shot], address: str) -> list[int | None
     return await _one_by_one(shots, lambda: _http2(target.tls_port, context, address))
 
 
-async def h3(target: Target, shots: list[Shot], _address: str) -> list[int | None]:
+async def h3(target: Target, shots: list[Shot], _address: str, patience: float = PATIENCE) -> list[int | None]:
     """The same over QUIC, from 127.0.0.1."""
     configuration = QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name="localhost")
     configuration.load_verify_locations(str(target.authority))
-    return await _one_by_one(shots, lambda: _http3(target.tls_port, configuration))
+    return await _one_by_one(shots, lambda: _http3(target.tls_port, configuration), patience)
 
 
 class Connection(Protocol):
@@ -99,7 +103,7 @@ class Connection(Protocol):
 
 
 async def _one_by_one(
-    shots: list[Shot], opened: Callable[[], AbstractAsyncContextManager[Connection]]
+    shots: list[Shot], opened: Callable[[], AbstractAsyncContextManager[Connection]], patience: float = PATIENCE
 ) -> list[int | None]:
     statuses: list[int | None] = []
     connection: Connection | None = None
@@ -109,7 +113,7 @@ async def _one_by_one(
                 if connection is None or not connection.usable:
                     await stack.aclose()
                     connection = await stack.enter_async_context(opened())
-                statuses.append(await asyncio.wait_for(connection.ask(shot), PATIENCE))
+                statuses.append(await asyncio.wait_for(connection.ask(shot), patience))
             except GONE:
                 statuses.append(None)
                 connection = None
@@ -294,4 +298,11 @@ async def h3_resets(target: Target, _shots: list[Shot], _address: str) -> list[i
 _RESET = [Shot(path=path) for path in (b"/v1/products?limit=1", b"/openapi.yaml", b"/.well-known/jwks.json")]
 # Seconds: before anybody has looked at it, while Python does, while the service behind does.
 _RESET_AFTER = (0.0, 0.001, 0.003, 0.01)
-SENDERS = {"http/1.1": http1, "h2c": h2c, "h2": h2, "h3": h3, "resets": resets, "h3 resets": h3_resets}
+SENDERS: Mapping[str, Sender] = {
+    "http/1.1": http1,
+    "h2c": h2c,
+    "h2": h2,
+    "h3": h3,
+    "resets": resets,
+    "h3 resets": h3_resets,
+}

@@ -57,4 +57,5 @@ async def apply_streams(layout: Layout) -> list[str]:
     Raises:
         BrokerUnavailable: the server cannot be reached, or refuses one.
     """
-    return await streams.apply(url(layout), layout.certificates / OPERATORS, replicas=1)
+    # One checkout has the stack: what its table does not have is gone.
+    return await streams.apply(url(layout), layout.certificates / OPERATORS, replicas=1, remove=True)

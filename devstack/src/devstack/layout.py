@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 import tempfile
 from contextlib import suppress
@@ -35,12 +36,11 @@ class Layout:
     def make(self) -> None:
         """The data directory, its owner's alone with everything in it (an older version left some open to others)."""
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in (self.data_dir, *self.data_dir.rglob("*")):
-            # What another process renames or removes meanwhile, it has made its own.
-            with suppress(FileNotFoundError):
-                mode = path.lstat().st_mode
-                if mode & 0o077 and (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-                    path.chmod(mode & 0o700)
+        _make_private(self.data_dir)
+        # A directory that another process removes meanwhile is passed over.
+        for directory, names, files in os.walk(self.data_dir):
+            for name in (*names, *files):
+                _make_private(Path(directory, name))
 
     @property
     def state_file(self) -> Path:
@@ -101,3 +101,11 @@ class Layout:
             CONSOLE: f"http://127.0.0.1:{self.port(CONSOLE)}",
         }
         return urls | {f"{name}_ops": f"http://127.0.0.1:{self.port(f'{name}_ops')}" for name in processes}
+
+
+def _make_private(path: Path) -> None:
+    # What another process renames or removes meanwhile is passed over, too: it has its own mode from its maker.
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if mode & 0o077 and (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+            path.chmod(mode & 0o700)

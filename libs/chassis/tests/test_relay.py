@@ -359,7 +359,7 @@ async def _write(box: Outbox, rng: random.Random, name: str, count: int) -> list
     return written
 
 
-async def test_while_the_database_is_away_the_relay_waits(box: Outbox) -> None:
+async def test_a_relay_whose_connections_are_cut_goes_on(box: Outbox) -> None:
     broker = Broker()
     running = asyncio.create_task(box.relay(broker).run())
     await box.record("a1")

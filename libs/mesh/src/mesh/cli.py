@@ -75,6 +75,9 @@ def streams(
         Path, typer.Option(envvar="NATS_CERTIFICATES", help="The operators' tls.crt, tls.key and ca.crt.")
     ],
     replicas: Annotated[int, typer.Option(min=1, max=5, help="Servers of a cluster that have each stream.")] = 1,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove consumers that no row has, and what they have not acted on.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
 ) -> None:
     """Make the broker's streams and consumers that are missing, and change those that differ from the table of services."""
@@ -83,7 +86,7 @@ def streams(
     from mesh import streams as declared
 
     try:
-        done = asyncio.run(declared.apply(url, certificates, replicas=replicas, dry_run=dry_run))
+        done = asyncio.run(declared.apply(url, certificates, replicas=replicas, remove=remove, dry_run=dry_run))
     except (BrokerUnavailable, OSError) as error:
         raise _refused(error) from None
     for line in done:

@@ -41,7 +41,13 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 async def apply(
-    url: str, certificates: Path, *, replicas: int, dry_run: bool = False, services: Sequence[Service] = SERVICES
+    url: str,
+    certificates: Path,
+    *,
+    replicas: int,
+    remove: bool = False,
+    dry_run: bool = False,
+    services: Sequence[Service] = SERVICES,
 ) -> list[str]:
     """Bring the broker to what is declared; what was done for that, or would be, a line each.
 
@@ -49,6 +55,8 @@ async def apply(
         url: of the broker, or of several of a cluster, separated by commas.
         certificates: the operators' certificate.
         replicas: servers of a cluster that have each stream; 1 on a single one.
+        remove: whether consumers that no row has are removed, and what they have not acted on with them. Without, they are only
+            named: an older release's table does not know those of a newer one that runs beside it.
         dry_run: only say what would be done.
         services: the rows that consumers are made for.
 
@@ -57,16 +65,20 @@ async def apply(
     """
     try:
         async with connection(url, certificates, OPERATORS) as client:
-            return await _Declared(client, replicas, broker.consumers(services), dry_run=dry_run).apply()
+            declared = _Declared(client, replicas, broker.consumers(services), remove=remove, dry_run=dry_run)
+            return await declared.apply()
     except (NatsError, OSError, TimeoutError) as error:
         raise BrokerUnavailable(str(error) or type(error).__name__) from error
 
 
 class _Declared:
-    def __init__(self, client: Client, replicas: int, consumers: Sequence[broker.Consumer], *, dry_run: bool) -> None:
+    def __init__(
+        self, client: Client, replicas: int, consumers: Sequence[broker.Consumer], *, remove: bool, dry_run: bool
+    ) -> None:
         self._client = client
         self._replicas = replicas
         self._consumers = consumers
+        self._remove = remove
         self._dry_run = dry_run
 
     async def apply(self) -> list[str]:
@@ -75,7 +87,7 @@ class _Declared:
             done += await self._stream(stream)
         for consumer in self._consumers:
             done += await self._consumer(consumer)
-        return done + await self._remove_others()
+        return done + await self._others()
 
     async def _stream(self, stream: broker.Stream) -> list[str]:
         wanted: Settings = {
@@ -128,13 +140,16 @@ class _Declared:
             return await self._change("CONSUMER.CREATE", name, request, f"consumer {consumer.service} changed")
         return []
 
-    async def _remove_others(self) -> list[str]:
-        """What nobody takes any more would be kept for them for ever."""
+    async def _others(self) -> list[str]:
+        """Consumers that no row has: what nobody takes any more is kept for them, until the stream is full."""
         declared = {consumer.service for consumer in self._consumers}
         listed = await self._ask(f"CONSUMER.NAMES.{subjects.EVENTS}")
         done = []
         for name in listed.consumers or ():
             if name in declared:
+                continue
+            if not self._remove:
+                done.append(f"consumer {name} kept, although no row has it: events wait for it until it is removed")
                 continue
             done += await self._change(
                 "CONSUMER.DELETE", f"{subjects.EVENTS}.{name}", {}, f"consumer {name} removed: no row has it"

@@ -10,11 +10,11 @@ from devstack.layout import Layout
 
 def test_everything_in_it_is_its_owners_alone_and_links_lead_nowhere(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
-    outside.write_text("")
+    outside.write_text("", encoding="utf-8")
     outside.chmod(0o644)
     data = tmp_path / "data"
     (data / "logs").mkdir(parents=True)
-    (data / "logs" / "order.log").write_text("")
+    (data / "logs" / "order.log").write_text("", encoding="utf-8")
     (data / "logs" / "order.log").chmod(0o644)
     (data / "elsewhere").symlink_to(outside)
     Layout(data).make()
@@ -33,7 +33,7 @@ def test_files_and_directories_that_others_rename_and_remove_meanwhile_end_nothi
             for number in range(20):
                 made = data / f"pki-{number}"
                 made.mkdir(mode=0o755)
-                (made / "root.new").write_text("")
+                (made / "root.new").write_text("", encoding="utf-8")
                 (made / "root.new").rename(made / "root")
                 (made / "root").unlink()
                 made.rmdir()

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from chassis.events.nats import Nats
 from chassis.events.publisher import BrokerUnavailable
+from chassis.private_files import private_pem
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
-from devstack.certificates import TRUST_DOMAIN, Certificates, workload_certificate
 from devstack.layout import Layout
-from devstack.secrets import private_pem
 from mesh import broker as declared
 from mesh import streams
+from mesh.certificates import TRUST_DOMAIN, Certificates, workload_certificate
 from mesh.topology import OPERATORS, SERVICES, Service
 
 from conftest import free_port_offset

@@ -8,6 +8,7 @@ the events among these  -> contracts/asyncapi.json
 services/*/db           -> services/*/src/*/repository/queries.py
 the Settings classes    -> docs/configuration.md
 mesh.observability      -> deploy/observability: Prometheus's rules, Grafana's dashboards
+requirements.lock       -> deploy/docker/*.lock, what each image needs of it
 the table of services   -> which of these there are, and blocks in pyproject.toml and docs/architecture.md
 """
 
@@ -27,6 +28,7 @@ from pathlib import Path
 import generate_asyncapi
 import generate_blocks
 import generate_http
+import generate_locks
 import protos
 import yaml
 from generate_configuration import DESCRIBE, configuration_page
@@ -227,12 +229,18 @@ def generated() -> Files:
         lambda: formatted(errors() | permissions() | http()),
         sql,
         generate_blocks.current,
+        generate_locks.current,
     ):
         try:
             files |= part()
         except generate_http.ContractError as error:
             faults.append(str(error))
-        except (GenerationError, generate_asyncapi.EventError, generate_blocks.BlockError) as error:
+        except (
+            GenerationError,
+            generate_asyncapi.EventError,
+            generate_blocks.BlockError,
+            generate_locks.LockError,
+        ) as error:
             faults.append(str(error))
     if faults:
         raise GenerationError("\n".join(faults))

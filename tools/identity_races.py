@@ -34,12 +34,13 @@ from chassis.database import Database
 from chassis.errors import ServiceError, as_service_error
 from chassis.identity import Caller
 from chassis.ids import uuid7
+from chassis.private_files import private_pem, write_private
 from chassis.valkey import PipelinedClient
 from contracts.user.v1 import user_pb2
 from contracts.user.v1.session_pb2 import Client
 from cryptography.hazmat.primitives.asymmetric import ec
 from devstack.layout import Layout
-from devstack.secrets import Secrets, load_or_create, private_pem, write_private
+from devstack.secrets import Secrets, load_or_create
 from user.domain.user import Role, User, UserStatus
 from user.handlers.users import UserHandlers
 from user.repository.login_throttle import LoginThrottle

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from chassis.launch import environment, envoy_command
-from devstack.certificates import Certificates
 from devstack.layout import Layout
 from devstack.options import Options
+from mesh.certificates import Certificates
 from mesh.policies import POLICIES
 
 from devstack import proxies

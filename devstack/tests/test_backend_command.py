@@ -25,11 +25,12 @@ import asyncpg
 import httpx
 import psutil
 import pytest
+from chassis.private_files import write_private
 from devstack.keys import EDGE_SECONDS
 from devstack.layout import ROOT, Layout
 from devstack.options import Options
 from devstack.privileges import die_with_parent
-from devstack.secrets import Secrets, load_or_create, made_anew, rotation_journal, write_private
+from devstack.secrets import Secrets, load_or_create, made_anew, rotation_journal
 from devstack.state import ProcessState, StackState
 from mesh.policies import parse_origins
 from mesh.topology import PORTS_EACH

@@ -20,8 +20,8 @@ from chassis.events.event import Event
 from chassis.events.nats import Nats, connection, tls
 from chassis.events.publisher import BrokerUnavailable
 from chassis.ids import uuid7
-from devstack.certificates import Certificates
 from devstack.layout import Layout
+from mesh.certificates import Certificates
 from mesh.topology import OPERATORS, SERVICES
 from nats.aio.client import Client
 from nats.errors import Error as NatsError

@@ -19,9 +19,9 @@ import httpx
 import pytest
 from contract_runtime.http_client import ApiError
 from contracts.bff.v1 import models
-from devstack.certificates import LIFE, Certificates
 from devstack.options import Options
 from inside import another, from_address, paused
+from mesh.certificates import LIFE, Certificates
 from watching import Watch, ops_of
 
 from conftest import People, Platform, backend, client_address, new_key

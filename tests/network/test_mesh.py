@@ -14,13 +14,13 @@ import httpx
 import inside
 import psutil
 import pytest
+from chassis.private_files import private_pem
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from devstack.certificates import WORKLOADS, Certificates, workload_certificate
 from devstack.layout import PORTS
 from devstack.options import Options
-from devstack.secrets import private_pem
 from mesh import peers
+from mesh.certificates import WORKLOADS, Certificates, workload_certificate
 from mesh.topology import EDGE, OPERATORS, SERVICES, TABLE, Service, service_of
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 from prometheus_client.parser import text_string_to_metric_families as prometheus_families

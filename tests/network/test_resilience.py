@@ -25,10 +25,10 @@ from contracts.bff.v1 import models
 from contracts.bff.v1.client import BackendClient
 from contracts.bff.v1.operations import OPERATIONS
 from cryptography import x509
-from devstack.certificates import SETTLE_SECONDS
 from devstack.layout import Layout
 from devstack.options import Options
 from mesh import envoy
+from mesh.certificates import SETTLE_SECONDS
 from mesh.policies import POLICIES
 
 from conftest import People, Platform, backend, http_client, new_key, order_of

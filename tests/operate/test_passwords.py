@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
+from chassis.private_files import write_private
 from contract_runtime.http_client import ApiError
 from devstack.rotation import refuses_password
-from devstack.secrets import OF_SERVERS, Secrets, made_anew, write_password, write_private
+from devstack.secrets import OF_SERVERS, Secrets, made_anew, write_password
 from mesh.topology import CACHE, VALKEY_SERVERS
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from mesh import broker, streams
+from mesh.certificates import TRUST_DOMAIN
 from mesh.topology import BROKER, OPERATORS
 
-from devstack.certificates import TRUST_DOMAIN
 from devstack.layout import Layout
 
 # The wheel has the program where programs are installed.

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import msgspec
 from chassis.config import ACCESS_TOKEN_SECONDS
+from chassis.private_files import private_pem, write_private
 from cryptography.hazmat.primitives.asymmetric import ec
 from mesh.envoy import JWKS_CACHE_SECONDS
 from user.repository.signing_keys import SigningKey, SigningKeys, load_keys
 
 from devstack.layout import Layout
-from devstack.secrets import private_pem, write_private
 
 # By then every edge has fetched the key set again; twice the time that it keeps the set, in case a fetch fails.
 ACTIVATION_SECONDS = 2 * JWKS_CACHE_SECONDS

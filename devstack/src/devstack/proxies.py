@@ -7,11 +7,11 @@ from pathlib import Path, PurePath
 
 from chassis.config import TokenSettings
 from mesh import checks
+from mesh.certificates import PUBLIC, TRUST_DOMAIN
 from mesh.envoy import Process, configuration, secret_files
 from mesh.site import Endpoint, Site
 from mesh.topology import CONSOLE, EDGE, SERVICES, TABLE
 
-from devstack.certificates import PUBLIC, TRUST_DOMAIN
 from devstack.layout import Layout
 from devstack.options import Options
 from devstack.secrets import load_or_create

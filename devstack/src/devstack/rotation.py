@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import asyncpg
+from chassis.private_files import write_private
 from mesh.topology import VALKEY_SERVERS
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -35,7 +36,6 @@ from devstack.secrets import (
     rotation_journal,
     write_password,
     write_passwords,
-    write_private,
 )
 
 # Services look once a second, and what they do with a connection takes no longer than their longest request.

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from chassis.private_files import write_private
 from mesh.topology import SERVICES
 from mesh.valkey import ADMINISTRATOR
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric import ec
 
 # Those that people type, by the role of the demo account; and of the servers' administrators.
 _DEMO = {role: f"{role}_password" for role in ("admin", "support", "customer")}
@@ -144,22 +140,3 @@ def _make(name: str) -> str:
 
 def _memorable() -> str:
     return "-".join(secrets.token_hex(2) for _ in range(4))
-
-
-def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """PKCS #8, not encrypted: the file's mode protects it."""
-    # Not at the top: who has a key has loaded it already, and a start reads passwords before it makes keys.
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write so that a crash leaves either nothing or all of it, readable by the owner only."""
-    temporary = path.with_suffix(".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -39,7 +39,7 @@ from devstack.state import ProcessState, StackState
 from devstack.steps import Step, take
 
 if TYPE_CHECKING:
-    from devstack.certificates import Certificates
+    from mesh.certificates import Certificates
 
 _DEMO_SECONDS = 120.0
 # Of failures, beside the names of processes: the services and their table.
@@ -174,8 +174,9 @@ class Supervisor:
         self._in_background(upkeep.renew_broker(self._layout, self._state, say))
 
     def _make_identities(self) -> Certificates:
+        from mesh.certificates import Certificates
+
         from devstack import keys, proxies
-        from devstack.certificates import Certificates
 
         life = timedelta(seconds=self._options.certificate_seconds)
         certificates = Certificates(self._layout.pki, self._layout.certificates, life)

@@ -19,7 +19,7 @@ from devstack.layout import Layout
 from devstack.state import StackState
 
 if TYPE_CHECKING:
-    from devstack.certificates import Certificates
+    from mesh.certificates import Certificates
 
 _LOG_LIMIT_BYTES = 50 * 1024 * 1024
 _LOG_CHECK_SECONDS = 2.0

@@ -12,12 +12,13 @@ import importlib.util
 import os
 from pathlib import Path
 
+from chassis.private_files import write_private
 from mesh.topology import STATE
 from mesh.valkey import ADMINISTRATOR, access_control, of_server
 
 from devstack.layout import Layout
 from devstack.options import Options
-from devstack.secrets import Secrets, write_private
+from devstack.secrets import Secrets
 
 
 def _binary() -> Path:

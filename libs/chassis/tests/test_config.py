@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from chassis.config import ConfigurationError, DatabaseSettings, Settings, load
 from limiter.settings import Settings as LimiterSettings
@@ -76,3 +78,32 @@ def test_a_secret_cannot_be_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hunter2" not in f"{settings} {settings!r} {settings.model_dump_json()}"
     with pytest.raises(ValueError, match="frozen"):
         settings.environment = "x"
+
+
+class TestSecretsInFiles:
+    def test_a_secret_may_be_in_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "cursor").write_text("c" * 32 + "\n", encoding="utf-8")
+        variables = COMPLETE | {"CURSOR_SECRET_FILE": str(tmp_path / "cursor")}
+        del variables["CURSOR_SECRET"]
+        assert load(DatabaseSettings, variables).cursor_secret.get_secret_value() == "c" * 32
+
+    def test_what_is_wrong_with_files_is_said_with_all_else_and_shows_no_value(self, tmp_path: Path) -> None:
+        (tmp_path / "cursor").write_text("hunter2\n", encoding="utf-8")
+        variables = {
+            "CURSOR_SECRET_FILE": str(tmp_path / "cursor"),
+            "DATABASE_URL_FILE": str(tmp_path / "none"),
+            "DATABASE_POOL_MAX": "0",
+        }
+        with pytest.raises(ConfigurationError) as caught:
+            load(DatabaseSettings, variables)
+        named = [problem.partition(":")[0] for problem in caught.value.problems]
+        assert sorted(named) == ["CURSOR_SECRET", "DATABASE_POOL_MAX", "DATABASE_URL_FILE", "JWKS_FILE"]
+        assert "hunter2" not in str(caught.value)
+
+    def test_a_secret_is_said_once(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigurationError, match="CURSOR_SECRET is given as well"):
+            load(DatabaseSettings, COMPLETE | {"CURSOR_SECRET_FILE": str(tmp_path / "cursor")})
+
+    def test_what_is_no_secret_is_in_no_file(self, tmp_path: Path) -> None:
+        (tmp_path / "level").write_text("debug", encoding="utf-8")
+        assert load(DatabaseSettings, COMPLETE | {"LOG_LEVEL_FILE": str(tmp_path / "level")}).log_level == "info"

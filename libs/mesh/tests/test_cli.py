@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 from chassis.launch import environment, envoy_command
-from devstack.certificates import Certificates
 from devstack.layout import ROOT
+from mesh.certificates import Certificates
 from mesh.topology import SERVICES, TABLE
 
 from conftest import Platform

@@ -13,10 +13,10 @@ import yaml
 from chassis.admission import BOUNDS
 from chassis.launch import _ACTIVE_REQUESTS, environment, envoy_command
 from chassis.pressure import _OPEN
-from devstack.certificates import Certificates
 from devstack.layout import Layout
 from devstack.options import Options
 from mesh import statistics, topology
+from mesh.certificates import Certificates
 from mesh.envoy import Process, configuration, secret_files
 from mesh.policies import Policies
 from mesh.site import Endpoint, Site

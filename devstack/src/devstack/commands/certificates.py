@@ -14,13 +14,13 @@ from devstack.typed import as_typed
 
 if TYPE_CHECKING:
     # Imported by the commands that use it: cryptography takes most of the time in which others have long answered.
-    from devstack.certificates import Certificates
+    from mesh.certificates import Certificates
 
 app = typer.Typer(help="The certificates of the stack's processes.", no_args_is_help=False)
 
 
 def _certificates(layout: Layout) -> Certificates:
-    from devstack.certificates import Certificates
+    from mesh.certificates import Certificates
 
     return Certificates(layout.pki, layout.certificates)
 

@@ -1,7 +1,8 @@
 """Configuration from the environment: typed, frozen, complete or not at all. A field is the variable of its name in capitals.
 
 A service declares a `Settings` subclass; docs/configuration.md is generated from those classes. Secrets are
-`pydantic.SecretStr`, a type that prints as asterisks.
+`pydantic.SecretStr`, a type that prints as asterisks. A secret NAME may be in a file instead, which NAME_FILE names: a file
+is in no list of processes and in no description of a container.
 """
 
 from __future__ import annotations
@@ -179,10 +180,37 @@ def load(settings: type[S], variables: Mapping[str, str] = os.environ) -> S:
     Raises:
         ConfigurationError: naming every missing or invalid variable and its constraint, never a value.
     """
+    found = {name: variables[name.upper()] for name in settings.model_fields if name.upper() in variables}
+    problems = []
+    for name in _in_files(settings, variables):
+        variable = f"{name.upper()}_FILE"
+        if name in found:
+            problems.append(f"{variable}: {name.upper()} is given as well")
+            continue
+        try:
+            found[name] = Path(variables[variable]).read_text(encoding="utf-8").removesuffix("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"{variable}: the file cannot be read: {error}")
+            # Not missing as well.
+            found[name] = ""
     try:
-        return settings.model_validate(
-            {name: variables[name.upper()] for name in settings.model_fields if name.upper() in variables}
-        )
+        made = settings.model_validate(found)
     except ValidationError as error:
-        found = [f"{str(e['loc'][0]).upper() if e['loc'] else '?'}: {e['msg']}" for e in error.errors()]
-        raise ConfigurationError(*found) from None
+        unreadable = {problem.partition("_FILE:")[0] for problem in problems}
+        problems += [
+            f"{variable}: {e['msg']}"
+            for e in error.errors()
+            if (variable := str(e["loc"][0]).upper() if e["loc"] else "?") not in unreadable
+        ]
+    if problems:
+        raise ConfigurationError(*problems) from None
+    return made
+
+
+def _in_files(settings: type[Settings], variables: Mapping[str, str]) -> list[str]:
+    """The secrets of which a variable names the file."""
+    return [
+        name
+        for name, field in settings.model_fields.items()
+        if field.annotation is SecretStr and f"{name.upper()}_FILE" in variables
+    ]

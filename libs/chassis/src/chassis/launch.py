@@ -3,12 +3,14 @@
 `python -m chassis.launch CONFIG` finds Envoy, the module and libpython, starts Envoy on the rendered
 configuration, and on SIGTERM or SIGINT: fails the readiness probe, drains (GOAWAY, Connection: close), waits for the
 requests in flight, then stops Envoy, whose lifespan shutdown closes the pools. This is the entry point in
-containers as well; Envoy alone would drop what it is serving.
+containers as well; Envoy alone would drop what it is serving. As a container's first process it also reaps whatever
+ends there as an orphan: a program that somebody ran in the container, say.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import http.client
 import json
@@ -35,6 +37,8 @@ STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.1
 _ACTIVE_REQUESTS = "http.ingress.downstream_rq_active"
 _PR_SET_PDEATHSIG = 1
+# Of a container: the kernel gives it every orphan there, and what it does not wait for stays in the process table.
+_FIRST_PROCESS = 1
 _OUT = Lines(sys.stdout.buffer)
 
 
@@ -102,6 +106,15 @@ def _say(level: str, event: str) -> None:
     _OUT.write(line.encode() + b"\n")
 
 
+def _reap_orphans(own: int) -> None:
+    """Wait for every child that has ended, but `own`, for which its thread waits."""
+    with contextlib.suppress(ChildProcessError):
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if ended.si_pid == own:
+                return
+            os.waitpid(ended.si_pid, 0)
+
+
 def _drain(address: str, ended: threading.Event) -> None:
     """Fail readiness, stop taking work, wait until nothing is in flight."""
     envoy_admin.ask(address, "/healthcheck/fail", "POST")
@@ -145,6 +158,8 @@ def main() -> int:
     while not stopping.wait(1.0):
         if pressure is not None:
             pressure.tell()
+        if os.getpid() == _FIRST_PROCESS:
+            _reap_orphans(process.pid)
     if ended.is_set():
         return process.returncode
     try:

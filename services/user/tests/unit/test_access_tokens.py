@@ -9,9 +9,10 @@ import msgspec
 import pytest
 from chassis.errors import ServiceError
 from chassis.ids import uuid7
+from chassis.private_files import private_pem, write_private
 from chassis.tokens import JwksFile, TokenVerifier
 from cryptography.hazmat.primitives.asymmetric import ec
-from devstack.secrets import load_or_create, private_pem, write_private
+from devstack.secrets import load_or_create
 from user.repository.signing_keys import SigningKeyError, SigningKeys, load_keys
 from user.service.access_tokens import AccessTokens
 

@@ -11,8 +11,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import PolicyBuilder, Store
-from devstack.certificates import PUBLIC, WORKLOADS, Certificates
 from devstack.options import parse_replicas
+from mesh.certificates import PUBLIC, WORKLOADS, Certificates
 from mesh.policies import parse_without
 
 from conftest import BACKEND, backend

@@ -1,4 +1,4 @@
-"""The development certificate authority, which gives every process of a stack its identity.
+"""An authority of our own, which gives every process of one machine its identity: of `backend up`, and of Compose.
 
     pki/root.{crt,key}            signs intermediates only
     pki/intermediate.{crt,key}    signs workload certificates
@@ -7,7 +7,7 @@
 A directory of `certs` has the layout of a mounted Kubernetes secret: the files are links through `..data`, which is
 replaced in one rename, so a reader sees the old pair or the new one, never a certificate with another's key. Envoy
 watches for that rename (SDS from files). cert-manager's CSI driver and SPIRE's helper write the same three files; in
-production they take the place of this module.
+a cluster they take the place of this module.
 """
 
 from __future__ import annotations
@@ -17,25 +17,28 @@ import ipaddress
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from chassis.private_files import private_pem, write_private
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from mesh.topology import BROKER, OPERATORS, TABLE
 
-from devstack.secrets import private_pem, write_private
+from mesh.topology import BROKER, OPERATORS, TABLE
 
 TRUST_DOMAIN = "backend.local"
 WORKLOADS = (*(row.name for row in TABLE), BROKER, OPERATORS)
 # The certificate of the public HTTPS listener: a server's only, with names instead of a SPIFFE id.
 PUBLIC = "public"
+# Of those whose clients know them by where they are: the names and addresses in their certificates.
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+LOCAL: Mapping[str, tuple[str, ...]] = {PUBLIC: _LOCAL_HOSTS, BROKER: _LOCAL_HOSTS}
 LIFE = timedelta(hours=24)
 _CA_LIFE = timedelta(days=3650)
 # Certificates begin to be valid this long before they are made, for readers whose clocks are behind.
@@ -79,12 +82,20 @@ class Certificates:
         pki: the authority's own directory.
         directory: one directory below it for each certificate.
         life: how long workload certificates are valid; None: as long as those that they replace, and a day at first.
+        hosts: where clients find those whom they know by it.
     """
 
-    def __init__(self, pki: Path, directory: Path, life: timedelta | None = None) -> None:
+    def __init__(
+        self,
+        pki: Path,
+        directory: Path,
+        life: timedelta | None = None,
+        hosts: Mapping[str, tuple[str, ...]] = LOCAL,
+    ) -> None:
         self._pki = pki
         self._directory = directory
         self._life = life
+        self._hosts = hosts
 
     @property
     def trust_bundle(self) -> Path:
@@ -173,7 +184,12 @@ class Certificates:
         authority = self._intermediate()
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = workload_certificate(
-            name, key.public_key(), authority.certificate, authority.key, self._life_of(name)
+            name,
+            key.public_key(),
+            authority.certificate,
+            authority.key,
+            self._life_of(name),
+            hosts=self._hosts.get(name, ()),
         )
         chain = certificate.public_bytes(Encoding.PEM) + authority.certificate.public_bytes(Encoding.PEM)
         self._write(name, {"tls.crt": chain, "tls.key": private_pem(key), "ca.crt": roots or self._bundle(name)})
@@ -256,17 +272,22 @@ def workload_certificate(
     life: timedelta,
     *,
     begins: datetime | None = None,
+    hosts: tuple[str, ...] | None = None,
 ) -> x509.Certificate:
-    """A certificate for a process, or for the public listener; valid from `begins` (now) for `life`."""
+    """A certificate for a process, or for the public listener; valid from `begins` (now) for `life`.
+
+    Args:
+        name: whose it is.
+        key: its public key.
+        issuer: who signs it.
+        issuer_key: the issuer's private key.
+        life: how long it is valid.
+        begins: since when.
+        hosts: names and addresses that a client may know it by; None: those of this machine, where it has any.
+    """
     begins = begins or datetime.now(UTC)
     usages = [ExtendedKeyUsageOID.SERVER_AUTH]
-    names: list[x509.GeneralName]
-    if name in (PUBLIC, BROKER):
-        # Whose clients know them by where they are.
-        names = [x509.DNSName("localhost")]
-        names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
-    else:
-        names = []
+    names = [_general_name(host) for host in (LOCAL.get(name, ()) if hosts is None else hosts)]
     if name != PUBLIC:
         names.insert(0, x509.UniformResourceIdentifier(spiffe_id(name)))
         usages.append(ExtendedKeyUsageOID.CLIENT_AUTH)
@@ -285,6 +306,13 @@ def workload_certificate(
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
         .sign(issuer_key, hashes.SHA256())
     )
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from mesh.topology import CACHE, CONSOLE, STATE, Service, row
+from dataclasses import dataclass
+
+from mesh import environment as environments
+from mesh.topology import CONSOLE, STATE, Service, row
 from mesh.valkey import ADMINISTRATOR
-from mesh.variables import of_policies
 
 from devstack import broker, keys, postgres, valkey
 from devstack.layout import Layout
@@ -24,61 +26,57 @@ def environment(name: str, layout: Layout, secrets: Secrets, options: Options) -
     service = row(name)
     if not isinstance(service, Service):
         return {}
-    own = {secret.upper(): secrets.own(name, secret) for secret in service.secrets}
-    parts = (
-        _valkey(service, layout),
-        _database(service, layout, secrets),
-        _tokens(service, layout),
-        _telemetry(layout, options),
-        _events(service, layout),
-    )
-    for part in parts:
-        own |= part
-    return own | of_policies(service, options)
+    return environments.of_service(service, _Stack(layout, secrets, options), options)
 
 
-def _valkey(service: Service, layout: Layout) -> dict[str, str]:
-    if service.valkey is None:
-        return {}
-    server = service.valkey.server
-    variable = "CACHE" if server == CACHE else "VALKEY"
-    return {
-        f"{variable}_URL": f"unix://{service.name}@{valkey.socket(layout, server)}?db=0",
-        f"{variable}_PASSWORD_FILE": str(password_file(layout.secrets, valkey_password(service.name))),
-    }
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """A stack, as a place (`mesh.environment`)."""
 
+    layout: Layout
+    secrets: Secrets
+    options: Options
 
-def _database(service: Service, layout: Layout, secrets: Secrets) -> dict[str, str]:
-    if service.database is None:
-        return {}
-    own = postgres.database_of(service.name, secrets)
-    return {
-        "DATABASE_URL": own.url(layout, with_password=False),
-        "DATABASE_PASSWORD_FILE": str(password_file(layout.secrets, database_password(service.name))),
-    }
+    def secret(self, service: Service, name: str) -> dict[str, str]:
+        return {name.upper(): self.secrets.own(service.name, name)}
 
+    def valkey(self, service: Service, variable: str) -> dict[str, str]:
+        if service.valkey is None:
+            return {}
+        return {
+            f"{variable}_URL": f"unix://{service.name}@{valkey.socket(self.layout, service.valkey.server)}?db=0",
+            f"{variable}_PASSWORD_FILE": str(password_file(self.layout.secrets, valkey_password(service.name))),
+        }
 
-def _telemetry(layout: Layout, options: Options) -> dict[str, str]:
-    if "tracing" in options.without:
-        return {}
-    return {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": options.otlp_endpoint or f"http://127.0.0.1:{layout.port(CONSOLE)}",
-        # The console is on this machine.
-        "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip" if options.otlp_endpoint else "none",
-        "TRACER": options.tracer,
-    }
+    def database(self, service: Service) -> dict[str, str]:
+        own = postgres.database_of(service.name, self.secrets)
+        return {
+            "DATABASE_URL": own.url(self.layout, with_password=False),
+            "DATABASE_PASSWORD_FILE": str(password_file(self.layout.secrets, database_password(service.name))),
+        }
 
+    def public_keys(self, _: Service) -> dict[str, str]:
+        return {"JWKS_FILE": str(keys.jwks_file(self.layout))}
 
-def _events(service: Service, layout: Layout) -> dict[str, str]:
-    if not service.uses_broker:
-        return {}
-    return {"NATS_URL": broker.url(layout), "NATS_CERTIFICATES": str(layout.certificates / service.name)}
+    def signing_keys(self, _: Service) -> dict[str, str]:
+        return {
+            "SIGNING_KEYS_DIR": str(keys.directory(self.layout)),
+            "SIGNING_KEY_ACTIVATION_SECONDS": str(keys.ACTIVATION_SECONDS),
+        }
 
+    def broker(self, service: Service) -> dict[str, str]:
+        return {
+            "NATS_URL": broker.url(self.layout),
+            "NATS_CERTIFICATES": str(self.layout.certificates / service.name),
+        }
 
-def _tokens(service: Service, layout: Layout) -> dict[str, str]:
-    verifies = {"JWKS_FILE": str(keys.jwks_file(layout))}
-    signs = {
-        "SIGNING_KEYS_DIR": str(keys.directory(layout)),
-        "SIGNING_KEY_ACTIVATION_SECONDS": str(keys.ACTIVATION_SECONDS),
-    }
-    return {"verifies": verifies, "signs": verifies | signs}.get(service.tokens, {})
+    def everywhere(self, _: Service) -> dict[str, str]:
+        if "tracing" in self.options.without:
+            return {}
+        endpoint = self.options.otlp_endpoint
+        return {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint or f"http://127.0.0.1:{self.layout.port(CONSOLE)}",
+            # The console is on this machine.
+            "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip" if endpoint else "none",
+            "TRACER": self.options.tracer,
+        }

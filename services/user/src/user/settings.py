@@ -5,11 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from chassis.config import DatabaseSettings, EventSettings, PasswordFile, ValkeyUrl
+from chassis.config import DatabaseSettings, EventSettings, PasswordFile, TokenSettings, ValkeyUrl
 from pydantic import Field, SecretStr
 
 
-class Settings(DatabaseSettings, EventSettings):
+class KeySettings(TokenSettings):
+    """Variables of whoever has the keys that sign access tokens."""
+
+    signing_keys_dir: Annotated[
+        Path,
+        Field(
+            description="Directory of ES256 private keys (PEM, named by time: 20261231T235959.pem); read again when it changes"
+        ),
+    ]
+    signing_key_activation_seconds: Annotated[
+        float, Field(description="Time from a key's making until it signs; more than any verifier caches keys", ge=0)
+    ] = 600.0
+
+
+class Settings(DatabaseSettings, EventSettings, KeySettings):
     """Variables of the User service."""
 
     valkey_url: ValkeyUrl
@@ -26,15 +40,6 @@ class Settings(DatabaseSettings, EventSettings):
     user_cache_seconds: Annotated[
         float, Field(description="How long an unused user record stays cached", gt=0, le=86400)
     ] = 300.0
-    signing_keys_dir: Annotated[
-        Path,
-        Field(
-            description="Directory of ES256 private keys (PEM, named by time: 20261231T235959.pem); read again when it changes"
-        ),
-    ]
-    signing_key_activation_seconds: Annotated[
-        float, Field(description="Time from a key's making until it signs; more than any verifier caches keys", ge=0)
-    ] = 600.0
     refresh_token_secret: Annotated[
         SecretStr,
         Field(description="Makes refresh and device tokens; shared by all replicas of the service", min_length=32),

@@ -26,11 +26,13 @@ from chassis.database import Connection, Database
 from chassis.events import outbox, relay
 from chassis.events.event import Event
 from chassis.events.outbox import Row
-from chassis.events.publisher import BrokerUnavailable
+from chassis.events.publisher import BrokerUnavailable, NotTogether
 from chassis.events.relay import Relay
 
 # Of a hundred publications, how many the broker says nothing about, although it has stored half of them.
 _UNANSWERED = 1
+# Of a hundred batches, how many it does not take as one.
+_NOT_TOGETHER = 30
 T = TypeVar("T")
 
 
@@ -72,11 +74,19 @@ class Broker:
         self._rng = rng
 
     async def publish(self, event: Event) -> None:
+        await self._store([event])
+
+    async def publish_together(self, events: Sequence[Event]) -> None:
+        if self._rng.randrange(100) < _NOT_TOGETHER:
+            raise NotTogether("it has one of them")
+        await self._store(events)
+
+    async def _store(self, events: Sequence[Event]) -> None:
         self._life.step()
         is_answered = self._rng.randrange(100) >= _UNANSWERED
         if not is_answered and self._rng.randrange(2):
             raise BrokerUnavailable("it was not there")
-        os.write(self._file, event.data + b"\n")
+        os.write(self._file, b"".join(event.data + b"\n" for event in events))
         self._life.step()
         # Those of other subjects go on; their answers come in another order.
         for _ in range(self._rng.randrange(3)):

@@ -18,13 +18,15 @@ import brokers
 import pytest
 from chassis.events.event import Event
 from chassis.events.nats import Nats, connection, tls
-from chassis.events.publisher import BrokerUnavailable
+from chassis.events.publisher import BrokerUnavailable, NotTogether
 from chassis.ids import uuid7
 from devstack.layout import Layout
+from mesh import broker as declared
 from mesh.certificates import Certificates
 from mesh.topology import OPERATORS, SERVICES
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
 
 from devstack import broker, health
 
@@ -168,6 +170,60 @@ async def test_an_event_that_is_published_again_is_stored_once(server: brokers.S
         for _ in range(3):
             await order.publish(same)
     assert await stored(server) == 1
+
+
+async def test_events_that_are_published_together_are_stored_in_their_order_or_not_at_all(
+    server: brokers.Server,
+) -> None:
+    events = [event(data=str(number).encode()) for number in range(1000)]
+    async with server.client("order") as order, operator(server) as client:
+        await order.publish_together(events)
+        stream = client.jetstream()
+        found = [await stream.get_msg("events", sequence) for sequence in (1, 2, 500, 1000)]
+        assert [message.data for message in found] == [b"0", b"1", b"499", b"999"]
+        assert (found[0].headers or {})["ce-id"] == str(events[0].id)
+        for refused in (
+            # One is there already, is larger than the broker takes, is not this service's to tell; or there are too many.
+            [event(), events[7], event()],
+            [event(), event(data=b"x" * (declared.MAX_EVENT_BYTES - 100)), event()],
+            [event(), event("user.v1.UserRegistered"), event()],
+            [event() for _ in range(1001)],
+        ):
+            with pytest.raises(NotTogether):
+                await order.publish_together(refused)
+        assert await stored(server) == 1000
+        await order.publish_together([event()])
+    assert await stored(server) == 1001
+
+
+async def test_an_event_that_is_too_large_ends_nobodys_connection(server: brokers.Server) -> None:
+    async with server.client("order") as order:
+        for data in (declared.MAX_EVENT_BYTES + 1, declared.MAX_EVENT_BYTES - 100):
+            with pytest.raises(MaxPayloadError):
+                await order.publish(event(data=b"x" * data))
+            assert order.is_connected
+        await order.publish(event())
+    assert await stored(server) == 1
+
+
+async def test_a_server_that_is_killed_while_it_stores_batches_has_each_whole_or_not(server: brokers.Server) -> None:
+    async with server.client("order", timeout=2) as order:
+        answered, size = 0, 50
+
+        async def publish() -> None:
+            nonlocal answered
+            while True:
+                await order.publish_together([event() for _ in range(size)])
+                answered += 1
+
+        publishing = asyncio.create_task(publish())
+        while answered < 3:
+            await asyncio.sleep(0.001)
+        await server.kill()
+        with pytest.raises(BrokerUnavailable):
+            await publishing
+        await server.start()
+    assert await stored(server) in (answered * size, (answered + 1) * size)
 
 
 async def test_what_nobody_waits_for_is_not_kept(server: brokers.Server) -> None:

@@ -24,7 +24,7 @@ from chassis.database import Database
 from chassis.errors import ServiceError
 from chassis.events import outbox, relay
 from chassis.events.event import Event
-from chassis.events.publisher import BrokerUnavailable
+from chassis.events.publisher import BrokerUnavailable, NotTogether
 from chassis.events.relay import Relay
 from chassis.ids import uuid7
 from contracts.order.v1 import catalog_pb2, events_pb2
@@ -39,9 +39,11 @@ NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 
 @dataclass
 class Broker:
-    """Notes what it stores; what it does before and after that, a test may say."""
+    """Notes what it stores, one event at a time; what it does before and after that, a test may say."""
 
     stored: list[Event] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
+    takes_batches: bool = False
     before: Callable[[Event], Awaitable[None]] | None = None
     after: Callable[[Event], Awaitable[None]] | None = None
 
@@ -51,6 +53,13 @@ class Broker:
         self.stored.append(event)
         if self.after is not None:
             await self.after(event)
+
+    async def publish_together(self, events: Sequence[Event]) -> None:
+        self.batches.append(len(events))
+        if not self.takes_batches:
+            raise NotTogether("it takes them one by one")
+        for event in events:
+            await self.publish(event)
 
     @property
     def told(self) -> list[str]:
@@ -255,6 +264,36 @@ async def test_an_event_that_the_broker_does_not_take_holds_up_its_own_subject_a
     takes = True
     await box.relay(broker).publish_all()
     assert broker.told == ["a1", "b1", "b2", "a2", "a3", "a4"]
+
+
+async def test_many_are_published_as_one_and_few_or_what_the_broker_does_not_take_so_one_by_one(
+    box: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "BATCH", 50)
+    told = [f"{'abc'[number % 3]}{number}" for number in range(100 + relay.TOGETHER)]
+    broker = Broker(takes_batches=True)
+    await box.record(*told)
+    await box.relay(broker).publish_all()
+    assert (broker.told, broker.batches, await box.waiting()) == (told, [50, 50, relay.TOGETHER], 0)
+    await box.record(*told[1 : relay.TOGETHER])
+    await box.relay(broker).publish_all()
+    assert len(broker.batches) == 3
+    broker.takes_batches = False
+    await box.record(*told[: relay.TOGETHER])
+    await box.relay(broker).publish_all()
+    assert (broker.batches[3:], await box.waiting()) == ([relay.TOGETHER], 0)
+
+
+async def test_a_batch_without_an_answer_is_not_marked(box: Outbox) -> None:
+    async def after(event: Event) -> None:
+        if len(broker.stored) == relay.TOGETHER:
+            raise BrokerUnavailable("no answer")
+
+    broker = Broker(after=after, takes_batches=True)
+    await box.record(*(f"a{number}" for number in range(relay.TOGETHER)))
+    with pytest.raises(BrokerUnavailable):
+        await box.relay(broker).publish_all()
+    assert await box.waiting() == relay.TOGETHER
 
 
 async def test_one_of_two_replicas_publishes_and_hears_of_what_the_other_commits(

@@ -104,6 +104,8 @@ class _Declared:
             "num_replicas": self._replicas,
             "deny_purge": False,
             "allow_direct": True,
+            # A relay publishes many events as one.
+            "allow_atomic": True,
         }
         current = await self._ask(f"STREAM.INFO.{stream.name}")
         if current.error is not None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
 
+import msgspec
 import structlog
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -23,7 +25,8 @@ from chassis.config import EventSettings
 from chassis.events import envelope, subjects
 from chassis.events.causes import caused_by, describe
 from chassis.events.event import Event
-from chassis.events.publisher import BrokerUnavailable
+from chassis.events.publisher import BrokerUnavailable, NotTogether
+from chassis.ids import uuid7
 from chassis.metrics.families import Reading
 from chassis.observe import Work, observe
 from chassis.tracing import conventions
@@ -40,6 +43,11 @@ _MOST_WAITING = 1024
 _MAX_PENDING_BYTES = 4 * 1024 * 1024
 # Stored once by this header, however often it is published (for the stream's window).
 MESSAGE_ID = "Nats-Msg-Id"
+# Messages that are stored as one (docs.nats.io, "Atomic batch publish"): which batch, the how manieth of it, and that it is the
+# last. The broker forgets a batch without a last one after ten seconds.
+_BATCH, _PLACE, _LAST = "Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-Commit"
+# Written to the connection without letting others have the event loop.
+_AT_A_STRETCH = 32
 
 _CONNECTED = Reading("backend_broker_connected", "1 while there is a connection to the broker of events")
 _WAITING = Reading("backend_broker_waiting", "Events that wait until the broker has said that they are stored")
@@ -59,6 +67,14 @@ def tls(certificates: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(certificates / "tls.crt", certificates / "tls.key")
     return context
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    description: str = ""
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    error: _Refusal | None = None
 
 
 class _Client(Client):
@@ -174,11 +190,37 @@ class Nats:
 
     async def publish(self, event: Event) -> None:
         """See `Publisher`."""
-        subject = subjects.of_type(event.type)
-        work = Work("publish", event.type, span=conventions.publish(subject))
-        with observe(work, caused_by(event)) as seen:
+        with observe(_publication(event.type), caused_by(event)) as seen:
             describe(seen.span, event)
-            await self.store(subject, event.data, envelope.headers(event) | {MESSAGE_ID: str(event.id)})
+            await self.store(subjects.of_type(event.type), event.data, _headers(event))
+
+    async def publish_together(self, events: Sequence[Event]) -> None:
+        """See `Publisher`."""
+        client = self.connected()
+        batch = uuid7().hex
+        messages = [
+            (subjects.of_type(event.type), event.data, _headers(event) | {_BATCH: batch, _PLACE: str(place)})
+            for place, event in enumerate(events, 1)
+        ]
+        messages[-1][2][_LAST] = "1"
+        if any(_size(data, headers) > client.max_payload for _, data, headers in messages):
+            raise NotTogether("one of them is larger than the broker takes")
+        with ExitStack() as publications:
+            for event in events:
+                seen = publications.enter_context(observe(_publication(event.type), caused_by(event)))
+                describe(seen.span, event)
+            try:
+                for number, (subject, data, headers) in enumerate(messages[:-1], 1):
+                    await client.publish(subject, data, headers=headers)
+                    if number % _AT_A_STRETCH == 0:
+                        await asyncio.sleep(0)
+                subject, data, headers = messages[-1]
+                answer = await client.request(subject, data, self._timeout, headers=headers)
+            except (NatsError, OSError, TimeoutError) as error:
+                raise BrokerUnavailable(str(error) or type(error).__name__) from error
+            refusal = msgspec.json.decode(answer.data, type=_Answer).error
+            if refusal is not None:
+                raise NotTogether(refusal.description)
 
     async def store(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
         """Publish a message, and return once the broker has stored it.
@@ -190,15 +232,31 @@ class Nats:
         client = self.connected()
         if self._waiting >= _MOST_WAITING:
             raise BrokerUnavailable("too many events wait for the broker")
+        if _size(data, headers) > client.max_payload:
+            # The client looks at the data alone, and the broker would end the connection, which is everybody's.
+            raise MaxPayloadError
         self._waiting += 1
         try:
             await JetStreamContext(client).publish(subject, data, timeout=self._timeout, headers=headers)
-        except MaxPayloadError:
-            raise
         except (NatsError, OSError, TimeoutError) as error:
             raise BrokerUnavailable(str(error) or type(error).__name__) from error
         finally:
             self._waiting -= 1
+
+
+@lru_cache(maxsize=256)
+def _publication(event_type: str) -> Work:
+    return Work("publish", event_type, span=conventions.publish(subjects.of_type(event_type)))
+
+
+def _headers(event: Event) -> dict[str, str]:
+    return envelope.headers(event) | {MESSAGE_ID: str(event.id)}
+
+
+def _size(data: bytes, headers: dict[str, str]) -> int:
+    """Of a message, as the broker counts it: a first line, a line for each header, and an empty one."""
+    lines = sum(len(name) + len(value.encode()) + len(": \r\n") for name, value in headers.items())
+    return len("NATS/1.0\r\n") + lines + len("\r\n") + len(data)
 
 
 @asynccontextmanager

@@ -1,9 +1,10 @@
 """The worker that gives the broker what the outbox has, in order, at least once.
 
 Of all replicas one does, the one that has the lease; it is there to save work and keeps nothing right by itself. What is right
-is right with two relays as well: each publishes the events of one subject one after the other, in the order of their
-positions, waits for the broker's word before the next one, and marks as published what it has that word for. Whichever of
-two is ahead, no event is first told before the one before it was.
+is right with two relays as well: each publishes in the order of positions, many events as one that the broker stores whole or
+not at all; or, where there are few or it does not take them so, the events of one subject one after the other, waiting for the
+broker's word before the next one. It marks as published what it has that word for. Whichever of two is ahead, no event is
+first told before the one before it was.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from chassis.database import Database
 from chassis.errors import ServiceError
 from chassis.events import outbox
 from chassis.events.outbox import Row
-from chassis.events.publisher import BrokerUnavailable, Publisher
+from chassis.events.publisher import BrokerUnavailable, NotTogether, Publisher
 from chassis.ids import uuid7
 from chassis.metrics.families import Counter, Histogram, Reading
 
 # Events that are read, and marked, together; and how many of them, of different subjects, are on their way at the same time.
 BATCH = 500
 IN_FLIGHT = 64
+# So many are published as one: the broker has one answer to give, and writes to its disk once. For fewer it is not worth it.
+TOGETHER = 16
 # How long a relay that has died holds up the others.
 LEASE = timedelta(seconds=10)
 _RENEW_SECONDS = 3.0
@@ -56,7 +59,8 @@ _FAILURES = Counter(
     reason=("unavailable", "refused"),
 )
 _LATENCY = Histogram(
-    "backend_outbox_publish_duration_seconds", "From publishing an event until the broker has said it has it"
+    "backend_outbox_publish_duration_seconds",
+    "From publishing an event, or many as one, until the broker has said it has it",
 )
 
 _log = structlog.get_logger(__name__)
@@ -166,7 +170,10 @@ class Relay:
             return await outbox.unpublished(connection, self._source, after, BATCH, until)
 
     async def _publish(self, rows: Sequence[Row], held: set[str]) -> None:
-        """Publish these, those of one subject one after the other, and mark those that the broker has."""
+        """Publish these, but for those of subjects that are held, and mark those that the broker has."""
+        rows = [row for row in rows if row.event.subject not in held]
+        if len(rows) >= TOGETHER and await self._publish_together(rows):
+            return
         by_subject: dict[str, list[Row]] = {}
         for row in rows:
             by_subject.setdefault(row.event.subject, []).append(row)
@@ -177,11 +184,29 @@ class Relay:
                     lanes.create_task(self._publish_in_turn(batch))
         finally:
             if batch.published:
-                async with self._database.connection() as connection:
-                    await outbox.mark_published(connection, batch.published)
-                _PUBLISHED.add(amount=len(batch.published))
+                await self._mark(batch.published)
         if batch.failure is not None:
             raise batch.failure
+
+    async def _publish_together(self, rows: Sequence[Row]) -> bool:
+        """Publish these as one; False when the broker does not take them so."""
+        began = perf_counter()
+        try:
+            await self._publisher.publish_together([row.event for row in rows])
+        except NotTogether as refusal:
+            _log.info("events are published one by one", why=str(refusal), events=len(rows))
+            return False
+        except BrokerUnavailable:
+            _FAILURES.add("unavailable")
+            raise
+        _LATENCY.add(perf_counter() - began)
+        await self._mark([row.position for row in rows])
+        return True
+
+    async def _mark(self, positions: Sequence[int]) -> None:
+        async with self._database.connection() as connection:
+            await outbox.mark_published(connection, positions)
+        _PUBLISHED.add(amount=len(positions))
 
     async def _publish_in_turn(self, batch: _Batch) -> None:
         for rows in batch.subjects:

@@ -77,7 +77,7 @@ class Copy:
         }
         return subprocess.run(
             command, input=text, cwd=self.path, env={**kept, **own, **environment},
-            capture_output=True, text=True, encoding="utf-8", check=False, timeout=300,
+            capture_output=True, text=True, encoding="utf-8", check=False, timeout=1200,
         )  # fmt: skip
 
 

@@ -13,12 +13,14 @@ import random
 import signal
 import sys
 import types
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 from chassis.database import Connection, Database
+from chassis.errors import ServiceError
 from chassis.events import consumer as consuming
 from chassis.events import limits
 from chassis.events.consumer import Consumer, Delivery, Handles, Policy
@@ -75,7 +77,13 @@ async def live(life: Life) -> None:
     limits.ACK_SECONDS = PATIENCE
     broker = Nats(life.url, Path(life.certificates), NAME, timeout=2.0)
     database = Database(life.database, min_size=1, max_size=8, service="test")
-    await database.open()
+    while True:
+        try:
+            await database.open()
+        except (OSError, asyncpg.PostgresError):
+            await asyncio.sleep(0.05)
+        else:
+            break
     kind = Hasty if life.hasty else Consumer
     consumer = kind(NAME, Source(broker, NAME), database, [Handles(Int64Value, Note())], QUICK)
     tasks = [asyncio.create_task(broker.run()), asyncio.create_task(consumer.run())]
@@ -102,8 +110,11 @@ class Source(NatsConsumer):
 
 
 async def is_done(life: Life, database: Database) -> bool:
-    async with database.connection() as connection:
-        row = await connection.fetchrow("SELECT count(DISTINCT (subject, number)) AS count FROM effects")
+    try:
+        async with database.connection() as connection:
+            row = await connection.fetchrow("SELECT count(DISTINCT (subject, number)) AS count FROM effects")
+    except ServiceError:
+        return False
     if row is not None and row["count"] >= life.expected:
         return True
     # The hasty one has lost some when there is nothing left to be given.
@@ -149,10 +160,8 @@ class Steps:
         return asyncio.Task(counted() if asyncio.iscoroutine(work) else work, loop=loop, **options)
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Live, be killed, and live again."""
-    life = Life(**json.loads(arguments[0]))
-    chance = random.Random(life.seed)
+def lives(life: Life, live: Callable[[Life], Coroutine[Any, Any, None]], chance: random.Random) -> None:
+    """Live, be killed, and live again; print how often, and how the last life ended."""
     killed = 0
     while True:
         # Every third life does not come to its first event.
@@ -171,4 +180,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    given = Life(**json.loads(sys.argv[1]))
+    lives(given, live, random.Random(given.seed))

@@ -2,10 +2,10 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 
-.PHONY: help bootstrap run test lint format generate lock bench clean
+.PHONY: help bootstrap run test test-delivery lint format chart generate lock bench clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 bootstrap: ## make or refresh .venv; everything else does so by itself
 	@python3 tools/bootstrap.py
@@ -16,18 +16,25 @@ run: ## start the whole platform with demo data, print its URLs, follow its logs
 test: bootstrap ## run every test against the real PostgreSQL, Valkey and Envoy; some: T="tests/e2e/test_auth.py -k refresh"; COVERAGE=1 measures
 	@$(BIN)/python -m pytest $(if $(T),$(T),-n 2) $(if $(COVERAGE),--coverage)
 
+test-delivery: bootstrap ## the Helm chart: rendered, refused, checked by Kubernetes' schemas and checkov
+	@$(BIN)/python tools/delivery.py >/dev/null
+	@DELIVERY=1 $(BIN)/python -m pytest -n 0 $(or $(T),tests/delivery)
+
 lint: bootstrap ## linters, strict types, import contracts, contract checks, generated code is current
 	@$(BIN)/python tools/lint.py
 
 format: bootstrap ## rewrite the code in the house format
 	@$(BIN)/ruff check --fix --quiet . && $(BIN)/ruff format --quiet .
 
+chart: bootstrap ## render the Helm chart anew for the tests, and show what has changed in it
+	@$(BIN)/python tools/golden_chart.py
+
 generate: bootstrap ## regenerate everything that follows from the contracts and the SQL
 	@$(BIN)/python tools/generate.py
 	@$(BIN)/python tools/metrics_page.py
 
-lock: bootstrap ## resolve requirements.in and bootstrap.in again into the hashed locks
-	@for f in bootstrap requirements; do $(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet $$f.in -o $$f.lock; done
+lock: bootstrap ## resolve requirements.in, bootstrap.in and delivery.in again into the hashed locks
+	@for f in bootstrap requirements delivery; do $(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet $$f.in -o $$f.lock; done
 
 bench: bootstrap ## measure the platform beside pgbench and write docs/performance.md
 	@$(BIN)/python tools/bench/run.py

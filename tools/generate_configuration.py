@@ -1,4 +1,4 @@
-"""docs/configuration.md from the Settings classes themselves."""
+"""docs/configuration.md from the Settings classes themselves, and what the chart's values say of them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,23 @@ for name in sys.argv[1:]:
         default = "required" if field.is_required() else "`" + str(field.default) + "`"
         rows[name].append([key.upper(), default, constraints, secret, field.description or ""])
 print(json.dumps(rows))
+"""
+# Of each service, by variable, its JSON Schema, whether it has to be there, and why production refuses its default.
+SCHEMAS = """
+import importlib, json, sys
+from chassis.config import DevelopmentOnly
+found = {}
+for name in sys.argv[1:]:
+    settings = importlib.import_module(f"{name}.settings").Settings
+    schema = settings.model_json_schema()
+    found[name] = {}
+    for key, field in settings.model_fields.items():
+        said = dict(schema["properties"][key], required=field.is_required())
+        if "anyOf" in said and any(one.get("format") == "password" for one in said["anyOf"]):
+            said["format"] = "password"
+        refused = [m.why for m in field.metadata if isinstance(m, DevelopmentOnly) and m.forbids(field.default)]
+        found[name][key.upper()] = said | ({"notInProduction": refused[0]} if refused else {})
+print(json.dumps(found))
 """
 
 

@@ -102,6 +102,34 @@ def test_render_names_everything_that_is_wrong_with_a_site(tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
+def test_render_writes_one_process_with_a_key_that_is_in_no_file(tmp_path: Path) -> None:
+    out, key = tmp_path / "out", "0123456789abcdef" * 2
+    file = site_file(tmp_path, otlp_endpoint="http://collector:4318")
+    arguments = ("render", "--site", str(file), "--out", str(out), "--process", "edge")
+    done = backend_mesh(*arguments, TRACE_KEY=key)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.name for path in out.iterdir()} == {"edge.yaml", "sds"}
+    assert {path.name for path in (out / "sds").iterdir()} == {"edge"}
+    assert key in (out / "edge.yaml").read_text(encoding="utf-8")
+    assert key not in file.read_text(encoding="utf-8")
+    assert backend_mesh(*arguments, TRACE_KEY="short").stderr.count("site.trace_key: ") == 1
+    refused = backend_mesh("render", "--site", str(file), "--out", str(tmp_path / "no"), "--process", "shop")
+    assert "shop is no row" in refused.stderr
+
+
+def test_render_knows_how_many_a_name_stands_for_and_by_which_port_clients_come(tmp_path: Path) -> None:
+    endpoints = {s.name: [{"address": f"{s.name}.svc", "port": s.port, "replicas": 7}] for s in SERVICES}
+    file = site_file(tmp_path, endpoints=endpoints, public_port=443, ops_networks=["fd00::/8"], address="::")
+    out = tmp_path / "out"
+    assert backend_mesh("render", "--site", str(file), "--out", str(out)).returncode == 0
+    edge = yaml.load((out / "edge.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)
+    clusters = {cluster["name"]: cluster for cluster in edge["static_resources"]["clusters"]}
+    (bounds,) = clusters["bff"]["circuit_breakers"]["thresholds"]
+    assert bounds["max_requests"] == 7 * 1024
+    assert 'h3=":443"' in str(edge)
+    assert 'h3=":8143"' not in str(edge)
+
+
 @pytest.mark.parametrize("text", [None, "a: [", "[]", "\xff"])
 def test_render_says_which_file_cannot_be_read(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "site.yaml"

@@ -35,7 +35,8 @@ from chassis.workers import Work, Workers
 Check = Callable[[], Awaitable[object]]
 
 _CHECK_SECONDS = 2.0
-_STARTUP_PATIENCE_SECONDS = 20.0
+# How long a start tries to reach what a service cannot do without, each.
+STARTUP_PATIENCE_SECONDS = 20.0
 # What the start waits for, and why it still does; the startup probe tells it.
 _WAITING: dict[str, str] = {}
 
@@ -292,7 +293,7 @@ async def patiently(what: str, attempt: Callable[[], Awaitable[object]]) -> None
         OSError: the last failure, naming `what`.
     """
     loop = asyncio.get_running_loop()
-    give_up = loop.time() + _STARTUP_PATIENCE_SECONDS
+    give_up = loop.time() + STARTUP_PATIENCE_SECONDS
     while True:
         try:
             await attempt()

@@ -24,6 +24,10 @@ app = typer.Typer(
 def render(
     site: Annotated[Path, typer.Option(help="Where the mesh will run: a YAML file (docs/network.md, Elsewhere).")],
     out: Annotated[Path, typer.Option(help="The directory to write to; made when it is not there.")],
+    process: Annotated[list[str] | None, typer.Option(help="Only of this service, or the edge; repeatable.")] = None,
+    trace_key: Annotated[
+        str, typer.Option(envvar="TRACE_KEY", help="Stands instead of the file's trace_key, which is a secret.")
+    ] = "",
 ) -> None:
     """Write the configuration of every Envoy, the files by which it finds certificates, and that of the broker."""
     from mesh import checks, rendering
@@ -31,10 +35,10 @@ def render(
 
     try:
         checks.require()
-        found = read(site)
+        found = read(site, trace_key=trace_key, processes=process or ())
     except (checks.TableError, SiteError) as error:
         raise _refused(error) from None
-    for path in rendering.write(found, out):
+    for path in rendering.write(found, out, process or ()):
         typer.echo(path)
 
 

@@ -256,6 +256,7 @@ def _edge_values(edge: Edge, process: Process, site: Site, policies: Policies) -
     operations = routes()
     return {
         "tls_port": process.tls_port,
+        "public_port": site.public_port or process.tls_port,
         "upstreams": [_upstream(name, site) for name in edge.upstreams],
         "api": edge.api,
         "limiter": edge.limiter,

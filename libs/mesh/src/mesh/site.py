@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Annotated, ClassVar
@@ -22,12 +22,14 @@ class SiteError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a process listens."""
+    """Where a process listens, or all of a service's: a name that resolves to each of them."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     address: str
     port: Annotated[int, Field(ge=1, le=65535)]
+    # How many there may be: the circuit in front of a service is as wide as all of its processes together.
+    replicas: Annotated[int, Field(ge=1)] = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class Site:
     ops_networks: tuple[str, ...]
     # Every replica of a service, or one name that resolves to all of them.
     endpoints: Mapping[str, tuple[Endpoint, ...]]
+    # The port by which clients reach the public HTTPS listener, where something in front of it has another one; 0: its own.
+    public_port: Annotated[int, Field(ge=0, le=65535)] = 0
     # Of the broker's streams, where it is one of ours (`nats/nats.conf`); one elsewhere includes `nats/accounts.conf` alone.
     broker_directory: PurePath = field(default=PurePath("/data/nats"))
     # Whether the applications open their pools when Envoy starts; not to have a rendering validated.
@@ -77,14 +81,22 @@ class SiteFile:
     policies: Policies = field(default_factory=Policies)
 
 
-def read(path: Path) -> SiteFile:
+def read(path: Path, *, trace_key: str = "", processes: Iterable[str] = ()) -> SiteFile:
     """A site file (YAML): the fields of `Site` below `site`, those of `Policies` that differ below `policies`.
+
+    Args:
+        path: the file.
+        trace_key: what `site.trace_key` is to be, when the file had better not have it.
+        processes: rows that are asked for by name.
 
     Raises:
         SiteError: it cannot be read, or not rendered for.
     """
     try:
-        found = TypeAdapter(SiteFile).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if trace_key and isinstance(said, dict) and isinstance(said.get("site"), dict):
+            said["site"]["trace_key"] = trace_key
+        found = TypeAdapter(SiteFile).validate_python(said)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SiteError(f"{path} cannot be read: {error}") from None
     except ValidationError as error:
@@ -96,16 +108,15 @@ def read(path: Path) -> SiteFile:
             parse(list(texts))
         except ValueError as error:
             faults.append(f"policies: {error}")
+    names = {row.name for row in TABLE}
+    faults += [f"{name} is no row; there are: {', '.join(sorted(names))}" for name in processes if name not in names]
     called = {name for row in TABLE for name in row.upstreams}
     faults += [
         f"site.endpoints: none of {name}, which is called"
         for name in sorted(called)
         if not found.site.endpoints.get(name)
     ]
-    faults += [
-        f"site.endpoints: {name} is no service"
-        for name in sorted(found.site.endpoints.keys() - {row.name for row in TABLE})
-    ]
+    faults += [f"site.endpoints: {name} is no service" for name in sorted(found.site.endpoints.keys() - names)]
     if faults:
         raise SiteError(_all(path, faults))
     return found

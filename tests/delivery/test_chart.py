@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ import pytest
 import yaml
 from charts import CHART, CHECKS, FOREIGN, KUBERNETES, VALUES, Rendering, RenderingError, render
 from chassis.launch import environment, envoy_command
-from devstack.certificates import Certificates
 from mesh import rendering as mesh_rendering
 from mesh import site as mesh_site
+from mesh.certificates import Certificates
 from mesh.topology import SERVICES, TABLE
 
 from devstack import proxies
@@ -300,21 +300,31 @@ def test_every_check_has_a_fault_that_it_finds() -> None:
 
 
 def test_kubernetes_takes_every_object(renderings: dict[str, str], tmp_path: Path) -> None:
-    files = _written(renderings, tmp_path)
-    command = [str(delivery.BIN / "python"), str(Path(__file__).parent / "validate_chart.py"), ",".join(KUBERNETES)]
+    """Every version those of the value sets, the newest what differs from them in the variants."""
+    sets = {name: renderings[name] for name in VALUES}
+    assert _refused(sets, KUBERNETES, tmp_path) == ""
+    known = {document for text in sets.values() for document in text.split("\n---\n")}
+    others = [document for name in VARIANTS for document in renderings[name].split("\n---\n") if document not in known]
+    assert _refused({"variants": "\n---\n".join(others)}, KUBERNETES[-1:], tmp_path) == ""
+
+
+def _refused(texts: Mapping[str, str], versions: Sequence[str], directory: Path) -> str:
+    command = [str(delivery.BIN / "python"), str(Path(__file__).parent / "validate_chart.py"), ",".join(versions)]
     done = subprocess.run(
-        [*command, ",".join(sorted(FOREIGN)), *files], capture_output=True, encoding="utf-8", check=False
+        [*command, ",".join(sorted(FOREIGN)), *_written(texts, directory)],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
 def test_an_object_that_kubernetes_does_not_take_is_named(renderings: dict[str, str], tmp_path: Path) -> None:
     tampered = renderings["minimal"].replace("maxUnavailable: 1\n", "maxUnavaliable: 1\n", 1)
-    files = _written({"tampered": tampered}, tmp_path)
-    command = [str(delivery.BIN / "python"), str(Path(__file__).parent / "validate_chart.py"), KUBERNETES[-1]]
-    done = subprocess.run([*command, "-", *files], capture_output=True, encoding="utf-8", check=False)
-    assert "PodDisruptionBudget demo-backend-limiter" in done.stdout
-    assert "maxUnavaliable" in done.stdout
+    said = _refused({"tampered": tampered}, KUBERNETES[-1:], tmp_path)
+    assert "PodDisruptionBudget demo-backend-limiter" in said
+    assert "maxUnavaliable" in said
 
 
 def _written(texts: Mapping[str, str], directory: Path) -> list[str]:

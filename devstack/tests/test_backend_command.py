@@ -477,12 +477,13 @@ def test_a_start_that_is_ended_leaves_nothing_and_so_does_one_that_is_killed(
 
 
 @pytest.mark.parametrize("killed", ["run", "worker"])
-def test_the_stacks_of_a_test_run_end_with_it_whatever_ends_it(tmp_path: Path, killed: str) -> None:
+def test_what_a_test_run_has_started_ends_with_it_whatever_ends_it(tmp_path: Path, killed: str) -> None:
     """Killed as the kernel does it when memory is short: the run, or one of its workers, after which the run goes on."""
     data_dir, begun = tmp_path / "stack", tmp_path / "begun"
     test = tmp_path / "test_holding.py"
     test.write_text(
         f"""
+import subprocess
 import time
 from pathlib import Path
 
@@ -491,7 +492,8 @@ from conftest import start_platform
 
 def test_holding() -> None:
     start_platform(Path({str(data_dir)!r}), "--no-demo")
-    Path({str(begun)!r}).touch()
+    started = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    Path({str(begun)!r}).write_text(str(started.pid))
     time.sleep(600)
 """,
         encoding="utf-8",
@@ -500,15 +502,17 @@ def test_holding() -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     # Other plugins take seconds to load, and longer in the worker.
     environment |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    command = [sys.executable, "-m", "pytest", "-p", "xdist.plugin", "-n", "1", "--max-worker-restart", "0", str(test)]
+    plugins = ("-p", "xdist.plugin", "-p", "leftovers")
+    command = [sys.executable, "-m", "pytest", *plugins, "-n", "1", "--max-worker-restart", "0", str(test)]
     with (tmp_path / "output").open("w", encoding="utf-8") as output:
         run = psutil.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
-    until(lambda: begun.exists() or run.poll() is not None)
+    until(lambda: (begun.exists() and bool(begun.read_text(encoding="utf-8"))) or run.poll() is not None)
     assert begun.exists(), (tmp_path / "output").read_text(encoding="utf-8")
     (worker,) = [child for child in run.children() if "sys.stdin.readline" in " ".join(child.cmdline())]
+    started = psutil.Process(int(begun.read_text(encoding="utf-8")))
     (worker if killed == "worker" else run).kill()
     run.wait(60)
-    until(lambda: processes_of(data_dir) == [])
+    until(lambda: processes_of(data_dir) == [] and not started.is_running())
 
 
 def test_two_stacks_run_side_by_side(platform: Platform, data_dir: Path) -> None:

@@ -22,7 +22,7 @@ from contracts.bff.v1 import models
 from devstack.options import Options
 from inside import another, from_address, paused
 from mesh.certificates import LIFE, Certificates
-from watching import Watch, ops_of
+from watching import Watch, faults, ops_of
 
 from conftest import People, Platform, backend, client_address, new_key
 
@@ -76,7 +76,7 @@ async def test_without_a_fault_nothing_fires(people: People, watch: Watch) -> No
 
     async with meanwhile(client.get_me, client.list_products, order, lambda: people.log_in(login)):
         await watch.look_on(6)
-    assert watch.fired == set()
+    assert faults(watch.fired) == set()
     assert await watch.query('class:failed:burn_rate5m{class="read"}') == []
     assert await watch.query('class:slow:burn_rate5m{class="read"}')
 

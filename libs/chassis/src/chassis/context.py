@@ -24,6 +24,9 @@ METADATA_REQUEST_ID = "x-request-id"
 METADATA_TOKEN = "authorization"
 METADATA_ROLES = "x-caller-roles"
 METADATA_TRACE = "traceparent"
+METADATA_ADDRESS = "x-client-address"
+# No address is longer: IPv6, with an IPv4 address in it and a zone.
+_LONGEST_ADDRESS = 64
 
 
 class RequestContext(msgspec.Struct, frozen=True):
@@ -40,6 +43,9 @@ class RequestContext(msgspec.Struct, frozen=True):
     token: str = ""
     # W3C Trace Context, as the caller sent it; what we send on names a span of ours, where there is one.
     traceparent: str = ""
+    # The client's, as the edge saw it. Whom mutual TLS lets call is believed, as for the roles that are still held; empty
+    # where no client stands behind.
+    address: str = ""
     # Set where asking whether the caller still waits costs nothing: for a request without a body.
     presence: Presence | None = None
     # When a timer ends the whole request, on the event loop's clock: what has until then needs no timer of its own.
@@ -60,6 +66,8 @@ class RequestContext(msgspec.Struct, frozen=True):
         metadata = [(METADATA_REQUEST_ID, self.request_id)]
         if traceparent := self.traceparent if span is None else span.traceparent():
             metadata.append((METADATA_TRACE, traceparent))
+        if self.address:
+            metadata.append((METADATA_ADDRESS, self.address))
         if self.caller is not None:
             metadata += [
                 (METADATA_TOKEN, f"Bearer {self.token}"),
@@ -84,6 +92,7 @@ class RequestContext(msgspec.Struct, frozen=True):
             deadline=deadline,
             token=token if scheme == "Bearer" else "",
             traceparent=accept_traceparent(get(METADATA_TRACE)),
+            address=(get(METADATA_ADDRESS) or "")[:_LONGEST_ADDRESS],
             timer=deadline,
         )
 

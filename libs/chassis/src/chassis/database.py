@@ -18,6 +18,8 @@ from asyncpg.pool import PoolConnectionProxy
 from google.protobuf.message import Message
 
 from chassis import context, password_files
+from chassis.audit import acts, lines, trail
+from chassis.audit.acts import NOTHING, Act, Values
 from chassis.config import DatabaseSettings
 from chassis.errors import ServiceError
 from chassis.events import outbox
@@ -78,14 +80,15 @@ class Connection:
 
 
 class Transaction(Connection):
-    """A connection within a transaction, with the events that are told when it commits, and only then."""
+    """A connection within a transaction, with the events that are told and the acts that are kept when it commits, and only then."""
 
-    __slots__ = ("_service", "events")
+    __slots__ = ("_service", "acts", "events")
 
     def __init__(self, connection: PoolConnectionProxy[asyncpg.Record], database: str, service: str) -> None:
         super().__init__(connection, database)
         self._service = service
         self.events: list[Event] = []
+        self.acts: list[Act] = []
 
     def record(self, subject_id: UUID, message: Message, time: datetime) -> None:
         """Tell an event if the transaction commits. Those of one subject are told in the order in which they are recorded.
@@ -99,6 +102,31 @@ class Transaction(Connection):
             ValueError: the message's contract does not say that it is an event.
         """
         self.events.append(outbox.event(self._service, uuid7(), subject_id, message, time))
+
+    def audit(
+        self,
+        action: str,
+        subject: str,
+        time: datetime,
+        *,
+        actor: str | None = None,
+        before: Values = NOTHING,
+        after: Values = NOTHING,
+    ) -> None:
+        """Keep what is done in the audit trail if the transaction commits; by which request, and from where, says the context.
+
+        Args:
+            action: what is done, "product.price_changed".
+            subject: to what, "product/ID".
+            time: when, UTC.
+            actor: who does it; None: the caller, or the service where nobody calls.
+            before, after: what changes. Nothing that is secret.
+
+        Raises:
+            ValueError: a name or a value is none that the trail takes.
+        """
+        by = acts.caller(self._service) if actor is None else actor
+        self.acts.append(acts.act(action, subject, time, actor=by, before=before, after=after))
 
 
 class Database:
@@ -239,8 +267,12 @@ class Database:
                     yield transaction
                     if transaction.events:
                         await outbox.write(transaction, transaction.events)
+                    if transaction.acts:
+                        await trail.write(transaction, transaction.acts)
                 if transaction.events:
                     self.told.set()
+                for act in transaction.acts:
+                    lines.tell(act)
 
     @asynccontextmanager
     async def listening(self, channel: str, heard: Callable[[], None]) -> AsyncIterator[Callable[[], bool]]:

@@ -3,6 +3,7 @@
 from typing import Literal
 
 Permission = Literal[
+    "audit:read",
     "catalog:write",
     "orders:cancel",
     "orders:cancel_any",
@@ -33,6 +34,7 @@ ROLE_PERMISSIONS: dict[str, frozenset[Permission]] = {
     ),
     "admin": frozenset(
         [
+            "audit:read",
             "catalog:write",
             "orders:read",
             "orders:read_any",

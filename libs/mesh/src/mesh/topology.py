@@ -194,7 +194,7 @@ TABLE: tuple[Row, ...] = (
         port=8111,
         ops_port=8161,
         replicas=8,
-        contracts=("proto/user/v1/user.proto", "proto/user/v1/session.proto"),
+        contracts=("proto/user/v1/user.proto", "proto/user/v1/session.proto", "proto/user/v1/audit.proto"),
         database=Database("userdb", role="user_service"),
         valkey=Valkey(
             STATE,
@@ -215,7 +215,7 @@ TABLE: tuple[Row, ...] = (
         port=8121,
         ops_port=8171,
         replicas=8,
-        contracts=("proto/order/v1/order.proto", "proto/order/v1/catalog.proto"),
+        contracts=("proto/order/v1/order.proto", "proto/order/v1/catalog.proto", "proto/order/v1/audit.proto"),
         database=Database("orderdb", role="order_service"),
         valkey=Valkey(CACHE, keys=("order:*",), commands=("ping", "get", "set", "eval", "evalsha")),
         secrets=("cursor_secret",),

@@ -13,7 +13,6 @@ from chassis.errors import ServiceError
 from chassis.http.application import Authenticated
 from chassis.http.request import Request
 from chassis.identity import Caller
-from chassis.networks import network
 from chassis.tokens import Claims, TokenVerifier
 from contracts.user.v1 import session_pb2, user_pb2
 
@@ -142,11 +141,6 @@ async def resolve_user(users: UserServiceAsyncStub) -> user_pb2.User:
             raise ServiceError("UNAUTHENTICATED") from error
         raise
     return user
-
-
-def client_network(request: Request) -> str:
-    """Whose requests count as one client's: those of an address, or of all that one client may have."""
-    return network(client_address(request))
 
 
 def client_address(request: Request) -> str:

@@ -16,12 +16,15 @@ from chassis.tokens import JwksFile, TokenVerifier
 from chassis.tracing.process import Tracing
 from chassis.valkey import PipelinedClient
 from contracts.bff.v1.operations import OPERATIONS
+from contracts.order.v1.audit_pb2_grpc import AuditServiceStub as OrderAuditStub
 from contracts.order.v1.catalog_pb2_grpc import CatalogServiceStub
 from contracts.order.v1.order_pb2_grpc import OrderServiceStub
+from contracts.user.v1.audit_pb2_grpc import AuditServiceStub as UserAuditStub
 from contracts.user.v1.session_pb2_grpc import SessionServiceStub
 from contracts.user.v1.user_pb2_grpc import UserServiceStub
 
-from bff.authentication import Authenticator, client_network
+from bff.authentication import Authenticator, client_address
+from bff.handlers.audit import AuditHandlers
 from bff.handlers.auth import AuthHandlers
 from bff.handlers.catalog import CatalogHandlers
 from bff.handlers.me import MeHandlers
@@ -57,10 +60,11 @@ def build(
         CatalogHandlers(catalog),
         OrderHandlers(orders),
         UserHandlers(users, sessions),
+        AuditHandlers(user.stub(UserAuditStub), order.stub(OrderAuditStub)),
         MetaHandlers(keys),
     )
     authenticate = Authenticator(tokens, SessionReader(client), users, sessions)
-    return HttpApplication(OPERATIONS, handlers, authenticate, settings.max_body_bytes, admission, client_network)
+    return HttpApplication(OPERATIONS, handlers, authenticate, settings.max_body_bytes, admission, client_address)
 
 
 @asynccontextmanager

@@ -8,9 +8,10 @@ from typing import Literal, cast
 
 from chassis.json_web_keys import JsonWebKeySet
 from contracts.bff.v1 import models
-from contracts.common.v1 import money_pb2
+from contracts.common.v1 import audit_pb2, money_pb2
 from contracts.order.v1 import catalog_pb2, order_pb2
 from contracts.user.v1 import session_pb2, user_pb2
+from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 # As the public contract writes them; that a model takes them, the type checker sees.
@@ -20,6 +21,8 @@ OrderStatus = Literal[
 RefundStatus = Literal["pending", "refused", "succeeded"]
 UserStatus = Literal["active", "disabled"]
 Role = Literal["customer", "support", "admin"]
+AuditService = Literal["order", "user"]
+AuditValue = str | int | bool | list[str]
 
 
 def _lower(prefix: str, names: Iterable[tuple[str, int]]) -> dict[int, str]:
@@ -167,6 +170,39 @@ def transition(value: order_pb2.OrderTransition) -> models.OrderTransition:
         carrier=value.carrier or None,
         tracking_number=value.tracking_number or None,
     )
+
+
+def audit_record(value: audit_pb2.AuditRecord, service: AuditService) -> models.AuditRecord:
+    """A record of the audit trail of a service."""
+    return models.AuditRecord(
+        id=value.id,
+        occurred_at=moment(value.occurred_at),
+        service=service,
+        action=value.action,
+        actor=value.actor or None,
+        subject=value.subject,
+        request_id=value.request_id or None,
+        address=value.address or None,
+        before=_audit_values(value.before),
+        after=_audit_values(value.after),
+    )
+
+
+def _audit_values(values: Struct) -> dict[str, AuditValue]:
+    return {name: _audit_value(value) for name, value in values.fields.items()}
+
+
+def _audit_value(value: Value) -> AuditValue:
+    match value.WhichOneof("kind"):
+        case "number_value":
+            # The contract has whole numbers only, which are whole in a double as well.
+            return int(value.number_value)
+        case "bool_value":
+            return value.bool_value
+        case "list_value":
+            return [text.string_value for text in value.list_value.values]
+        case _:
+            return value.string_value
 
 
 def key_set(value: JsonWebKeySet) -> models.JsonWebKeySet:

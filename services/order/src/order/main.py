@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from chassis.admission import Admission
+from chassis.audit.retention import Retention
 from chassis.cache import VersionedCache
 from chassis.config import load
 from chassis.cursors import CursorSigner
@@ -24,7 +25,8 @@ from chassis.password_files import following
 from chassis.tokens import TokenVerifier, token_verifier
 from chassis.tracing.process import Tracing
 from chassis.valkey import CACHE_TIMEOUT_SECONDS, PipelinedClient
-from contracts.order.v1 import catalog_pb2, order_pb2
+from contracts.order.v1 import audit_pb2, catalog_pb2, order_pb2
+from contracts.order.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from contracts.order.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
 from contracts.order.v1.order_pb2_grpc import add_OrderServiceServicer_to_server
 
@@ -32,6 +34,7 @@ from order.domain.unpaid import UnpaidLimits
 from order.gateways.bounded import BoundedGateway
 from order.gateways.payment import PaymentGateway
 from order.gateways.payment_sandbox import PaymentSandbox
+from order.handlers.audit import AuditHandlers
 from order.handlers.catalog import CatalogHandlers
 from order.handlers.orders import OrderHandlers
 from order.service.catalog import CatalogUseCases
@@ -50,6 +53,7 @@ class Servicers:
 
     orders: OrderHandlers
     catalog: CatalogHandlers
+    audit: AuditHandlers
     sweep: Sweep
     tokens: TokenVerifier
     admission: Admission
@@ -60,11 +64,13 @@ class Servicers:
             server,
             order_pb2.DESCRIPTOR.services_by_name["OrderService"],
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"],
+            audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
             admission=self.admission,
             tokens=self.tokens,
         ) as contract:
             add_OrderServiceServicer_to_server(self.orders, contract)
             add_CatalogServiceServicer_to_server(self.catalog, contract)
+            add_AuditServiceServicer_to_server(self.audit, contract)
 
 
 def payment_gateway(settings: Settings, database: Database) -> PaymentGateway:
@@ -117,6 +123,7 @@ def build(settings: Settings, database: Database, client: PipelinedClient) -> Se
     return Servicers(
         orders=OrderHandlers(orders, payments, refunds, cursors),
         catalog=CatalogHandlers(catalog, cursors),
+        audit=AuditHandlers(database),
         sweep=Sweep(
             orders=orders,
             payments=payments,
@@ -153,6 +160,7 @@ async def compose() -> AsyncIterator[Composition]:
             workers={
                 "nats": broker.run,
                 "outbox": Relay(database, broker, source="order").run,
+                "audit": Retention(database).run,
                 "sweep": servicers.sweep.run,
                 **following(settings.database_password_file, database.renew),
                 **following(settings.cache_password_file, client.renew),

@@ -12,6 +12,7 @@ import asyncio
 import json
 import sys
 
+from chassis.audit.acts import operator
 from chassis.config import load
 
 from user.domain.email_address import canonical
@@ -32,7 +33,7 @@ async def create(email: str, display_name: str, roles: list[str], password: str)
     wanted = parse_roles(roles)
     async with opened(load(Settings)) as service:
         try:
-            user = await service.servicers.use_cases.register(email, password, display_name, wanted)
+            user = await service.servicers.use_cases.register(email, password, display_name, wanted, operator())
         except EmailTakenError:
             async with service.database.connection() as connection:
                 known = await users.by_email(connection, canonical(email))

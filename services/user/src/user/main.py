@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from chassis.admission import Admission
+from chassis.audit.retention import Retention
 from chassis.cache import VersionedCache, stored_under
 from chassis.config import load
 from chassis.cursors import CursorSigner
@@ -24,10 +25,12 @@ from chassis.password_files import following
 from chassis.tokens import TokenVerifier, token_verifier
 from chassis.tracing.process import Tracing
 from chassis.valkey import PipelinedClient
-from contracts.user.v1 import session_pb2, user_pb2
+from contracts.user.v1 import audit_pb2, session_pb2, user_pb2
+from contracts.user.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
 from contracts.user.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
 from contracts.user.v1.user_pb2_grpc import add_UserServiceServicer_to_server
 
+from user.handlers.audit import AuditHandlers
 from user.handlers.sessions import SessionHandlers
 from user.handlers.users import UserHandlers
 from user.repository.login_throttle import LoginThrottle
@@ -50,6 +53,7 @@ class Servicers:
 
     users: UserHandlers
     sessions: SessionHandlers
+    audit: AuditHandlers
     use_cases: UserUseCases
     tokens: TokenVerifier
     admission: Admission
@@ -59,10 +63,12 @@ class Servicers:
         services = (
             user_pb2.DESCRIPTOR.services_by_name["UserService"],
             session_pb2.DESCRIPTOR.services_by_name["SessionService"],
+            audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
         )
         with serve_contract(server, *services, admission=self.admission, tokens=self.tokens) as contract:
             add_UserServiceServicer_to_server(self.users, contract)
             add_SessionServiceServicer_to_server(self.sessions, contract)
+            add_AuditServiceServicer_to_server(self.audit, contract)
 
 
 def build(settings: Settings, database: Database, client: PipelinedClient, passwords: Passwords) -> Servicers:
@@ -118,6 +124,7 @@ def build(settings: Settings, database: Database, client: PipelinedClient, passw
     return Servicers(
         UserHandlers(use_cases, credentials, cursors),
         SessionHandlers(sessions, credentials, use_cases),
+        AuditHandlers(database),
         use_cases,
         token_verifier(settings),
         Admission(enabled=settings.admission),
@@ -146,6 +153,7 @@ async def compose() -> AsyncIterator[Composition]:
             workers={
                 "nats": broker.run,
                 "outbox": Relay(service.database, broker, source="user").run,
+                "audit": Retention(service.database).run,
                 **following(service.settings.database_password_file, service.database.renew),
                 **following(service.settings.valkey_password_file, service.client.renew),
             },

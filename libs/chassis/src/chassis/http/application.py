@@ -33,6 +33,7 @@ from chassis.http.bodies import BodyReader
 from chassis.http.request import Request
 from chassis.http.routes import Routes, parameters_of
 from chassis.identity import Caller
+from chassis.networks import network
 from chassis.observe import Work, observe, served
 from chassis.presence import CallerGoneError, Presence
 from chassis.tracing import conventions
@@ -77,7 +78,8 @@ class HttpApplication:
         body_bytes: the longest body of a request; its timeout is in the contract.
         admission: the process's lanes (without: some of its own); a call takes a slot of its class's before anything
             is done for it.
-        caller_of: whose share of a lane a request takes, known before anybody is authenticated; without, nobody's.
+        address_of: the client's address, known before anybody is authenticated. All of one network share what one client
+            may take of a lane; without, nobody does.
 
     Raises:
         ContractMismatchError: handlers and contract differ; names each difference.
@@ -90,7 +92,7 @@ class HttpApplication:
         authenticate: Callable[[Request], Awaitable[Authenticated[object]]],
         body_bytes: int,
         admission: Admission | None = None,
-        caller_of: Callable[[Request], str] = lambda _: "",
+        address_of: Callable[[Request], str] = lambda _: "",
     ) -> None:
         operations = tuple(operations)
         admission = admission or Admission()
@@ -98,7 +100,7 @@ class HttpApplication:
         endpoints: dict[str, dict[str, _Endpoint]] = {}
         for operation in operations:
             lane = admission.lane(operation.operation_class)
-            endpoint = _Endpoint(operation, bound[operation.handler], authenticate, body_bytes, lane, caller_of)
+            endpoint = _Endpoint(operation, bound[operation.handler], authenticate, body_bytes, lane, address_of)
             methods = endpoints.setdefault(operation.path, {})
             methods[operation.method] = endpoint
             if operation.method == "GET":
@@ -158,7 +160,7 @@ class _Endpoint:
         authenticate: Callable[[Request], Awaitable[Authenticated[object]]],
         body_bytes: int,
         lane: Lane,
-        caller_of: Callable[[Request], str],
+        address_of: Callable[[Request], str],
     ) -> None:
         self._operation = operation
         span = conventions.http_server(operation.method, operation.path)
@@ -167,7 +169,7 @@ class _Endpoint:
         self._authenticate = authenticate
         self._body_bytes = body_bytes
         self._lane = lane
-        self._caller_of = caller_of
+        self._address_of = address_of
         # The handler gets what it asks for by name: call, body, query, headers, path parameters.
         self._wants_call = "call" in inspect.signature(handler).parameters
         self._path_parameters = parameters_of(operation.path)
@@ -186,10 +188,12 @@ class _Endpoint:
         """
         deadline = asyncio.get_running_loop().time() + self._operation.timeout
         presence = Presence(request.receive, deadline)
+        address = self._address_of(request)
         current = RequestContext(
             request_id=context.accept_request_id(request.header(b"x-request-id")),
             deadline=deadline,
             traceparent=context.accept_traceparent(request.header(b"traceparent")),
+            address=address,
             presence=presence if self._body is None else None,
             timer=deadline,
         )
@@ -197,7 +201,7 @@ class _Endpoint:
             with observe(self._work, current) as unit, presence:
                 if (span := unit.span) is not None:
                     span.trace.path = request.path
-                response = await self._admitted(request, presence)
+                response = await self._admitted(request, presence, network(address))
                 if span is not None:
                     span.trace.status = response.status_code
         except ServiceError as error:
@@ -205,12 +209,11 @@ class _Endpoint:
         finish(response, current.request_id, cacheable=self._cacheable)
         return response
 
-    async def _admitted(self, request: Request, presence: Presence) -> Response:
+    async def _admitted(self, request: Request, presence: Presence, caller: str) -> Response:
         if self._body is None:
             # What has been reset already takes no slot.
             await presence.check()
             presence.watch()
-        caller = self._caller_of(request)
         entered = self._lane.take(caller) or await self._lane.wait(caller)
         try:
             return await self._serve(request, presence)

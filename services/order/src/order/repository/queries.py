@@ -181,6 +181,19 @@ class OutboxLease:
     until: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Audit:
+    id: UUID
+    time: datetime
+    action: str
+    actor: str
+    subject: str
+    request_id: str
+    address: str
+    before: str
+    after: str
+
+
 INSERT_PRODUCT = """-- name: InsertProduct
 INSERT INTO products (id, sku, name, price_minor, currency, available, search_key, created_at, updated_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7::text, $8, $8)

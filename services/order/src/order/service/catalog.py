@@ -14,7 +14,7 @@ from contracts.order.v1 import catalog_pb2
 from order.domain.money import Money
 from order.domain.product import Product
 from order.repository import idempotency, products
-from order.service import events, records
+from order.service import acts, events, records
 from order.service.replay import IdempotentRequest
 from order.service.stored import decode_product, encode_product
 
@@ -78,6 +78,7 @@ class CatalogUseCases:
         async with self._database.transaction() as connection:
             created = await products.insert(connection, product)
             connection.record(created.id, events.product_changed(created), now)
+            acts.product_created(connection, created, now)
             if initial_stock:
                 await products.record_stock_change(
                     connection, self._new_id(), created.id, initial_stock, "initial stock", actor_id, now
@@ -97,9 +98,10 @@ class CatalogUseCases:
         async with self._database.transaction() as connection:
             product = await products.lock(connection, product_id)
             product.require_version(expected_version)
-            product = replace(product, name=name or product.name, price=price or product.price)
-            changed = await products.update(connection, product, now)
+            wanted = replace(product, name=name or product.name, price=price or product.price)
+            changed = await products.update(connection, wanted, now)
             connection.record(product_id, events.product_changed(changed), now)
+            acts.product_changed(connection, product, changed, now)
             await self._cache.raise_floor({str(changed.id): changed.revision})
         return changed
 
@@ -128,6 +130,7 @@ class CatalogUseCases:
                 connection, self._new_id(), product_id, delta, reason, request.user_id, now
             )
             connection.record(product_id, events.stock_changed(changed, delta), now)
+            acts.stock_changed(connection, product, changed, reason, now)
             # A product has no history from which the answer could be rebuilt, so the answer is stored, in the database only.
             await idempotency.finish(connection, request.user_id, request.key, encode_product(changed))
             await self._cache.raise_floor({str(changed.id): changed.revision})

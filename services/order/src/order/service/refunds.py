@@ -20,6 +20,7 @@ from order.domain.order import Order, OrderStatus
 from order.domain.refund import Refund, RefundStatus, readable, restocks_by_default
 from order.gateways.payment import PaymentGateway, RefundOutcome
 from order.repository import idempotency, orders, payments, refunds
+from order.service import acts
 from order.service.replay import IdempotentRequest, ended_with, first_answer
 from order.service.stored import decode, encode
 from order.service.transitions import Transitions
@@ -96,6 +97,7 @@ class RefundUseCases:
                     requested_at=now,
                     updated_at=now,
                 )
+                acts.refund_requested(connection, order, refund, now)
                 order = await self._transitions.apply(
                     connection, order, OrderStatus.REFUNDING, actor_id=request.user_id, reason=reason
                 )
@@ -173,6 +175,8 @@ class RefundUseCases:
                 reason=refund.reason,
                 restock=refund.restock,
             )
-            await refunds.put(connection, refund.order_id, RefundStatus.SUCCEEDED, "", self._now())
+            now = self._now()
+            acts.refunded(connection, refunded, refund, now)
+            await refunds.put(connection, refund.order_id, RefundStatus.SUCCEEDED, "", now)
             await idempotency.finish(connection, refund.actor_id, refund.idempotency_key, encode(ended_with(refunded)))
         return refunded

@@ -66,6 +66,19 @@ class OutboxLease:
     until: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Audit:
+    id: UUID
+    time: datetime
+    action: str
+    actor: str
+    subject: str
+    request_id: str
+    address: str
+    before: str
+    after: str
+
+
 INSERT_USER = """-- name: InsertUser
 INSERT INTO users
     (id, email, display_name, password_hash, roles, credential_version, email_key, search_text, created_at, updated_at)

@@ -96,8 +96,8 @@ class SessionStore:
         with fail_closed():
             return await self._client.evaluate(_COUNT, [f"sessions:at:{network}"], [_DAY_SECONDS])
 
-    async def start(self, record: SessionRecord) -> None:
-        """Keep a new session; the user's oldest end when there are too many."""
+    async def start(self, record: SessionRecord) -> list[str]:
+        """Keep a new session; the user's oldest end when there are too many: which those were."""
         keys = [_session_key(record.id), _index_key(record.user_id)]
         arguments: list[bytes | str | int] = [
             record.SerializeToString(),
@@ -109,8 +109,9 @@ class SessionStore:
         ]
         with fail_closed():
             surplus = await self._client.evaluate(_START, keys, arguments)
-        if surplus:
-            await self.end(record.user_id, [member.decode() for member in surplus])
+        ids = [member.decode() for member in surplus]
+        await self.end(record.user_id, ids)
+        return ids
 
     async def find(self, session_id: str) -> Stored | None:
         """The session's record, or None when it has ended."""

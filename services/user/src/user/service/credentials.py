@@ -22,7 +22,8 @@ from user.domain.errors import InvalidCredentialsError, InvalidFieldError, Sessi
 from user.domain.user import User, new_credential_version
 from user.repository import users
 from user.repository.login_throttle import Attempt, LoginThrottle, Refused, too_many
-from user.service import events
+from user.service import acts, events
+from user.service.acts import Refusal
 from user.service.devices import Devices
 from user.service.password_rules import PasswordRules, normalized
 from user.service.passwords import Passwords, needs_rehash
@@ -37,6 +38,17 @@ class LoggedIn:
 
     tokens: Tokens
     device_token: str
+
+
+@dataclass(slots=True)
+class _Guess:
+    """What the audit events say of an attempt that fails."""
+
+    action: str
+    # The account that is meant, as the throttle names it.
+    account: str
+    user: User | None = None
+    refusal: Refusal = Refusal.WRONG_PASSWORD
 
 
 class Credentials:
@@ -84,8 +96,9 @@ class Credentials:
         address = _address(email)
         # What is no address is counted, too, separately from addresses.
         account = _hash("address", address) if address else _hash("text", search_key(email))
-        async with self._attempt(await self._begin_login(account, address, client)):
-            user, spelled = await self._verified(address, password)
+        guess = _Guess("user.login_failed", account if address else "")
+        async with self._attempt(await self._begin_login(account, address, client), guess):
+            user, spelled = await self._verified(address, password, guess)
         tokens = await self._sessions.grant(user, client)
         if needs_rehash(user.password_hash):
             await self._rehash(user, spelled)
@@ -105,9 +118,10 @@ class Credentials:
         begun = await self._throttle.begin(
             _hash("user", str(user_id)), _hash("session", session_id), counts_for_account=False
         )
-        async with self._attempt(begun):
+        guess = _Guess("user.password_change_failed", "")
+        async with self._attempt(begun, guess):
             async with self._database.connection() as connection:
-                user = await users.get(connection, user_id)
+                guess.user = user = await users.get(connection, user_id)
             spelled = normalized(current)
             if spelled is None or not await self._passwords.verify(user.password_hash, spelled):
                 raise InvalidCredentialsError
@@ -126,6 +140,7 @@ class Credentials:
             now = self._now()
             stored = await users.update(connection, changed, now)
             connection.record(user_id, events.password_changed(user_id, stored.version), now)
+            acts.changed(connection, locked, stored, now, kept=session_id)
             await self._cache.raise_floor({str(stored.id): stored.version})
         await self._sessions.remove_ended(stored)
         return stored
@@ -154,10 +169,15 @@ class Credentials:
         async with self._database.connection() as connection:
             return await users.by_email(connection, address or "")
 
-    async def _verified(self, address: str | None, password: str) -> tuple[User, str]:
-        user, spelled = await self._by_address(address), normalized(password)
+    async def _verified(self, address: str | None, password: str, guess: _Guess) -> tuple[User, str]:
+        guess.user = user = await self._by_address(address)
+        spelled = normalized(password)
         known = user.password_hash if user is not None and spelled is not None else None
         matches = await self._passwords.verify(known, spelled or password)
+        if user is None:
+            guess.refusal = Refusal.UNKNOWN_ADDRESS
+        elif matches and not user.is_active:
+            guess.refusal = Refusal.DISABLED
         if user is None or spelled is None or not matches or not user.is_active:
             raise InvalidCredentialsError
         return user, spelled
@@ -172,13 +192,15 @@ class Credentials:
             _log.info("a password could not be hashed again", user_id=str(user.id), error=str(error))
 
     @asynccontextmanager
-    async def _attempt(self, begun: Attempt | Refused) -> AsyncIterator[None]:
-        """Settle an attempt by what the block says of the password: only "wrong" counts."""
+    async def _attempt(self, begun: Attempt | Refused, guess: _Guess) -> AsyncIterator[None]:
+        """Settle an attempt by what the block says of the password: only "wrong" counts. What fails is told."""
         if isinstance(begun, Refused):
+            acts.refused(guess.action, guess.user, guess.account, Refusal.THROTTLED, self._now())
             raise too_many(begun)
         try:
             yield
         except InvalidCredentialsError:
+            acts.refused(guess.action, guess.user, guess.account, guess.refusal, self._now())
             await self._throttle.wrong(begun)
             raise
         except BaseException:

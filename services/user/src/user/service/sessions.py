@@ -25,7 +25,9 @@ from user.domain.errors import InvalidRefreshTokenError, NotFoundError, SessionE
 from user.domain.user import User
 from user.repository import users
 from user.repository.sessions import SessionStore, Stored
+from user.service import acts
 from user.service.access_tokens import AccessTokens
+from user.service.acts import Ended
 from user.service.refresh_tokens import RefreshTokens, parse
 
 _log = structlog.get_logger(__name__)
@@ -98,7 +100,10 @@ class Sessions:
         self._new_id = new_id
 
     async def grant(self, user: User, client: Client) -> Tokens:
-        """A new session for a user who has proved who they are, under the credential version that `user` has."""
+        """A new session for a user who has proved who they are, under the credential version that `user` has.
+
+        Nobody has its tokens unless that they were granted is in the audit trail.
+        """
         now = self._now_ms()
         crowded = await self._store.begun_at(network(client.address)) > self._crowd
         record = SessionRecord(
@@ -114,7 +119,12 @@ class Sessions:
             idle_ms=_CROWDED_IDLE_MS if crowded else 0,
         )
         tokens = self._tokens(user, record)
-        await self._store.start(record)
+        async with self._database.transaction() as connection:
+            surplus = await self._store.start(record)
+            moment = self._now()
+            acts.logged_in(connection, user, record.id, moment)
+            for session_id in surplus:
+                acts.session_ended(connection, record.user_id, session_id, Ended.TOO_MANY, moment)
         _GRANTED.add("yes" if crowded else "no")
         return tokens
 
@@ -144,7 +154,7 @@ class Sessions:
                     _REFRESHES.add("repeated")
                     return self._tokens(user, record)
                 _REFRESHES.add("reused")
-                await self._store.end(record.user_id, [record.id])
+                await self._end(record.user_id, record.id, Ended.TOKEN_REUSED)
                 raise InvalidRefreshTokenError
             # A later generation than the record's was issued by us, too: Valkey may lose the last second of writes when it crashes.
             exchanged = self._exchanged(record, presented.generation + 1, client)
@@ -159,7 +169,7 @@ class Sessions:
         presented = parse(refresh_token)
         stored = await self._store.find(presented.session_id) if presented else None
         if presented and stored and self._refresh_tokens.is_authentic(presented, stored.record):
-            await self._store.end(stored.record.user_id, [stored.record.id])
+            await self._end(stored.record.user_id, stored.record.id, Ended.LOGGED_OUT)
 
     async def valid(self, user_id: str, session_id: str) -> Stored:
         """The session of an access token.
@@ -179,7 +189,9 @@ class Sessions:
             SessionEndedError: the session has ended already.
         """
         stored = await self._store.find(session_id)
-        if stored is None or stored.record.user_id != user_id or not await self._store.end(user_id, [session_id]):
+        if stored is None or stored.record.user_id != user_id:
+            raise SessionEndedError
+        if not await self._end(user_id, session_id, Ended.LOGGED_OUT):
             raise SessionEndedError
 
     async def note_use(self, user_id: str, session_id: str) -> None:
@@ -216,7 +228,9 @@ class Sessions:
         """
         await self.valid(user_id, own_session_id)
         stored = await self._store.find(session_id)
-        if stored is None or stored.record.user_id != user_id or not await self._store.end(user_id, [session_id]):
+        if stored is None or stored.record.user_id != user_id:
+            raise NotFoundError
+        if not await self._end(user_id, session_id, Ended.REVOKED):
             raise NotFoundError
 
     async def keep(self, session_id: str, user: User, next_version: int) -> None:
@@ -256,6 +270,18 @@ class Sessions:
         here = network(address)
         records = await self._store.of_user(str(user.id))
         return any(network(record.address) == here for record in records if granted_under(record, user))
+
+    async def _end(self, user_id: str, session_id: str, why: Ended) -> bool:
+        """End a session, and keep that in the audit trail; False when it had ended already.
+
+        Without the database no session ends, rather than one without a record. (One whose commit fails has ended: Valkey knows no
+        way back.)
+        """
+        async with self._database.transaction() as connection:
+            ended = await self._store.end(user_id, [session_id]) == 1
+            if ended:
+                acts.session_ended(connection, user_id, session_id, why, self._now())
+        return ended
 
     async def _user_of(self, record: SessionRecord) -> User | None:
         """The session's user, when they are active and nothing has ended their sessions."""

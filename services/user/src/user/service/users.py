@@ -17,7 +17,7 @@ from user.domain.email_address import canonical
 from user.domain.errors import LastAdministratorError
 from user.domain.user import Role, User, UserStatus, new_credential_version
 from user.repository import users
-from user.service import events, records
+from user.service import acts, events, records
 from user.service.password_rules import PasswordRules
 from user.service.passwords import Passwords
 from user.service.sessions import Sessions
@@ -60,9 +60,21 @@ class UserUseCases:
         self._new_id = new_id
 
     async def register(
-        self, email: str, password: str, display_name: str, roles: tuple[Role, ...] = (Role.CUSTOMER,)
+        self,
+        email: str,
+        password: str,
+        display_name: str,
+        roles: tuple[Role, ...] = (Role.CUSTOMER,),
+        actor: str | None = None,
     ) -> User:
         """Create a user.
+
+        Args:
+            email: where they are reached, and log in with.
+            password: theirs.
+            display_name: what others see.
+            roles: what they may do.
+            actor: who does so, for the audit trail; None: the user.
 
         Raises:
             InvalidFieldError: the address is none, or the password one that is refused.
@@ -85,6 +97,7 @@ class UserUseCases:
         async with self._database.transaction() as connection:
             registered = await users.insert(connection, user)
             connection.record(user.id, events.registered(registered), user.created_at)
+            acts.registered(connection, registered, actor)
         return registered
 
     async def get(self, user_id: UUID) -> User:
@@ -177,5 +190,6 @@ class UserUseCases:
         stored = await users.update(connection, replace(changed, version=before.version + 1), now)
         for event in events.of_change(before, stored):
             connection.record(stored.id, event, now)
+        acts.changed(connection, before, stored, now)
         await self._cache.raise_floor({str(stored.id): stored.version})
         return stored

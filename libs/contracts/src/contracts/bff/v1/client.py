@@ -234,6 +234,35 @@ class BackendClient(HttpClient):
         """End all sessions of a user."""
         return await self.send("DELETE", f"/v1/admin/users/{user_id}/sessions", type(None))
 
+    async def list_audit_records(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        service: Literal["order", "user"] | None = None,
+        actor: str | None = None,
+        subject: str | None = None,
+        action: str | None = None,
+        occurred_from: datetime | None = None,
+        occurred_before: datetime | None = None,
+    ) -> Answer[models.AuditPage]:
+        """Who has done what, newest first."""
+        return await self.send(
+            "GET",
+            "/v1/admin/audit",
+            models.AuditPage,
+            query={
+                "limit": limit,
+                "cursor": cursor,
+                "service": service,
+                "actor": actor,
+                "subject": subject,
+                "action": action,
+                "occurred_from": occurred_from,
+                "occurred_before": occurred_before,
+            },
+        )
+
     async def get_jwks(self) -> Answer[models.JsonWebKeySet]:
         """The public keys of the access tokens."""
         return await self.send("GET", "/.well-known/jwks.json", models.JsonWebKeySet)

@@ -373,6 +373,36 @@ class OrderHistory(Struct, frozen=True, kw_only=True):
     items: list[OrderTransition]
 
 
+class AuditRecord(Struct, frozen=True, kw_only=True):
+    id: Annotated[str, Meta(description="The records are in its order")]
+    occurred_at: datetime
+    service: Literal["order", "user"]
+    action: Annotated[str, Meta(description="What was done", max_length=64)]
+    actor: (
+        Annotated[
+            str,
+            Meta(
+                description="Who did it: a user, a service by itself, or an operator on the server. Null when nobody knows",
+                max_length=128,
+            ),
+        ]
+        | None
+    )
+    subject: Annotated[str, Meta(description="To what it was done", max_length=128)]
+    request_id: (
+        Annotated[str, Meta(description="Of the request that did it; null of what no request did", max_length=64)]
+        | None
+    )
+    address: Annotated[str, Meta(description="Where the request came from", max_length=64)] | None
+    before: dict[str, str | int | bool | list[str]]
+    after: dict[str, str | int | bool | list[str]]
+
+
+class AuditPage(Struct, frozen=True, kw_only=True):
+    items: Annotated[list[AuditRecord], Meta(max_length=100)]
+    next_cursor: Annotated[str, Meta(max_length=512)] | None
+
+
 class Spent(Struct, frozen=True, kw_only=True):
     amount_minor: Annotated[int, Meta(description="In the currency's minor unit", ge=0, le=9007199254740991)]
     currency: Annotated[

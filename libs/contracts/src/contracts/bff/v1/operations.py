@@ -146,6 +146,21 @@ class UpdateUserHeaders(Struct, frozen=True, kw_only=True):
     ) = field(default=UNSET, name="if-match")
 
 
+class ListAuditRecordsQuery(Struct, frozen=True, kw_only=True):
+    limit: Annotated[int, Meta(ge=1, le=100)] = field(default=20)
+    cursor: Annotated[str, Meta(max_length=512)] | UnsetType = field(default=UNSET)
+    service: Literal["order", "user"] | UnsetType = field(default=UNSET)
+    actor: Annotated[str, Meta(max_length=128, pattern="^(user|service|operator)/[A-Za-z0-9._-]+\\Z")] | UnsetType = (
+        field(default=UNSET)
+    )
+    subject: Annotated[str, Meta(max_length=128, pattern="^[a-z_]+/[A-Za-z0-9._-]+\\Z")] | UnsetType = field(
+        default=UNSET
+    )
+    action: Annotated[str, Meta(max_length=64, pattern="^[a-z_]+[.][a-z_]+\\Z")] | UnsetType = field(default=UNSET)
+    occurred_from: Annotated[datetime, Meta(tz=True)] | UnsetType = field(default=UNSET)
+    occurred_before: Annotated[datetime, Meta(tz=True)] | UnsetType = field(default=UNSET)
+
+
 class GetOpenapiHeaders(Struct, frozen=True, kw_only=True):
     if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name="if-none-match")
 
@@ -606,6 +621,21 @@ OPERATIONS: tuple[Operation, ...] = (
         timeout=2.0,
         rate_limit=RateLimit(1200, 60, False),
         operation_class="administration",
+    ),
+    Operation(
+        id="listAuditRecords",
+        handler="list_audit_records",
+        method="GET",
+        path="/v1/admin/audit",
+        permission="audit:read",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(300, 60, True),
+        operation_class="administration",
+        answer="AuditPage",
+        query=ListAuditRecordsQuery,
     ),
     Operation(
         id="getJwks",

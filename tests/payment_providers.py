@@ -57,6 +57,22 @@ class Broken:
         return await self._sandbox.refund(reference)
 
 
+class Away:
+    """A provider that charges and does not give back: it fails whenever it is asked to."""
+
+    def __init__(self, sandbox: PaymentSandbox) -> None:
+        self._sandbox = sandbox
+
+    async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> ChargeOutcome:
+        return await self._sandbox.charge(reference, amount, payment_token)
+
+    async def resolve(self, reference: uuid.UUID) -> ChargeOutcome:
+        return await self._sandbox.resolve(reference)
+
+    async def refund(self, reference: uuid.UUID) -> RefundOutcome:
+        raise PaymentProviderError
+
+
 class Hanging:
     """A provider that takes every call and answers none."""
 

@@ -169,18 +169,19 @@ class Supervisor:
             certificates = await asyncio.to_thread(self._make_identities)
         except TableError as error:
             raise StartupError(_TABLE, str(error), "mend the rows that the lines name, then start again") from error
-        self._in_background(upkeep.renew_certificates(certificates, say))
+        self._in_background(upkeep.renew_certificates(self._layout, certificates, say))
         self._in_background(upkeep.retire_keys(self._layout, say))
         self._in_background(upkeep.renew_broker(self._layout, self._state, say))
 
     def _make_identities(self) -> Certificates:
         from mesh.certificates import Certificates
 
-        from devstack import keys, proxies
+        from devstack import audit, keys, proxies
 
         life = timedelta(seconds=self._options.certificate_seconds)
         certificates = Certificates(self._layout.pki, self._layout.certificates, life)
-        certificates.ensure()
+        with audit.replacing_certificates(self._layout, certificates.issued, audit.SUPERVISOR):
+            certificates.ensure()
         keys.ensure(self._layout)
         proxies.prepare(self._layout, self._options)
         return certificates

@@ -67,13 +67,19 @@ async def until_gone(pid: int, stopping: asyncio.Event) -> None:
     stopping.set()
 
 
-async def renew_certificates(certificates: Certificates, say: Say) -> None:
+async def renew_certificates(layout: Layout, certificates: Certificates, say: Say) -> None:
     """At half the life of each; a failure is said and tried again, for there is half a life left."""
+    from devstack import audit
+
+    def renew() -> None:
+        with audit.replacing_certificates(layout, certificates.issued, audit.SUPERVISOR):
+            certificates.ensure()
+
     while True:
         try:
             due = (certificates.next_renewal() - datetime.now(UTC)).total_seconds()
             await asyncio.sleep(max(_LEAST_RENEWAL_SECONDS, due))
-            await asyncio.to_thread(certificates.ensure)
+            await asyncio.to_thread(renew)
         except Exception as error:
             say("certs", f"could not be renewed: {error}", "warning")
             await asyncio.sleep(_RENEWAL_RETRY_SECONDS)
@@ -97,12 +103,13 @@ async def renew_broker(layout: Layout, state: StackState, say: Say) -> None:
 
 async def retire_keys(layout: Layout, say: Say) -> None:
     """Soon after the last token of each has expired."""
-    from devstack import keys
+    from devstack import audit, keys
 
     while True:
         await asyncio.sleep(_RETIREMENT_CHECK_SECONDS)
         try:
             for kid in await asyncio.to_thread(keys.retire, layout, time.time()):
+                audit.tell(layout, "key.retired", f"key/{kid}", audit.SUPERVISOR)
                 say("keys", f"{kid} has verified its last token and is removed", "info")
         except Exception as error:
             say("keys", f"could not be retired: {error}", "warning")

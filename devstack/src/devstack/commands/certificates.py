@@ -44,11 +44,19 @@ def rotate(
     ca: Annotated[bool, typer.Option("--ca", help="A new authority as well: root, intermediate and all.")] = False,
 ) -> None:
     """New keys and certificates for every process, while they serve."""
-    certificates = _certificates(identities_or_exit(data_dir))
+    from chassis.audit.acts import operator
+
+    from devstack import audit
+
+    layout = identities_or_exit(data_dir)
+    certificates, actor = _certificates(layout), operator()
+    with audit.replacing_certificates(layout, certificates.issued, actor):
+        if ca:
+            certificates.rotate_authority()
+        else:
+            certificates.rotate()
     if ca:
-        certificates.rotate_authority()
-    else:
-        certificates.rotate()
+        audit.tell(layout, "authority.replaced", "authority/root", actor)
     console.print("rotated")
 
 

@@ -27,10 +27,14 @@ def show(context: typer.Context, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 @app.command("rotate")
 def rotate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     """A new signing key, while everything serves. The old one verifies until its last token has expired."""
-    from devstack import keys
+    from chassis.audit.acts import operator
+
+    from devstack import audit, keys
 
     layout = identities_or_exit(data_dir)
     begins = keys.rotate(layout)
+    kid = keys.states(layout)[-1].kid
+    audit.tell(layout, "key.rotated", f"key/{kid}", operator(), after={"signs_from": begins.isoformat()})
     how = "published" if is_running(layout) else "made, and published by the next start"
     console.print(f"the new key is {how}; it signs from {begins:%H:%M:%S}Z")
 
@@ -44,7 +48,9 @@ def revoke(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """End a stolen key, and every token that it has signed, at once."""
-    from devstack import keys
+    from chassis.audit.acts import operator
+
+    from devstack import audit, keys
 
     layout = identities_or_exit(data_dir)
     if kid is None and not yes:
@@ -55,6 +61,7 @@ def revoke(
         said = as_typed(f"there is no key {kid}; `backend keys` lists them", layout.data_dir)
         console.print(said, style="red", markup=False)
         raise typer.Exit(2) from None
+    audit.tell(layout, "key.revoked", f"key/{gone}", operator())
     when = (
         f"services refuse its tokens within a second, edges within {keys.EDGE_SECONDS} seconds"
         if is_running(layout)

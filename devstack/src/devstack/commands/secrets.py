@@ -35,11 +35,14 @@ def rotate(
     ] = 15.0,
 ) -> None:
     """New passwords of databases and Valkey. The administrators', too, while everything serves; the old ones end."""
-    from devstack import rotation
+    from chassis.audit.acts import operator
+
+    from devstack import audit, rotation
 
     layout = Layout(data_dir.resolve())
     current = running_or_exit(layout)
     outcome = asyncio.run(rotation.rotate(layout, msgspec.convert(current.options, Options), wait))
+    audit.tell(layout, "passwords.rotated", "passwords/all", operator(), after={"connections_ended": outcome.ended})
     console.print("every service has connected with its new password; the old ones are refused")
     if outcome.ended:
         console.print(f"{outcome.ended} connections that were opened with an old password have been ended")

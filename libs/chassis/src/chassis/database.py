@@ -120,7 +120,8 @@ class Transaction(Connection):
             subject: to what, "product/ID".
             time: when, UTC.
             actor: who does it; None: the caller, or the service where nobody calls.
-            before, after: what changes. Nothing that is secret.
+            before: what is so, of what changes. Nothing that is secret.
+            after: what will be so.
 
         Raises:
             ValueError: a name or a value is none that the trail takes.

@@ -41,6 +41,7 @@ _TAKEN = {
     CONSOLE,
     BROKER,
     "admin",
+    "audit",
     "postgres",
     "public",
     "supervisor",

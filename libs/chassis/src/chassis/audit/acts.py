@@ -63,7 +63,8 @@ def act(
         subject: to what, "kind/ID"; empty when that is not known.
         time: when, UTC.
         actor: who did it; empty when nobody knows.
-        before, after: what has changed. Nothing that is secret.
+        before: what was so, of what has changed. Nothing that is secret.
+        after: what is so now.
 
     Raises:
         ValueError: a name or a value is none that the trail takes; a programming error.

@@ -66,6 +66,7 @@ def _of(name: Service, page: audit_pb2.ListAuditRecordsResponse) -> Iterator[tup
     return ((name, record) for record in page.records)
 
 
+# does not pass on: cursor, limit, service
 def _filter(query: operations.ListAuditRecordsQuery) -> audit_pb2.AuditFilter:
     return audit_pb2.AuditFilter(
         actor=query.actor or None,

@@ -24,8 +24,7 @@ from devstack import audit, keys, upkeep
 def layout(tmp_path: Path) -> Layout:
     made = Layout(tmp_path)
     # What says that there is a stack.
-    made.logs.mkdir()
-    (made.logs / "supervisor.log").touch()
+    made.state_file.touch()
     keys.ensure(made)
     Certificates(made.pki, made.certificates).ensure()
     return made
@@ -100,6 +99,6 @@ async def test_what_the_supervisor_renews_and_retires_is_told_as_its_own(
 def test_what_has_been_done_stays_done_when_it_cannot_be_told(
     layout: Layout, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (layout.logs / "audit.log").mkdir()
+    (layout.logs / "audit.log").mkdir(parents=True)
     audit.tell(layout, "key.rotated", "key/1", acts.operator())
     assert "key.rotated key/1 could not be written to the audit log" in capsys.readouterr().err

@@ -25,6 +25,13 @@ SHOWN = {
     "backup-and-restore": ["orderdb.dump", "userdb.dump", "restored; everybody has to log in again"],
     "secrets": ["order-database", "the old ones are refused", "it signs from", "is revoked", "rotated", "expires"],
     "admins": [r"operator-\d+@example.com can log in"],
+    "audit": [
+        r'"action": "product.price_changed"',
+        r'"actor": "user/',
+        r"order +info +audit|audit +action=product.price_changed|product.price_changed",
+        r'"action": "user.logged_in"',
+        r"\n[1-9]\d*\n$",
+    ],
     "migrations": [r"the databases have every migration\n(.|\n)*the databases have every migration"],
     "valkey-full": [r'user \{"ready":true\} backend_degraded\{check="valkey"\} 0', r"\[\("],
     "hangs-or-slow": [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
+from importlib import import_module
 from typing import Generic, NoReturn, Protocol, TypeVar, cast
 
 import grpc
@@ -131,6 +132,8 @@ class Peer:
 
     def stub(self, make: Callable[[grpc.aio.Channel], Stub]) -> Stub:
         """A generated stub whose calls go to this peer."""
+        # What a method's contract says of it is in the module beside the stub's, which the stub itself imports only for messages.
+        import_module(make.__module__.removesuffix("_grpc"))
         return make(cast("grpc.aio.Channel", self))
 
     def unary_unary(

@@ -42,6 +42,7 @@ def test_what_a_removed_row_leaves_is_named() -> None:
     assert problems(ROOT, [row for row in table if row.name != "order"]) == [
         "services/order has no row: make one, or remove the folder",
         "api/proto/common/v1/money.proto is of no service's contract: name it in a row, or remove it",
+        "api/proto/order/v1/audit.proto is of no service's contract: name it in a row, or remove it",
         "api/proto/order/v1/catalog.proto is of no service's contract: name it in a row, or remove it",
         "api/proto/order/v1/events.proto is of no service's contract: name it in a row, or remove it",
         "api/proto/order/v1/order.proto is of no service's contract: name it in a row, or remove it",
@@ -74,6 +75,7 @@ def test_what_a_service_says_of_itself_is_its_row(tmp_path: Path) -> None:
 def test_a_services_protobuf_files_are_its_contracts_and_what_they_import() -> None:
     of_order = protos.of([service for service in SERVICES if service.name == "order"], ROOT)
     assert {path for path in of_order if path.startswith("order/")} == {
+        "order/v1/audit.proto",
         "order/v1/catalog.proto",
         "order/v1/events.proto",
         "order/v1/order.proto",

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mesh.policies import Policies
-from mesh.topology import TABLE, levels
+from mesh.topology import CACHE, STATE, TABLE, levels
+from mesh.valkey import MEMORY_MIB
 
 # As how many processes a row may run, of those that may run as several.
 REPLICATED: Mapping[str, int] = {row.name: row.replicas for row in TABLE if row.replicas > 1}
@@ -22,8 +23,8 @@ class Options(Policies):
     replicas: Mapping[str, int] = field(default_factory=dict)
     certificate_seconds: float = 86400
     # Bounds of the two Valkey servers: the one of state, which is never evicted, and the one of cached copies.
-    valkey_memory_mib: int = 512
-    cache_memory_mib: int = 256
+    valkey_memory_mib: int = MEMORY_MIB[STATE]
+    cache_memory_mib: int = MEMORY_MIB[CACHE]
     # A process that answers no liveness probe for this long is killed and started again.
     liveness_seconds: float = 30.0
     # Whether products, accounts and orders to try are loaded on the first start.

@@ -179,12 +179,9 @@ def command(layout: Layout) -> list[str]:
         "listen_addresses": "",
         "unix_socket_directories": str(socket_directory(layout)),
         "unix_socket_permissions": "0700",
-        "max_connections": "100",
-        "shared_buffers": "128MB",
         # What devstack.logs reads.
         "log_line_prefix": "%m [%p] %q%u@%d ",
-        "log_timezone": "UTC",
-        "idle_in_transaction_session_timeout": "30s",
+        **access.SERVER_SETTINGS,
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     return [str(BINARIES / "postgres"), "-D", privileges.working_directory(directory(layout)), *options]

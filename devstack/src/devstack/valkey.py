@@ -14,7 +14,7 @@ from pathlib import Path
 
 from chassis.private_files import write_private
 from mesh.topology import STATE
-from mesh.valkey import ADMINISTRATOR, access_control, of_server
+from mesh.valkey import ADMINISTRATOR, access_control, keeping, of_server
 
 from devstack.layout import Layout
 from devstack.options import Options
@@ -59,7 +59,7 @@ def configure(server: str, layout: Layout, secrets: Secrets, options: Options) -
         *access_control(server, {user: secrets.valkey_of(user) for user in users_of(server)}),
         f"dir {_quoted(str(directory))}",
         'save ""',
-        *(_state(options) if server == STATE else _cache(options)),
+        *keeping(server, options.valkey_memory_mib if server == STATE else options.cache_memory_mib),
     ]
     configuration = layout.secrets / f"{server}.conf"
     write_private(configuration, ("\n".join(lines) + "\n").encode())
@@ -70,25 +70,3 @@ def _quoted(text: str) -> str:
     """One argument of a configuration line, whatever characters it has (Valkey's sds.c, sdssplitargs)."""
     plain = {byte for byte in range(0x20, 0x7F) if chr(byte) not in '"\\'}
     return '"' + "".join(chr(byte) if byte in plain else f"\\x{byte:02x}" for byte in os.fsencode(text)) + '"'
-
-
-def _state(options: Options) -> list[str]:
-    # When it is full, writes fail and logins answer 503, rather than sessions disappearing silently; what is there
-    # goes on being read.
-    return [
-        "appendonly yes",
-        "appendfsync everysec",
-        f"maxmemory {options.valkey_memory_mib}mb",
-        "maxmemory-policy noeviction",
-    ]
-
-
-def _cache(options: Options) -> list[str]:
-    # LRU and nothing else: by time to live or by frequency, a floor (one minute to live, seldom read) would go before
-    # the copies that it forbids (ADR 0005).
-    return [
-        "appendonly no",
-        f"maxmemory {options.cache_memory_mib}mb",
-        "maxmemory-policy allkeys-lru",
-        "maxmemory-samples 10",
-    ]

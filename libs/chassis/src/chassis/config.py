@@ -50,6 +50,9 @@ class DevelopmentOnly:
 
 # The default, which the edge's configuration is rendered with as well.
 ACCESS_TOKEN_SECONDS = 300
+# The defaults of who issues tokens, and for whom: a development's.
+DEFAULT_TOKEN_ISSUER = "https://backend.local"
+DEFAULT_TOKEN_AUDIENCE = "backend-api"
 # The server of what must not disappear (sessions, counts), and the one that may drop its copies at any time.
 ValkeyUrl = Annotated[SecretStr, Field(description="URL of the Valkey that evicts nothing, credentials included")]
 CacheUrl = Annotated[SecretStr, Field(description="URL of the Valkey that keeps copies, credentials included")]
@@ -130,9 +133,11 @@ class TokenSettings(Settings):
     token_issuer: Annotated[
         str,
         Field(description="`iss` of the access tokens", min_length=1),
-        DevelopmentOnly("name the issuer after the deployment", values=("https://backend.local",)),
-    ] = "https://backend.local"
-    token_audience: Annotated[str, Field(description="`aud` of the access tokens", min_length=1)] = "backend-api"
+        DevelopmentOnly("name the issuer after the deployment", values=(DEFAULT_TOKEN_ISSUER,)),
+    ] = DEFAULT_TOKEN_ISSUER
+    token_audience: Annotated[str, Field(description="`aud` of the access tokens", min_length=1)] = (
+        DEFAULT_TOKEN_AUDIENCE
+    )
     access_token_seconds: Annotated[
         int, Field(description="Life of an access token; verifiers refuse one that lives longer", ge=1, le=3600)
     ] = ACCESS_TOKEN_SECONDS

@@ -9,6 +9,13 @@ import asyncpg
 
 from mesh import migrations
 
+# What a server of ours is started with, beside where it listens.
+SERVER_SETTINGS = {
+    "max_connections": "100",
+    "shared_buffers": "128MB",
+    "log_timezone": "UTC",
+    "idle_in_transaction_session_timeout": "30s",
+}
 _MAKE_LARGE_OBJECTS = "lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea)"
 
 

@@ -154,8 +154,8 @@ def _match(path: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _jinja() -> Environment:
-    # One, which compiles each template once.
+def templates() -> Environment:
+    """All of `mesh/templates`: one environment, which compiles each of them once."""
     return Environment(
         loader=PackageLoader("mesh"),
         undefined=StrictUndefined,
@@ -174,7 +174,7 @@ def configuration(process: Process, site: Site, policies: Policies) -> str:
         template, own = "edge.yaml.j2", _edge_values(entry, process, site, policies)
     else:
         template, own = "service.yaml.j2", _service_values(entry, process, site)
-    text = _jinja().get_template(template).render(_common_values(process, site, policies) | own)
+    text = templates().get_template(template).render(_common_values(process, site, policies) | own)
     yaml.load(text, _LOADER)  # noqa: S506 - both are safe ones
     return text
 

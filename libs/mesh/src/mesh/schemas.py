@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 
-from mesh import migrations
+from mesh import databases, migrations
 from mesh.databases import in_database
 from mesh.migrations import Migration, MigrationError, Say
-from mesh.topology import SERVICES
+from mesh.topology import SERVICES, Service
 
 # The migrations of each database.
 Schemas = Mapping[str, Sequence[Migration]]
@@ -44,6 +45,34 @@ def of_services(root: Path, names: Sequence[str]) -> Schemas:
     if faults:
         raise SchemaError("\n".join(faults))
     return chosen
+
+
+def with_password(url: str, password: str) -> str:
+    """The URL of the same server with a password that is in no variable."""
+    parts = urlsplit(url)
+    return urlunsplit(
+        parts._replace(netloc=f"{parts.username or ''}:{quote(password)}@{parts.netloc.rpartition('@')[2]}")
+    )
+
+
+async def make_databases(url: str, password_of: Callable[[Service], str]) -> None:
+    """The services' roles and databases that are missing, each with what its role may do; again is harmless.
+
+    Args:
+        url: of any database of the server, as its superuser.
+        password_of: the password of a service's role, which a role that is there keeps.
+
+    Raises:
+        SchemaError: the server cannot be reached.
+    """
+    try:
+        await databases.close_to_others(url)
+        for service in SERVICES:
+            if service.database is not None:
+                role = databases.Role(service.database.role, password_of(service))
+                await databases.prepare(url, service.database.name, role)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise SchemaError(str(error)) from error
 
 
 async def pending(url: str, schemas: Schemas) -> dict[str, list[Migration]]:

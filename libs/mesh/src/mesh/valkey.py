@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mesh.topology import SERVICES, Service
+from mesh.topology import CACHE, SERVICES, STATE, Service
 
 ADMINISTRATOR = "admin"
+# The bounds of the servers, where nobody says otherwise.
+MEMORY_MIB = {STATE: 512, CACHE: 256}
 
 
 def of_server(server: str) -> tuple[Service, ...]:
@@ -42,3 +44,15 @@ def rules(service: Service) -> str:
     keys = [*(f"~{pattern}" for pattern in service.valkey.keys), *(f"%R~{pattern}" for pattern in service.valkey.reads)]
     commands = [f"+{command}" for command in service.valkey.commands]
     return " ".join(["resetchannels", *keys, "-@all", *commands])
+
+
+def keeping(server: str, memory_mib: int) -> list[str]:
+    """How a server keeps what it is given, as lines of its configuration (ADR 0015)."""
+    bound = f"maxmemory {memory_mib}mb"
+    if server == STATE:
+        # When it is full, writes fail and logins answer 503, rather than sessions disappearing silently; what is there
+        # goes on being read.
+        return ["appendonly yes", "appendfsync everysec", bound, "maxmemory-policy noeviction"]
+    # LRU and nothing else: by time to live or by frequency, a floor (one minute to live, seldom read) would go before
+    # the copies that it forbids (ADR 0005).
+    return ["appendonly no", bound, "maxmemory-policy allkeys-lru", "maxmemory-samples 10"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import yaml
 
@@ -15,7 +15,13 @@ def targets() -> dict[str, str]:
     return {row.name: f"127.0.0.1:{row.ops_port}" for row in TABLE}
 
 
-def prometheus(processes: Mapping[str, str], *, rules: str = "rules.yml", seconds: float = 15) -> str:
+def prometheus(
+    processes: Mapping[str, str],
+    *,
+    rules: str = "rules.yml",
+    seconds: float = 15,
+    alertmanagers: Sequence[str] = (),
+) -> str:
     """The file, as YAML.
 
     Args:
@@ -23,12 +29,18 @@ def prometheus(processes: Mapping[str, str], *, rules: str = "rules.yml", second
             is the label `service`, which rules and dashboards go by, wherever the backend runs.
         rules: the file of the rules.
         seconds: how often each is asked.
+        alertmanagers: the addresses of those that are told of alerts.
     """
     every = duration(seconds)
     return yaml.safe_dump(
         {
             "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
             "rule_files": [rules],
+            **(
+                {"alerting": {"alertmanagers": [{"static_configs": [{"targets": list(alertmanagers)}]}]}}
+                if alertmanagers
+                else {}
+            ),
             "scrape_configs": [
                 {
                     "job_name": "backend",

@@ -7,6 +7,7 @@ import os
 import random
 import secrets
 import sys
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -282,6 +283,22 @@ async def test_many_are_published_as_one_and_few_or_what_the_broker_does_not_tak
     await box.record(*told[: relay.TOGETHER])
     await box.relay(broker).publish_all()
     assert (broker.batches[3:], await box.waiting()) == ([relay.TOGETHER], 0)
+
+
+async def test_a_backlog_is_drained_half_of_the_time_and_no_more(box: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "BATCH", 20)
+    waits = 0.0
+
+    async def after(_event: Event) -> None:
+        nonlocal waits
+        began = time.monotonic()
+        await asyncio.sleep(0.005)
+        waits += time.monotonic() - began
+
+    await box.record(*(f"a{number}" for number in range(100)))
+    began = time.monotonic()
+    await box.relay(Broker(after=after, takes_batches=True)).publish_all()
+    assert time.monotonic() - began >= 2 * waits
 
 
 async def test_a_batch_without_an_answer_is_not_marked(box: Outbox) -> None:

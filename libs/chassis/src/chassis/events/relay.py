@@ -32,6 +32,8 @@ BATCH = 500
 IN_FLIGHT = 64
 # So many are published as one: the broker has one answer to give, and writes to its disk once. For fewer it is not worth it.
 TOGETHER = 16
+# After a full page, so many times as long as it took: a backlog leaves the process and the machine to requests.
+_REST = 1.0
 # How long a relay that has died holds up the others.
 LEASE = timedelta(seconds=10)
 _RENEW_SECONDS = 3.0
@@ -159,9 +161,13 @@ class Relay:
         """
         after, until = 0, None
         held: set[str] = set()
+        began = _clock()
         while page := await self._page(after, until):
             await self._publish(page.rows, held)
             after, until = page.rows[-1].position, until or page.last
+            if len(page.rows) == BATCH:
+                await asyncio.sleep(_REST * (_clock() - began))
+            began = _clock()
 
     async def _page(self, after: int, until: int | None) -> outbox.Page | None:
         if until is not None and after >= until:

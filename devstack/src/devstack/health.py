@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from mesh.topology import BROKER, CONSOLE
+from mesh.topology import BROKER, CONSOLE, MAILBOX
 
 from devstack.layout import Layout
 from devstack.secrets import load_or_create
@@ -59,6 +59,8 @@ class Health:
             return READY if answer.startswith((b"+PONG", b"-NOAUTH")) else NOT_READY if answer else UNHEALTHY
         if name == BROKER:
             return READY if await broker_works(self._layout) else UNHEALTHY
+        if name == MAILBOX:
+            return READY if await mailbox_greets(self._layout) else UNHEALTHY
         return READY if await answers_ok(f"{self._endpoints[CONSOLE]}/healthz/ready") else UNHEALTHY
 
     async def _probe(self, name: str, what: str) -> tuple[bool, dict[str, str]]:
@@ -100,6 +102,11 @@ async def valkey_answers(layout: Layout, server: str) -> bool:
 async def broker_works(layout: Layout) -> bool:
     """Whether the broker has its streams, and takes what is published."""
     return await answers_ok(f"http://127.0.0.1:{layout.port(f'{BROKER}_ops')}/healthz")
+
+
+async def mailbox_greets(layout: Layout) -> bool:
+    """Whether the mailbox takes mail."""
+    return (await _exchange(("127.0.0.1", layout.port(MAILBOX)), b"QUIT\r\n")).startswith(b"220")
 
 
 async def _exchange(where: str | tuple[str, int], message: bytes) -> bytes:

@@ -10,15 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mesh.topology import BROKER, BROKER_OPS_PORT, BROKER_PORT, CONSOLE, CONSOLE_PORT, FIRST_PORT, PORTS_EACH, TABLE
+from mesh.topology import CONSOLE, FIRST_PORT, OTHER_PORTS, PORTS_EACH, TABLE
 
 ROOT = Path(__file__).resolve().parents[3]
 DEFAULT_DATA_DIR = ROOT / ".backend"
 
 # Every port that a stack may have, before its offset, by listener; all are bound to loopback.
-PORTS = {CONSOLE: CONSOLE_PORT, BROKER: BROKER_PORT, f"{BROKER}_ops": BROKER_OPS_PORT} | {
-    listener: port for row in TABLE for port, listener in row.ports.items()
-}
+PORTS = {**OTHER_PORTS, **{listener: port for row in TABLE for port, listener in row.ports.items()}}
 HIGHEST_OFFSET = (65535 - FIRST_PORT) // PORTS_EACH * PORTS_EACH - PORTS_EACH
 
 
@@ -61,6 +59,11 @@ class Layout:
     def spans(self) -> Path:
         """What processes told of the requests of the last hour (`devstack.console.spans`)."""
         return self.data_dir / "spans"
+
+    @property
+    def mails(self) -> Path:
+        """What was sent by mail and not delivered (`devstack.mails`)."""
+        return self.data_dir / "mails"
 
     @property
     def secrets(self) -> Path:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mesh.topology import EDGE, FIRST_PORT, PORTS_EACH, SERVICES, TABLE, Database, Service, faults
+from mesh.topology import EDGE, FIRST_PORT, OTHER_PORTS, PORTS_EACH, SERVICES, TABLE, Database, Service, faults
 
 from devstack.layout import ROOT
 
@@ -112,7 +112,7 @@ def _installed(name: str) -> str:
 
 
 def _row(name: str, *, database: bool) -> Service:
-    used = {port for row in TABLE for port in row.ports}
+    used = {*OTHER_PORTS.values(), *(port for row in TABLE for port in row.ports)}
     free = [port for port in range(FIRST_PORT, FIRST_PORT + PORTS_EACH) if port not in used]
     above = max(port for service in SERVICES for port, listener in service.ports.items() if "_ops" not in listener)
     # Beside the others of its kind, while there is room.

@@ -5,6 +5,7 @@ All of a stack's lie within one hundred, so that offsets of 100, 200, … are ne
     8080          HTTP                      8143          HTTPS (TCP) and HTTP/3 (UDP)
     8140          the edge's probes and metrics          8090          the console, which spans are sent to
     8095          the broker of events               8096          its health and metrics
+    8097          the mailbox
 
 and two of each process of a service, its own and that of its probes and metrics, as mesh.topology.TABLE says.
 """
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psutil
-from mesh.topology import BROKER, CONSOLE, EDGE, PORTS_EACH
+from mesh.topology import EDGE, OTHER_PORTS, PORTS_EACH
 
 from devstack.layout import HIGHEST_OFFSET, Layout
 from devstack.options import Options
@@ -62,7 +63,7 @@ def of_stack(layout: Layout, options: Options) -> Iterator[Port]:
     yield Port("public_tls", layout.port("public_tls"))
     if "http3" not in options.without:
         yield Port("public_tls", layout.port("public_tls"), "udp")
-    for name in (CONSOLE, BROKER, f"{BROKER}_ops"):
+    for name in OTHER_PORTS:
         yield Port(name, layout.port(name))
     for name in options.every_process:
         if name != EDGE.name:

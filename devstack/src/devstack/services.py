@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mesh import environment as environments
-from mesh.topology import CONSOLE, STATE, Service, row
+from mesh.topology import CONSOLE, MAILBOX, STATE, Service, row
 from mesh.valkey import ADMINISTRATOR
 
 from devstack import broker, keys, postgres, valkey
@@ -68,6 +68,13 @@ class _Stack:
         return {
             "NATS_URL": broker.url(self.layout),
             "NATS_CERTIFICATES": str(self.layout.certificates / service.name),
+        }
+
+    def mail_server(self, _: Service) -> dict[str, str]:
+        return {
+            "SMTP_URL": f"smtp://127.0.0.1:{self.layout.port(MAILBOX)}?starttls=never",
+            # The mailbox is on this machine: a mail of a process that was killed is sent again the sooner.
+            "MAIL_DEADLINE_SECONDS": "10",
         }
 
     def everywhere(self, _: Service) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from mesh.topology import BROKER, CONSOLE
+from mesh.topology import BROKER, CONSOLE, MAILBOX
 
 from devstack import broker, health, postgres, privileges, valkey
 from devstack.layout import Layout
@@ -64,6 +64,20 @@ def console(layout: Layout) -> Spec:
         ],
         waits_for=ready,
         is_ready=partial(health.answers_ok, ready),
+        setup=privileges.die_with_parent(signal.SIGTERM),
+    )  # fmt: skip
+
+
+def mailbox(layout: Layout) -> Spec:
+    """What takes mail."""
+    return Spec(
+        name=MAILBOX,
+        command=[
+            sys.executable, "-m", "devstack.mailbox",
+            "--data-dir", str(layout.data_dir), "--port-offset", str(layout.port_offset),
+        ],
+        waits_for="greets",
+        is_ready=partial(health.mailbox_greets, layout),
         setup=privileges.die_with_parent(signal.SIGTERM),
     )  # fmt: skip
 

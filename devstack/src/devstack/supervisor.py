@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 from mesh import migrations
-from mesh.topology import BROKER, CONSOLE, SERVICES, VALKEY_SERVERS, Row, Service, levels, row, service_of
+from mesh.topology import BROKER, CONSOLE, MAILBOX, SERVICES, VALKEY_SERVERS, Row, Service, levels, row, service_of
 
 from devstack import errands, ports, postgres, privileges, secrets, sockets, specs, state, upkeep
 from devstack.failures import StartupError, causes, explained, not_named, of_process
@@ -55,7 +55,7 @@ class Supervisor:
         self._options = options
         self._owner = owner
         endpoints = layout.endpoints(options.every_process)
-        names = ("postgres", *VALKEY_SERVERS, BROKER, CONSOLE, *options.every_process)
+        names = ("postgres", *VALKEY_SERVERS, BROKER, CONSOLE, MAILBOX, *options.every_process)
         self._state = StackState(
             me.pid,
             me.create_time(),
@@ -148,6 +148,7 @@ class Supervisor:
             BROKER: Step(partial(self._processes.start, specs.events(layout)), ("identities",)),
             "streams": Step(self._apply_streams, (BROKER,)),
             CONSOLE: Step(partial(self._processes.start, specs.console(layout))),
+            MAILBOX: Step(partial(self._processes.start, specs.mailbox(layout))),
             **{
                 server: Step(partial(self._processes.start, specs.memory(server, layout, made, options)))
                 for server in VALKEY_SERVERS
@@ -292,7 +293,7 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         # Against the direction of the requests: whoever calls stops before whoever is called.
-        for group in (*reversed(levels()), (*VALKEY_SERVERS, BROKER, "postgres", CONSOLE)):
+        for group in (*reversed(levels()), (*VALKEY_SERVERS, BROKER, MAILBOX, "postgres", CONSOLE)):
             names = [name for service in group for name in self._options.processes(service)]
             await asyncio.gather(*map(self._processes.stop, names))
         shutil.rmtree(self._layout.sockets, ignore_errors=True)

@@ -10,7 +10,17 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from chassis.version import __version__
-from mesh.topology import BROKER, CONSOLE, EDGE, TABLE, VALKEY_SERVERS, Service, levels, service_of
+from mesh.topology import (
+    BROKER,
+    CONSOLE,
+    EDGE,
+    MAILBOX,
+    TABLE,
+    VALKEY_SERVERS,
+    Service,
+    levels,
+    service_of,
+)
 
 from devstack.console import exposition, history, works
 from devstack.console.alerts import Active
@@ -294,7 +304,12 @@ def _nodes(found: Round, layout: Layout) -> list[Node]:
         Node(entry.name, SERVICE, columns[entry.name], _what(entry.name, layout), by_service.get(entry.name, ()))
         for entry in sorted(TABLE, key=lambda entry: columns[entry.name])
     ]
-    stores = {POSTGRES: _databases(), **{server: _keys(server) for server in VALKEY_SERVERS}, BROKER: "events"}
+    stores = {
+        POSTGRES: _databases(),
+        **{server: _keys(server) for server in VALKEY_SERVERS},
+        BROKER: "events",
+        MAILBOX: "mails",
+    }
     nodes += [Node(name, STORE, last, what, by_service.get(name, ())) for name, what in stores.items()]
     return [*nodes, Node(CONSOLE, CONSOLE, 0, "this page, and spans", by_service.get(CONSOLE, ()))]
 
@@ -329,6 +344,8 @@ def _arrows() -> list[tuple[str, str]]:
             arrows.append((entry.name, entry.valkey.server))
         if isinstance(entry, Service) and entry.uses_broker:
             arrows.append((entry.name, BROKER))
+        if isinstance(entry, Service) and entry.sends_mail:
+            arrows.append((entry.name, MAILBOX))
     return arrows
 
 

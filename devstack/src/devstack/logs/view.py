@@ -10,14 +10,14 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 
-from mesh.topology import BROKER, TABLE, VALKEY_SERVERS
+from mesh.topology import BROKER, MAILBOX, TABLE, VALKEY_SERVERS
 
 from devstack.logs.events import SERVER_FAULTS, Event, Level
 
 _RESET = "\x1b[0m"
 _DIM, _RED, _YELLOW, _GREEN, _CYAN, _BOLD_RED = "2", "31", "33", "32", "36", "1;31"
 _PROCESS_COLOURS = ("36", "35", "34", "32", "33", "96", "95", "94")
-_PROCESSES = (*(row.name for row in TABLE), "postgres", *VALKEY_SERVERS, BROKER, "supervisor")
+_PROCESSES = (*(row.name for row in TABLE), "postgres", *VALKEY_SERVERS, BROKER, MAILBOX, "supervisor")
 _LEVEL_COLOURS = {
     Level.DEBUG: _DIM,
     Level.INFO: "",

@@ -174,6 +174,11 @@ class DatabaseSettings(TokenSettings):
     database_pool_max: Annotated[
         int, Field(description="Most connections; callers wait for a free one until their deadline", ge=1, le=500)
     ] = 10
+
+
+class CursorSettings(Settings):
+    """What a service that answers lists page by page is configured with as well."""
+
     cursor_secret: Annotated[
         SecretStr, Field(description="Signs list cursors; shared by all replicas of the service", min_length=32)
     ]

@@ -34,6 +34,9 @@ class Place(Protocol):
     def broker(self, service: Service) -> Mapping[str, str]:
         """NATS_URL and NATS_CERTIFICATES; asked of who publishes or consumes events."""
 
+    def mail_server(self, service: Service) -> Mapping[str, str]:
+        """SMTP_URL, and SMTP_PASSWORD_FILE where it has a user; asked of who sends mail."""
+
     def everywhere(self, service: Service) -> Mapping[str, str]:
         """What every service is told there: where spans are sent, for one."""
 
@@ -54,4 +57,6 @@ def of_service(service: Service, place: Place, policies: Policies) -> dict[str, 
     found |= place.everywhere(service)
     if service.uses_broker:
         found |= place.broker(service)
+    if service.sends_mail:
+        found |= place.mail_server(service)
     return found | of_policies(service, policies)

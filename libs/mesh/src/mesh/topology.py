@@ -32,6 +32,15 @@ OPERATORS = "ops"
 CONSOLE, CONSOLE_PORT = "console", 8090
 # The broker of events, and what tells whether it works: NATS (ADR 0039).
 BROKER, BROKER_PORT, BROKER_OPS_PORT = "nats", 8095, 8096
+# What takes mail on one machine, by SMTP, and shows it instead of delivering it.
+MAILBOX, MAILBOX_PORT = "mailbox", 8097
+# The ports of a stack that are no row's, by what listens there.
+OTHER_PORTS: Mapping[str, int] = {
+    CONSOLE: CONSOLE_PORT,
+    BROKER: BROKER_PORT,
+    f"{BROKER}_ops": BROKER_OPS_PORT,
+    MAILBOX: MAILBOX_PORT,
+}
 # All ports of a stack lie within one hundred, before its offset: stacks whose offsets differ by a hundred never meet.
 FIRST_PORT = 8080
 PORTS_EACH = 100
@@ -40,6 +49,7 @@ _TAKEN = {
     OPERATORS,
     CONSOLE,
     BROKER,
+    MAILBOX,
     "admin",
     "audit",
     "postgres",
@@ -124,6 +134,8 @@ class Service:
     publishes: tuple[str, ...] = ()
     # The events that it acts on, whoever publishes them: "order.v1.OrderPlaced".
     consumes: tuple[str, ...] = ()
+    # Whether it is told a mail server (SMTP_URL).
+    sends_mail: bool = False
 
     @property
     def uses_broker(self) -> bool:
@@ -208,7 +220,10 @@ TABLE: tuple[Row, ...] = (
         port=8111,
         ops_port=8161,
         replicas=8,
-        contracts=("proto/user/v1/user.proto", "proto/user/v1/session.proto", "proto/user/v1/audit.proto"),
+        contracts=(
+            "proto/user/v1/user.proto", "proto/user/v1/session.proto", "proto/user/v1/contact.proto",
+            "proto/user/v1/audit.proto",
+        ),
         database=Database("userdb", role="user_service"),
         valkey=Valkey(
             STATE,
@@ -243,11 +258,26 @@ TABLE: tuple[Row, ...] = (
         ops_port=8151,
         replicas=8,
         contracts=("openapi/bff.v1.yaml",),
-        upstreams=("user", "order"),
+        upstreams=("user", "order", "notification"),
         # The session check of every request, and nothing else.
         valkey=Valkey(STATE, reads=("session:*", "user:*"), commands=("ping", "get", "mget")),
         tokens="verifies",
         policies=("ALLOWED_ORIGINS",),
+    ),
+    Service(
+        name="notification",
+        port=8131,
+        ops_port=8144,
+        replicas=4,
+        contracts=("proto/notification/v1/notification.proto",),
+        upstreams=("user",),
+        database=Database("notificationdb", role="notification_service"),
+        tokens="verifies",
+        consumes=(
+            "order.v1.OrderPlaced", "order.v1.OrderShipped", "order.v1.OrderDelivered", "order.v1.OrderRefunded",
+            "user.v1.UserRegistered",
+        ),
+        sends_mail=True,
     ),
     Edge(name="edge", port=8080, tls_port=8143, ops_port=8140, api="bff", limiter="limiter"),
 )  # fmt: skip
@@ -436,7 +466,7 @@ def _caller_faults(
 
 def _port_faults(table: Sequence[Row]) -> list[str]:
     last = FIRST_PORT + PORTS_EACH - 1
-    users: dict[int, list[str]] = {CONSOLE_PORT: [CONSOLE], BROKER_PORT: [BROKER], BROKER_OPS_PORT: [f"{BROKER}_ops"]}
+    users: dict[int, list[str]] = {port: [listener] for listener, port in OTHER_PORTS.items()}
     for entry in table:
         for port, listener in entry.ports.items():
             users.setdefault(port, []).append(listener)

@@ -17,6 +17,7 @@ from chassis.tracing.process import Tracing
 from chassis.valkey import PipelinedClient
 from contracts.bff.v1.operations import OPERATIONS
 from contracts.order.v1.audit_pb2_grpc import AuditServiceStub as OrderAuditStub
+from contracts.notification.v1.notification_pb2_grpc import NotificationServiceStub
 from contracts.order.v1.catalog_pb2_grpc import CatalogServiceStub
 from contracts.order.v1.order_pb2_grpc import OrderServiceStub
 from contracts.user.v1.audit_pb2_grpc import AuditServiceStub as UserAuditStub
@@ -29,6 +30,7 @@ from bff.handlers.auth import AuthHandlers
 from bff.handlers.catalog import CatalogHandlers
 from bff.handlers.me import MeHandlers
 from bff.handlers.meta import MetaHandlers
+from bff.handlers.notifications import NotificationHandlers
 from bff.handlers.orders import OrderHandlers
 from bff.handlers.users import UserHandlers
 from bff.origins import Origins
@@ -61,6 +63,7 @@ def build(
         OrderHandlers(orders),
         UserHandlers(users, sessions),
         AuditHandlers(user.stub(UserAuditStub), order.stub(OrderAuditStub)),
+        NotificationHandlers(peers("notification").stub(NotificationServiceStub)),
         MetaHandlers(keys),
     )
     authenticate = Authenticator(tokens, SessionReader(client), users, sessions)

@@ -9,6 +9,7 @@ from typing import Literal, cast
 from chassis.json_web_keys import JsonWebKeySet
 from contracts.bff.v1 import models
 from contracts.common.v1 import audit_pb2, money_pb2
+from contracts.notification.v1 import notification_pb2
 from contracts.order.v1 import catalog_pb2, order_pb2
 from contracts.user.v1 import session_pb2, user_pb2
 from google.protobuf.struct_pb2 import Struct, Value
@@ -23,6 +24,7 @@ UserStatus = Literal["active", "disabled"]
 Role = Literal["customer", "support", "admin"]
 AuditService = Literal["order", "user"]
 AuditValue = str | int | bool | list[str]
+MailKind = Literal["order_placed", "order_shipped", "order_refunded", "order_delivered", "welcome"]
 
 
 def _lower(prefix: str, names: Iterable[tuple[str, int]]) -> dict[int, str]:
@@ -34,6 +36,7 @@ ORDER_STATUS = cast("dict[int, OrderStatus]", _lower("ORDER_STATUS_", order_pb2.
 ORDER_STATUS_NUMBER = {name: cast("order_pb2.OrderStatus.ValueType", n) for n, name in ORDER_STATUS.items()}
 REFUND_STATUS = cast("dict[int, RefundStatus]", _lower("REFUND_STATUS_", order_pb2.RefundStatus.items()))
 USER_STATUS = cast("dict[int, UserStatus]", _lower("USER_STATUS_", user_pb2.UserStatus.items()))
+MAIL_KIND = cast("dict[int, MailKind]", _lower("MAIL_KIND_", notification_pb2.MailKind.items()))
 USER_STATUS_NUMBER = {name: cast("user_pb2.UserStatus.ValueType", n) for n, name in USER_STATUS.items()}
 
 
@@ -75,6 +78,18 @@ def session(value: session_pb2.Session, own: str) -> models.Session:
         user_agent=value.user_agent,
         address=value.address,
         current=value.id == own,
+    )
+
+
+# The version is the answer's ETag.
+# does not pass on: version
+def notifications(value: notification_pb2.Preferences) -> models.Notifications:
+    """What somebody is written."""
+    return models.Notifications(
+        items=[
+            models.Notification(kind=MAIL_KIND[one.kind], enabled=one.enabled, required=one.required)
+            for one in value.preferences
+        ]
     )
 
 

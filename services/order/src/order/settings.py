@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from chassis.config import CacheUrl, DatabaseSettings, DevelopmentOnly, EventSettings, PasswordFile
+from chassis.config import CacheUrl, CursorSettings, DatabaseSettings, DevelopmentOnly, EventSettings, PasswordFile
 from pydantic import Field
 
 
-class Settings(DatabaseSettings, EventSettings):
+class Settings(DatabaseSettings, CursorSettings, EventSettings):
     """Variables of the Order service."""
 
     cache_url: CacheUrl

@@ -25,12 +25,14 @@ from chassis.password_files import following
 from chassis.tokens import TokenVerifier, token_verifier
 from chassis.tracing.process import Tracing
 from chassis.valkey import PipelinedClient
-from contracts.user.v1 import audit_pb2, session_pb2, user_pb2
+from contracts.user.v1 import audit_pb2, contact_pb2, session_pb2, user_pb2
 from contracts.user.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+from contracts.user.v1.contact_pb2_grpc import add_ContactServiceServicer_to_server
 from contracts.user.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
 from contracts.user.v1.user_pb2_grpc import add_UserServiceServicer_to_server
 
 from user.handlers.audit import AuditHandlers
+from user.handlers.contact import ContactHandlers
 from user.handlers.sessions import SessionHandlers
 from user.handlers.users import UserHandlers
 from user.repository.login_throttle import LoginThrottle
@@ -54,6 +56,7 @@ class Servicers:
     users: UserHandlers
     sessions: SessionHandlers
     audit: AuditHandlers
+    contact: ContactHandlers
     use_cases: UserUseCases
     tokens: TokenVerifier
     admission: Admission
@@ -64,11 +67,13 @@ class Servicers:
             user_pb2.DESCRIPTOR.services_by_name["UserService"],
             session_pb2.DESCRIPTOR.services_by_name["SessionService"],
             audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
+            contact_pb2.DESCRIPTOR.services_by_name["ContactService"],
         )
         with serve_contract(server, *services, admission=self.admission, tokens=self.tokens) as contract:
             add_UserServiceServicer_to_server(self.users, contract)
             add_SessionServiceServicer_to_server(self.sessions, contract)
             add_AuditServiceServicer_to_server(self.audit, contract)
+            add_ContactServiceServicer_to_server(self.contact, contract)
 
 
 def build(settings: Settings, database: Database, client: PipelinedClient, passwords: Passwords) -> Servicers:
@@ -125,6 +130,7 @@ def build(settings: Settings, database: Database, client: PipelinedClient, passw
         UserHandlers(use_cases, credentials, cursors),
         SessionHandlers(sessions, credentials, use_cases),
         AuditHandlers(database),
+        ContactHandlers(use_cases),
         use_cases,
         token_verifier(settings),
         Admission(enabled=settings.admission),

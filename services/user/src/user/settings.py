@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from chassis.config import DatabaseSettings, EventSettings, PasswordFile, TokenSettings, ValkeyUrl
+from chassis.config import CursorSettings, DatabaseSettings, EventSettings, PasswordFile, TokenSettings, ValkeyUrl
 from pydantic import Field, SecretStr
 
 
@@ -23,7 +23,7 @@ class KeySettings(TokenSettings):
     ] = 600.0
 
 
-class Settings(DatabaseSettings, EventSettings, KeySettings):
+class Settings(DatabaseSettings, CursorSettings, EventSettings, KeySettings):
     """Variables of the User service."""
 
     valkey_url: ValkeyUrl

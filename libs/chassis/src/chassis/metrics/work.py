@@ -12,7 +12,7 @@ from contracts.errors import ERRORS
 from chassis import context
 from chassis.metrics.families import OTHER, Durations, Exemplar, Family, Sample
 
-Kind = Literal["http", "rpc", "call", "database", "valkey", "worker", "publish", "consume"]
+Kind = Literal["http", "rpc", "call", "database", "valkey", "worker", "publish", "consume", "mail"]
 
 # What a unit of work ends with, besides the reasons of the error table.
 _OUTCOMES = frozenset({"OK", "CANCELLED", *ERRORS})
@@ -46,6 +46,7 @@ _KINDS: dict[Kind, _Named] = {
     "valkey": _Named("backend_valkey_command", "command", "Commands to Valkey"),
     "publish": _Named("backend_event_publication", "event", "Events given to the broker", has_trace=True),
     "consume": _Named("backend_event_attempt", "event", "Attempts to act on an event", has_trace=True),
+    "mail": _Named("backend_mail_attempt", "kind", "Attempts to send a mail", has_trace=True),
     "worker": _Named("backend_worker_run", "worker", "Runs of workers that have ended", ends=False),
 }
 

@@ -75,6 +75,11 @@ def process(subject: str, consumer: str) -> Description:
     return _messaging("process", "process", CONSUMER, subject, {"messaging.consumer.group.name": consumer})
 
 
+def mail(kind: str) -> Description:
+    """A mail is given to a server, until it has said that it has it: one attempt. To whom it goes is not said."""
+    return Description(f"send mail {kind}", PRODUCER, {"network.protocol.name": "smtp", "backend.mail.kind": kind})
+
+
 def _messaging(
     operation: str, kind: str, span_kind: int, subject: str, more: Mapping[str, Value] | None = None
 ) -> Description:

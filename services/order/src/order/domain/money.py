@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from order.domain.currencies import EXPONENTS
+from chassis.currencies import EXPONENTS
+
 from order.domain.errors import MixedCurrenciesError, UnknownCurrencyError
 
 # The largest price, and the largest total of an order: `Money.maximum` in the contract, far below the 2^53 that JSON

@@ -14,7 +14,7 @@ from chassis.database import Database, Transaction
 from contracts.user.v1 import user_pb2
 
 from user.domain.email_address import canonical
-from user.domain.errors import LastAdministratorError
+from user.domain.errors import LastAdministratorError, NotFoundError
 from user.domain.user import Role, User, UserStatus, new_credential_version
 from user.repository import users
 from user.service import acts, events, records
@@ -108,6 +108,17 @@ class UserUseCases:
         """
         async with self._database.connection() as connection:
             return await users.get(connection, user_id)
+
+    async def contact(self, user_id: UUID) -> User:
+        """One user, as somebody who is to be written to.
+
+        Raises:
+            NotFoundError: there is none, or they are disabled.
+        """
+        user = await self.get(user_id)
+        if not user.is_active:
+            raise NotFoundError
+        return user
 
     async def resolve(self, user_id: UUID) -> user_pb2.User:
         """One user as they are shown; cached for the session checks of the BFF, which reads the cache itself.

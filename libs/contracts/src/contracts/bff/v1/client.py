@@ -52,6 +52,20 @@ class BackendClient(HttpClient):
         """End one of the caller's sessions."""
         return await self.send("DELETE", f"/v1/me/sessions/{session_id}", type(None))
 
+    async def get_my_notifications(self, *, if_none_match: str | None = None) -> Answer[models.Notifications]:
+        """What the caller is written by mail."""
+        return await self.send(
+            "GET", "/v1/me/notifications", models.Notifications, headers={"If-None-Match": if_none_match}
+        )
+
+    async def update_my_notifications(
+        self, body: models.UpdateNotificationsRequest, *, if_match: str | None = None
+    ) -> Answer[models.Notifications]:
+        """Switch kinds of mail off, or on again."""
+        return await self.send(
+            "PATCH", "/v1/me/notifications", models.Notifications, body=body, headers={"If-Match": if_match}
+        )
+
     async def get_my_overview(
         self, *, x_client: Literal["web", "mobile", "other"] | None = None
     ) -> Answer[models.Overview]:

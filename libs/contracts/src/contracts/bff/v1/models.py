@@ -161,6 +161,24 @@ class SessionList(Struct, frozen=True, kw_only=True):
     items: Annotated[list[Session], Meta(max_length=100)]
 
 
+class Notification(Struct, frozen=True, kw_only=True):
+    kind: Literal["order_placed", "order_shipped", "order_refunded", "order_delivered", "welcome"]
+    enabled: bool
+    required: Annotated[
+        bool,
+        Meta(description="It belongs to an order's course and cannot be switched off"),
+    ]
+
+
+class Notifications(Struct, frozen=True, kw_only=True):
+    items: Annotated[list[Notification], Meta(max_length=10)]
+
+
+class UpdateNotificationsRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    order_delivered: bool | UnsetType = UNSET
+    welcome: bool | UnsetType = UNSET
+
+
 class Product(Struct, frozen=True, kw_only=True):
     id: str
     sku: Annotated[str, Meta(max_length=40)]

@@ -30,6 +30,17 @@ class UpdateMeHeaders(Struct, frozen=True, kw_only=True):
     ) = field(default=UNSET, name="if-match")
 
 
+class GetMyNotificationsHeaders(Struct, frozen=True, kw_only=True):
+    if_none_match: Annotated[str, Meta(max_length=8000)] | UnsetType = field(default=UNSET, name="if-none-match")
+
+
+class UpdateMyNotificationsHeaders(Struct, frozen=True, kw_only=True):
+    if_match: (
+        Annotated[str, Meta(max_length=200, pattern='^(\\*|(W/)?"[!#-~]*"([ \\t]*,[ \\t]*(W/)?"[!#-~]*")*)\\Z')]
+        | UnsetType
+    ) = field(default=UNSET, name="if-match")
+
+
 class GetMyOverviewHeaders(Struct, frozen=True, kw_only=True):
     x_client: Literal["web", "mobile", "other"] = field(default="other", name="x-client")
 
@@ -311,6 +322,38 @@ OPERATIONS: tuple[Operation, ...] = (
         timeout=2.0,
         rate_limit=RateLimit(1200, 60, False),
         operation_class="write",
+    ),
+    Operation(
+        id="getMyNotifications",
+        handler="get_my_notifications",
+        method="GET",
+        path="/v1/me/notifications",
+        permission="profile:read",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="read",
+        answer="Notifications",
+        headers=GetMyNotificationsHeaders,
+    ),
+    Operation(
+        id="updateMyNotifications",
+        handler="update_my_notifications",
+        method="PATCH",
+        path="/v1/me/notifications",
+        permission="profile:write",
+        anonymous=False,
+        success=200,
+        media_type="application/json",
+        timeout=2.0,
+        rate_limit=RateLimit(1200, 60, False),
+        operation_class="write",
+        refuses_idempotency_key=True,
+        answer="Notifications",
+        body=models.UpdateNotificationsRequest,
+        headers=UpdateMyNotificationsHeaders,
     ),
     Operation(
         id="getMyOverview",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from chassis.config import DatabaseSettings
+from chassis.config import CursorSettings, DatabaseSettings
 
 
-class Settings(DatabaseSettings):
+class Settings(DatabaseSettings, CursorSettings):
     """Variables of the service: those that every service with a database has."""

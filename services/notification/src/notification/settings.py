@@ -1,0 +1,82 @@
+"""What the Notification service is configured with."""
+
+from __future__ import annotations
+
+from email.errors import HeaderParseError
+from email.headerregistry import Address
+from email.utils import parseaddr
+from typing import Annotated
+
+from chassis.config import DatabaseSettings, DevelopmentOnly, EventSettings, PasswordFile
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
+
+from notification.gateways.smtp import Server
+from notification.service.formats import FORMATS
+
+
+def _of_server(url: SecretStr, info: ValidationInfo) -> SecretStr:
+    server = Server.of(url.get_secret_value())
+    if server.tls == "never" and info.data.get("environment") == "production":
+        raise ValueError("has ?starttls=never: whoever is on the way would read every mail")
+    return url
+
+
+def address(text: str) -> Address:
+    """An address with the name that stands before it, "Shop <shop@example.com>".
+
+    Raises:
+        ValueError: it is none.
+    """
+    name, found = parseaddr(text)
+    try:
+        made = Address(name, addr_spec=found)
+    except (HeaderParseError, ValueError, IndexError):
+        raise ValueError("is an address, or NAME <ADDRESS>") from None
+    if not made.username or not made.domain or not found.isascii():
+        raise ValueError("is an address of ASCII characters, or NAME <ADDRESS>")
+    return made
+
+
+def _of_sender(text: str) -> str:
+    address(text)
+    return text
+
+
+class Settings(DatabaseSettings, EventSettings):
+    """Variables of the Notification service."""
+
+    smtp_url: Annotated[
+        SecretStr,
+        Field(
+            description="The mail server: `smtps://USER@HOST:465` (TLS), `smtp://USER@HOST:587` (STARTTLS, which is "
+            "demanded) or `smtp://HOST:25?starttls=never` (in the clear; not in production)"
+        ),
+        AfterValidator(_of_server),
+    ]
+    smtp_password_file: PasswordFile = None
+    smtp_timeout_seconds: Annotated[
+        float, Field(description="How long the mail server may take for each of its answers", gt=0, le=600)
+    ] = 10.0
+    mail_from: Annotated[
+        str,
+        Field(description="Whom mails come from: `NAME <ADDRESS>`; its domain is that of their Message-IDs"),
+        DevelopmentOnly("name who writes", values=("Backend <no-reply@backend.local>",)),
+        AfterValidator(_of_sender),
+    ] = "Backend <no-reply@backend.local>"
+    mail_locale: Annotated[
+        str,
+        Field(description="In which language mails are written", pattern=f"^({'|'.join(FORMATS)})$"),
+    ] = "en"
+    mail_concurrency: Annotated[int, Field(description="Mails that a process sends at the same time", ge=1, le=100)] = 8
+    mail_deadline_seconds: Annotated[
+        float,
+        Field(
+            description="How long an attempt to send a mail may take; one of a process that has died is repeated after "
+            "one and a half of this",
+            gt=0,
+            le=3600,
+        ),
+    ] = 30.0
+    mail_attempts: Annotated[
+        int, Field(description="Attempts until a mail that the server does not take is given up", ge=1, le=100)
+    ] = 20

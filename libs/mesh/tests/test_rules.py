@@ -15,6 +15,7 @@ from mesh.observability.conditions import Found, Series
 from mesh.observability.objectives import OBJECTIVES
 from mesh.observability.rules import rules
 from mesh.statistics import BUCKETS
+from mesh.topology import TABLE
 from programs import PROMTOOL
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -135,7 +136,10 @@ CASES = (
     Case(
         "nobody knows of a limiter",
         "ServiceMissing",
-        {f'up{{service="{name}",instance="{name}"}}': steady(1) for name in ("user", "order", "bff", "edge")},
+        {
+            f'up{{service="{name}",instance="{name}"}}': steady(1)
+            for name in ("user", "order", "notification", "bff", "edge")
+        },
         fires=[6],
         is_silent=[4],
         labels=(("service", "limiter"),),
@@ -328,4 +332,4 @@ def test_without_a_prometheus_the_same_alerts_fire() -> None:
     }
     nothing_sent = Series({**order, "outcome": "failed"}, [(0, 0.0), (60, 0.0)])
     assert found("SpansLost", ("backend_spans_total", nothing_sent)) == {}
-    assert len(found("ServiceMissing", ("up", Series(order, [(0, 1.0)])))) == 4
+    assert len(found("ServiceMissing", ("up", Series(order, [(0, 1.0)])))) == len(TABLE) - 1

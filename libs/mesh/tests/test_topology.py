@@ -65,7 +65,7 @@ def test_replicas_have_the_ports_after_the_first() -> None:
 
 
 def test_who_is_called_starts_before_who_calls() -> None:
-    assert levels() == (("limiter", "user", "order"), ("bff",), ("edge",))
+    assert levels() == (("limiter", "user", "order"), ("notification",), ("bff",), ("edge",))
     last_first = levels(tuple(reversed(TABLE)))
     assert [set(level) for level in last_first] == [set(level) for level in levels()]
 
@@ -120,6 +120,8 @@ ONE_FAULT: dict[str, tuple[tuple[Row, ...], str]] = {
     "an event twice": (changed("user", consumes=("order.v1.OrderPlaced",) * 2), "user: it consumes order.v1.OrderPlaced twice"),
     "nowhere to note it": (changed("bff", consumes=("order.v1.OrderPlaced",)), "bff: it consumes events, and has no database"),
     "the broker's port": (changed("limiter", port=8095), "port 8095 is of nats and limiter"),
+    "the mailbox's port": (changed("limiter", port=8097), "port 8097 is of mailbox and limiter"),
+    "the mailbox's name": ((*TABLE, service("mailbox")), "mailbox: something else has this name"),
     "the broker's name": ((*TABLE, service("nats")), "nats: something else has this name"),
 }  # fmt: skip
 

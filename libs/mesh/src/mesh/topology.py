@@ -266,7 +266,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Service(
         name="notification",
-        port=8131,
+        port=8134,
         ops_port=8144,
         replicas=4,
         contracts=("proto/notification/v1/notification.proto",),

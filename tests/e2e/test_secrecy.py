@@ -61,7 +61,8 @@ async def test_no_secret_reaches_a_log_or_a_span(people: People) -> None:
         for what, secret in hidden.items():
             assert secret not in text, f"{what} is in {path.name}"
     spans = await traced(people.platform, people.http.headers)
-    assert {span.service for span in spans} == {"edge", "limiter", "bff", "user", "order"}
+    # Mails follow in their own time.
+    assert {span.service for span in spans} - {"notification"} == {"edge", "limiter", "bff", "user", "order"}
     for what, secret in {**hidden, "query": "access_token", "product search": "?q="}.items():
         assert not [span for span in spans if secret in repr(span)], f"{what} is in a span"
 

@@ -108,7 +108,8 @@ def check_logs(status: dict[str, Any], where: tuple[str, str]) -> None:
     assert [json.loads(line)["process"] for line in found] == ["edge", "bff", "order"]
     events = [json.loads(line) for line in backend("logs", *where).stdout.splitlines()]
     assert {event["process"] for event in events} == {
-        "postgres", "valkey", "valkey-cache", "limiter", "user", "order", "bff", "edge", "console", "nats", "supervisor",
+        "postgres", "valkey", "valkey-cache", "limiter", "user", "order", "bff", "edge", "console", "nats",
+        "notification", "mailbox", "supervisor",
     }  # fmt: skip
     times = [event["time"] for event in events]
     assert times == sorted(times)
@@ -218,6 +219,8 @@ def test_up_status_logs_restart_down_and_up_again(data_dir: Path) -> None:
         "bff",
         "edge",
         "console",
+        "notification",
+        "mailbox",
     }
     assert all(p["state"] == "ready" and psutil.pid_exists(p["pid"]) for p in status["processes"])
     assert status["endpoints"].keys() >= {
@@ -226,6 +229,7 @@ def test_up_status_logs_restart_down_and_up_again(data_dir: Path) -> None:
         "bff_ops",
         "user_ops",
         "order_ops",
+        "notification_ops",
         "edge_ops",
         "console",
     }

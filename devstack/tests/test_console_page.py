@@ -123,13 +123,13 @@ def test_arrows_rows_and_meters_follow_from_what_processes_tell(tmp_path: Path) 
 def test_an_alert_is_active_by_the_rules_of_prometheus_and_has_its_runbook() -> None:
     alerts = Alerts()
     for at in range(0, 120, 5):
-        alerts.evaluate(round_of(float(at), bff={}, user={}, order={}, limiter={}, edge={}))
+        alerts.evaluate(round_of(float(at), bff={}, user={}, order={}, notification={}, limiter={}, edge={}))
     assert alerts.active == []
     spent = 'backend_database_use_duration_seconds_sum{statement="connection"}'
     for at in range(120, 480, 5):
         # Of every second, twelve: more than ten connections have.
         full = {spent: 12.0 * at, "backend_database_connections_max": 10.0}
-        alerts.evaluate(round_of(float(at), bff={}, user={}, order=full, limiter=None, edge={}))
+        alerts.evaluate(round_of(float(at), bff={}, user={}, order=full, notification={}, limiter=None, edge={}))
     assert {(one.name, one.runbook) for one in alerts.active} == {
         ("ProcessDown", "docs/runbooks/process-down.md"), ("PoolExhausted", "docs/runbooks/pool-exhausted.md"),
     }  # fmt: skip
@@ -139,7 +139,7 @@ def test_an_alert_is_active_by_the_rules_of_prometheus_and_has_its_runbook() -> 
     kept = [len(samples) for of_metric in alerts._samples.values() for samples in of_metric.values()]
     assert max(kept) <= 31
     for at in range(480, 900, 5):
-        alerts.evaluate(round_of(float(at), bff={}, user={}, order={}, limiter={}, edge={}))
+        alerts.evaluate(round_of(float(at), bff={}, user={}, order={}, notification={}, limiter={}, edge={}))
     assert alerts.active == []
 
 

@@ -44,7 +44,7 @@ async def test_a_worker_calls_another_service_without_a_request(stack: Platform)
     assert {json.loads(text) for text in said} == {
         "user: SERVING",
         "order: SERVING",
-        "limiter: INTERNAL, PERMISSION_DENIED: bff calls user, order and nobody else",
+        "limiter: INTERNAL, PERMISSION_DENIED: bff calls user, order, notification and nobody else",
         # There is no request for it to belong to: what the socket is for.
         "user, as a request does: RuntimeError",
         "done",
@@ -63,7 +63,7 @@ async def test_whoever_is_no_upstream_is_refused(stack: Platform, authority: str
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await HealthStub(channel).Check(HealthCheckRequest(), timeout=5)
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
-    assert caught.value.details() == "bff calls user, order and nobody else"
+    assert caught.value.details() == "bff calls user, order, notification and nobody else"
 
 
 async def test_the_callee_decides_as_for_any_call(stack: Platform) -> None:
@@ -104,5 +104,5 @@ def _lines(stack: Platform, process: str, part: str) -> list[dict[str, Any]]:
 
 def test_the_socket_is_its_owners_and_only_who_calls_has_one(stack: Platform) -> None:
     sockets = {path.name: path for path in stack.layout.run.glob("*.egress.sock") if "-at-" not in path.name}
-    assert set(sockets) == {"bff.egress.sock"}
+    assert set(sockets) == {"bff.egress.sock", "notification.egress.sock"}
     assert sockets["bff.egress.sock"].stat().st_mode & 0o777 == 0o600

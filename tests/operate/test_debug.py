@@ -80,7 +80,7 @@ def test_what_cannot_be_asked_for_is_said(stack: Platform, arguments: tuple[str,
     assert (done.returncode, named in said) == (2, True), said
 
 
-@pytest.mark.parametrize("service", ["bff", "user", "order", "limiter"])
+@pytest.mark.parametrize("service", ["bff", "user", "order", "notification", "limiter"])
 def test_the_ops_listener_knows_nothing_of_it(stack: Platform, service: str) -> None:
     url = stack.status["endpoints"][f"{service}_ops"]
     with httpx.Client() as http:
@@ -98,6 +98,7 @@ def test_readiness_tells_each_check_on_demand_and_status_what_fails(stack: Platf
         "user": {"postgresql", "valkey"},
         "bff": {"valkey"},
         "order": {"postgresql", "valkey-cache", "worker sweep"},
+        "notification": {"postgresql", "nats", "worker events", "worker mails"},
     }
     for service, checks in ready.items():
         url = stack.status["endpoints"][f"{service}_ops"]

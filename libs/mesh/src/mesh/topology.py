@@ -253,18 +253,6 @@ TABLE: tuple[Row, ...] = (
         publishes=("order.v1",),
     ),
     Service(
-        name="bff",
-        port=8101,
-        ops_port=8151,
-        replicas=8,
-        contracts=("openapi/bff.v1.yaml",),
-        upstreams=("user", "order", "notification"),
-        # The session check of every request, and nothing else.
-        valkey=Valkey(STATE, reads=("session:*", "user:*"), commands=("ping", "get", "mget")),
-        tokens="verifies",
-        policies=("ALLOWED_ORIGINS",),
-    ),
-    Service(
         name="notification",
         port=8134,
         ops_port=8144,
@@ -277,6 +265,18 @@ TABLE: tuple[Row, ...] = (
             "order.v1.OrderPlaced", "order.v1.OrderShipped", "order.v1.OrderDelivered", "order.v1.OrderRefunded",
             "user.v1.UserRegistered",
         ),
+    Service(
+        name="bff",
+        port=8101,
+        ops_port=8151,
+        replicas=8,
+        contracts=("openapi/bff.v1.yaml",),
+        upstreams=("user", "order", "notification"),
+        # The session check of every request, and nothing else.
+        valkey=Valkey(STATE, reads=("session:*", "user:*"), commands=("ping", "get", "mget")),
+        tokens="verifies",
+        policies=("ALLOWED_ORIGINS",),
+    ),
         sends_mail=True,
     ),
     Edge(name="edge", port=8080, tls_port=8143, ops_port=8140, api="bff", limiter="limiter"),

@@ -116,6 +116,9 @@ class _Cluster:
             "NATS_CERTIFICATES": f"{_PLACE}/certificates/{service.name}",
         }
 
+    def mail_server(self, _: Service) -> dict[str, str]:
+        return _file("SMTP_URL")
+
     def everywhere(self, _: Service) -> dict[str, str]:
         return {
             "ENVIRONMENT": "{{ .root.Values.environment }}",

@@ -265,6 +265,8 @@ TABLE: tuple[Row, ...] = (
             "order.v1.OrderPlaced", "order.v1.OrderShipped", "order.v1.OrderDelivered", "order.v1.OrderRefunded",
             "user.v1.UserRegistered",
         ),
+        sends_mail=True,
+    ),
     Service(
         name="bff",
         port=8101,
@@ -276,8 +278,6 @@ TABLE: tuple[Row, ...] = (
         valkey=Valkey(STATE, reads=("session:*", "user:*"), commands=("ping", "get", "mget")),
         tokens="verifies",
         policies=("ALLOWED_ORIGINS",),
-    ),
-        sends_mail=True,
     ),
     Edge(name="edge", port=8080, tls_port=8143, ops_port=8140, api="bff", limiter="limiter"),
 )  # fmt: skip

@@ -16,8 +16,8 @@ from chassis.tokens import JwksFile, TokenVerifier
 from chassis.tracing.process import Tracing
 from chassis.valkey import PipelinedClient
 from contracts.bff.v1.operations import OPERATIONS
-from contracts.order.v1.audit_pb2_grpc import AuditServiceStub as OrderAuditStub
 from contracts.notification.v1.notification_pb2_grpc import NotificationServiceStub
+from contracts.order.v1.audit_pb2_grpc import AuditServiceStub as OrderAuditStub
 from contracts.order.v1.catalog_pb2_grpc import CatalogServiceStub
 from contracts.order.v1.order_pb2_grpc import OrderServiceStub
 from contracts.user.v1.audit_pb2_grpc import AuditServiceStub as UserAuditStub

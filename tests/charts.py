@@ -270,6 +270,10 @@ def _restricted(rendering: Rendering) -> Iterator[str]:
                 yield f"{whose} has no bounds"
 
 
+# Secrets that are read as URLs when a service starts.
+_URLS = {"SMTP_URL": "smtps://shop@mail.example"}
+
+
 def _environment(rendering: Rendering) -> Iterator[str]:
     """Every service starts with what the chart tells it: as its own Settings class says, and nothing that it does not know."""
     for service in SERVICES:
@@ -279,9 +283,9 @@ def _environment(rendering: Rendering) -> Iterator[str]:
         variables = {}
         for one in told:
             of_file = one["name"].removesuffix("_FILE")
-            # A secret itself is not here, nor its file: long enough for any.
+            # A secret itself is not here, nor its file: long enough for any, and a URL where it is one.
             if of_file in secrets:
-                variables[of_file] = "x" * 40
+                variables[of_file] = _URLS.get(of_file, "x" * 40)
             else:
                 variables[one["name"]] = one.get("value", "x" * 40)
         if len(variables) != len(told):

@@ -8,17 +8,10 @@ from email.utils import parseaddr
 from typing import Annotated
 
 from chassis.config import DatabaseSettings, DevelopmentOnly, EventSettings, PasswordFile
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from notification.gateways.smtp import Server
 from notification.service.formats import FORMATS
-
-
-def _of_server(url: SecretStr, info: ValidationInfo) -> SecretStr:
-    server = Server.of(url.get_secret_value())
-    if server.tls == "never" and info.data.get("environment") == "production":
-        raise ValueError("has ?starttls=never: whoever is on the way would read every mail")
-    return url
 
 
 def address(text: str) -> Address:
@@ -37,11 +30,6 @@ def address(text: str) -> Address:
     return made
 
 
-def _of_sender(text: str) -> str:
-    address(text)
-    return text
-
-
 class Settings(DatabaseSettings, EventSettings):
     """Variables of the Notification service."""
 
@@ -51,7 +39,6 @@ class Settings(DatabaseSettings, EventSettings):
             description="The mail server: `smtps://USER@HOST:465` (TLS), `smtp://USER@HOST:587` (STARTTLS, which is "
             "demanded) or `smtp://HOST:25?starttls=never` (in the clear; not in production)"
         ),
-        AfterValidator(_of_server),
     ]
     smtp_password_file: PasswordFile = None
     smtp_timeout_seconds: Annotated[
@@ -61,7 +48,6 @@ class Settings(DatabaseSettings, EventSettings):
         str,
         Field(description="Whom mails come from: `NAME <ADDRESS>`; its domain is that of their Message-IDs"),
         DevelopmentOnly("name who writes", values=("Backend <no-reply@backend.local>",)),
-        AfterValidator(_of_sender),
     ] = "Backend <no-reply@backend.local>"
     mail_locale: Annotated[
         str,
@@ -80,3 +66,17 @@ class Settings(DatabaseSettings, EventSettings):
     mail_attempts: Annotated[
         int, Field(description="Attempts until a mail that the server does not take is given up", ge=1, le=100)
     ] = 20
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _is_a_server(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
+        server = Server.of(url.get_secret_value())
+        if server.tls == "never" and info.data.get("environment") == "production":
+            raise ValueError("has ?starttls=never: whoever is on the way would read every mail")
+        return url
+
+    @field_validator("mail_from")
+    @classmethod
+    def _is_an_address(cls, text: str) -> str:
+        address(text)
+        return text

@@ -60,7 +60,8 @@ def test_networks_are_apart() -> None:
     inside = {name for name, network in COMPOSE["networks"].items() if network.get("internal")}
     assert inside == {"mesh", "data", "ops"}
     for service in SERVICES:
-        assert networks[service.name] == {"mesh", "ops"} | ({"data"} if service.uses_broker else set()), service.name
+        cells = {"data": service.uses_broker, "outside": service.sends_mail}
+        assert networks[service.name] == {"mesh", "ops"} | {name for name, cell in cells.items() if cell}, service.name
     assert networks[EDGE.name] == {"edge", "mesh", "ops"}
     assert networks[BROKER] == {"data"}
     for name in (places.POSTGRES, *VALKEY_SERVERS, *MAKERS, "migrations"):

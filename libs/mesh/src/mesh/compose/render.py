@@ -114,7 +114,13 @@ def container(row: Row) -> Container:
     return Container(
         name=row.name,
         environment={"OPS_PORT": str(row.ops_port), **_environment(row)},
-        networks=["mesh", *(["data"] if row.uses_broker else []), "ops"],
+        networks=[
+            "mesh",
+            *(["data"] if row.uses_broker else []),
+            "ops",
+            # Whom it gives mails to is elsewhere.
+            *(["outside"] if row.sends_mail else []),
+        ],
         ports=[],
         volumes=_read(
             row.name,

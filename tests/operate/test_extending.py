@@ -11,7 +11,7 @@ from devstack.layout import ROOT
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 # What `make generate` writes.
 GENERATED = re.compile(
-    r"^(libs/contracts/src/contracts/|.*/repository/queries\.py|compose\.yaml|deploy/(observability|compose)/|deploy/docker/\w+\.lock|docs/(configuration|architecture)\.md|pyproject\.toml)"
+    r"^(libs/contracts/src/contracts/|.*/repository/queries\.py|compose\.yaml|deploy/(observability|compose)/|deploy/docker/\w+\.lock|deploy/helm/backend/(files/|values\.)|docs/(configuration|architecture)\.md|pyproject\.toml)"
 )
 # A name that is nowhere else, in any of the ways in which it is written.
 NAME = re.compile(r"stock.?alerts?", re.IGNORECASE)

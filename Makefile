@@ -41,5 +41,5 @@ bench: bootstrap ## measure the platform beside pgbench and write docs/performan
 
 clean: ## stop the platform, remove its data, the environment and all caches
 	@if [ -x $(BIN)/backend ]; then $(BIN)/backend reset --yes; fi
-	@rm -rf .venv .backend .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .backend .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .lint_cache .venv-delivery
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

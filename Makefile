@@ -2,13 +2,16 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 
-.PHONY: help bootstrap run test test-delivery lint format chart generate lock bench clean
+.PHONY: help bootstrap setup run test test-delivery lint format chart generate lock bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 bootstrap: ## make or refresh .venv; everything else does so by itself
 	@python3 tools/bootstrap.py
+
+setup: bootstrap ## bootstrap, and have every commit looked at before it is made (.pre-commit-config.yaml)
+	@$(BIN)/prek install --quiet --hook-type pre-commit --hook-type commit-msg
 
 run: ## start the whole platform with demo data, print its URLs, follow its logs until Ctrl-C
 	@./backend up $(ARGS)

@@ -69,6 +69,7 @@ CHECKS: dict[str, Check] = {
     "import contracts": Check((str(BIN / "lint-imports"), "--no-cache"), _PYTHON),
     "table of services": Check((sys.executable, "tools/lint_table.py"), _EVERYTHING),
     "asyncapi": Check((sys.executable, "tools/lint_asyncapi.py"), _EVERYTHING),
+    "secrets": Check((sys.executable, "tools/lint_secrets.py"), _EVERYTHING),
     "buf": Check((str(BIN / "buf"), "lint", "api")),
     "ruff format": Check((str(BIN / "ruff"), "format", "--check", "--quiet", ".")),
     "ruff": Check((str(BIN / "ruff"), "check", "--quiet", ".")),

@@ -7,7 +7,7 @@ import pytest
 
 # Put together here, so that no line of this file has one.
 SECRETS = {
-    "a private key": "-----BEGIN EC " + "PRIVATE KEY-----",
+    "a private key": "-----BEGIN EC " + "PRIVATE KEY-----" + r"\nMHcCAQEE",
     "an AWS access key": "AKIA" + "ABCDEFGHIJKLMNOP",
     "a GitHub token": "ghp_" + "a1" * 18,
     "a GitLab token": "glpat-" + "a1" * 10,

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import charts
@@ -14,11 +14,12 @@ import delivery
 import golden_chart
 import pytest
 import yaml
-from charts import CHART, CHECKS, FOREIGN, KUBERNETES, VALUES, Rendering, RenderingError, render
+from charts import CHART, CHECKS, FOREIGN, KUBERNETES, ROOT, VALUES, Rendering, RenderingError, render
 from chassis.launch import environment, envoy_command
 from mesh import rendering as mesh_rendering
 from mesh import site as mesh_site
 from mesh.certificates import Certificates
+from mesh.chart.values import Chart
 from mesh.topology import SERVICES, TABLE
 
 from devstack import proxies
@@ -388,6 +389,19 @@ def test_a_service_needs_as_many_circuits_as_it_may_have_pods(renderings: dict[s
     }
     fixed = Rendering.of(renderings["without autoscaling"]).site.site
     assert {endpoint.replicas for (endpoint,) in fixed.endpoints.values()} == {3}
+
+
+def test_the_images_are_as_their_files_make_them() -> None:
+    """The numbers and places that the chart says of them."""
+    images = Chart.model_fields["images"].default
+    for name in ("services", "operations"):
+        text = (ROOT / f"deploy/docker/{name}.Dockerfile").read_text(encoding="utf-8")
+        assert f"USER {images.user}:{images.user}\n" in text
+    services = (ROOT / "deploy/docker/services.Dockerfile").read_text(encoding="utf-8")
+    module = PurePosixPath(images.python_module)
+    assert f"cd {module.parent} && ln -s" in services
+    assert f"_pyvoy.abi3.so {module.name}\n" in services
+    assert '"-m", "chassis.launch"]' in services
 
 
 def test_secrets_are_references(renderings: dict[str, str]) -> None:

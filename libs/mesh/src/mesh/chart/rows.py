@@ -52,6 +52,7 @@ class Told(TypedDict, total=False):
     valkey: str
     tokens: str
     broker: bool
+    mail: bool
     # Its variables, each a template of Helm's.
     environment: dict[str, str]
     # The keys that its Secret has to have, each mounted as a file; and those that it may have, which are variables.
@@ -173,6 +174,7 @@ def _service(service: Service, settings: Mapping[str, Setting]) -> Told:
         "upstreams": list(service.upstreams),
         "tokens": service.tokens,
         "broker": service.uses_broker,
+        "mail": service.sends_mail,
         "environment": told_of,
         "secrets": in_files,
         "optionalSecrets": [
@@ -208,6 +210,7 @@ def _edge(edge: Edge) -> Told:
         "upstreams": list(edge.upstreams),
         "tokens": "",
         "broker": False,
+        "mail": False,
         "environment": {},
         "secrets": [],
         "optionalSecrets": [],

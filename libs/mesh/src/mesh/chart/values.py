@@ -61,7 +61,7 @@ class Images(Values):
     )
     python_module: Annotated[
         str, Field(description="Where the services' image has pyvoy's module, which Envoy loads", pattern="^/.+")
-    ] = "/opt/backend/pyvoy.so"
+    ] = "/app/pyvoy.so"
     user: Annotated[int, Field(description="The number that both run as", ge=1, le=65535)] = 10001
 
 
@@ -131,6 +131,13 @@ class Nats(Values):
     ]
     networks: Peers = []
     streams: Streams = Streams()
+
+
+class Mail(Values):
+    """The mail server of those who send mail; its URL is a secret, SMTP_URL."""
+
+    port: Annotated[int, Field(description="That of the URL: what network policies let through", ge=1, le=65535)] = 465
+    networks: Peers = []
 
 
 class Telemetry(Values):
@@ -397,6 +404,7 @@ class Chart(Values):
     valkey: Annotated[Valkey, Field(description="Of sessions and counts: evicts nothing")]
     valkey_cache: Annotated[Valkey, Field(description="Of copies: may drop them at any time")]
     nats: Nats
+    mail: Mail = Mail()
     telemetry: Telemetry = Telemetry()
     certificates: Certificates = Certificates()
     secrets: Secrets = Secrets()

@@ -48,12 +48,9 @@ class Check:
 
 # The longest first: what is short fills the gaps.
 CHECKS: dict[str, Check] = {
+    # Not with --num-workers: as of 2.4.1 it ends with an internal error now and then, and two cores have other checks to do.
     "mypy": Check(
-        (
-            *(sys.executable, "-m", "mypy", "--num-workers", str(min(4, os.cpu_count() or 1))),
-            *("libs", "services", "devstack", "tools", "tests", "conftest.py"),
-        ),
-        _PYTHON,
+        (sys.executable, "-m", "mypy", "libs", "services", "devstack", "tools", "tests", "conftest.py"), _PYTHON
     ),
     "envoy": Check((sys.executable, "tools/lint_envoy.py"), _NO_TESTS),
     "generated code is current": Check((sys.executable, "tools/generate.py", "--check"), _NO_TESTS),

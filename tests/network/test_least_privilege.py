@@ -138,6 +138,25 @@ async def test_a_database_role_makes_nothing_and_sees_no_migrations(stack: Platf
         await connection.close()
 
 
+@pytest.mark.parametrize("service", WITH_DATABASES)
+async def test_a_database_role_adds_to_its_audit_trail_and_takes_nothing_from_it(stack: Platform, service: str) -> None:
+    own = postgres.database_of(service, stack.secrets)
+    connection = await asyncpg.connect(own.url(stack.layout))
+    try:
+        if await connection.fetchval("SELECT to_regclass('audit')") is None:
+            pytest.skip("it keeps none")
+        granted = await connection.fetch(
+            "SELECT privilege, has_table_privilege('audit', privilege) AS granted FROM unnest($1::text[]) AS privilege",
+            ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "TRIGGER", "REFERENCES", "MAINTAIN"],
+        )
+        assert {row["privilege"] for row in granted if row["granted"]} == {"SELECT", "INSERT"}
+        assert not await connection.fetchval("SELECT has_any_column_privilege('audit', 'UPDATE')")
+        # Nothing is old enough to be forgotten.
+        assert await connection.fetchval("SELECT forget_audit(1000)") == 0
+    finally:
+        await connection.close()
+
+
 def test_everything_in_the_data_directory_is_its_owners_alone(stack: Platform) -> None:
     found = [stack.layout.data_dir, *stack.layout.data_dir.rglob("*")]
     assert {"state.json", "edge.log", "valkey-cache.conf", "appendonlydir", "PG_VERSION"} <= {

@@ -66,6 +66,10 @@ async def test_after_a_restore_nothing_answers_what_came_after_the_backup(
 
     done = await asyncio.to_thread(backend, "restore", str(target), "--yes", *where)
     assert "restored" in done.stdout
+    # The trail has gone back with everything else; the log says so.
+    *_, told = (stack.layout.logs / "audit.log").read_text(encoding="utf-8").splitlines()
+    assert '"databases.restored"' in told
+    assert str(target) in told
     for gone in (client, stranger, admin):
         with pytest.raises(ApiError) as refused:
             await gone.get_me()

@@ -181,7 +181,7 @@ class Supervisor:
 
         life = timedelta(seconds=self._options.certificate_seconds)
         certificates = Certificates(self._layout.pki, self._layout.certificates, life)
-        with audit.replacing_certificates(self._layout, certificates.issued, audit.SUPERVISOR):
+        with audit.replacing_certificates(self._layout, certificates, audit.SUPERVISOR):
             certificates.ensure()
         keys.ensure(self._layout)
         proxies.prepare(self._layout, self._options)

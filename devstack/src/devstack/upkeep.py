@@ -72,7 +72,7 @@ async def renew_certificates(layout: Layout, certificates: Certificates, say: Sa
     from devstack import audit
 
     def renew() -> None:
-        with audit.replacing_certificates(layout, certificates.issued, audit.SUPERVISOR):
+        with audit.replacing_certificates(layout, certificates, audit.SUPERVISOR):
             certificates.ensure()
 
     while True:

@@ -50,7 +50,7 @@ def rotate(
 
     layout = identities_or_exit(data_dir)
     certificates, actor = _certificates(layout), operator()
-    with audit.replacing_certificates(layout, certificates.issued, actor):
+    with audit.replacing_certificates(layout, certificates, actor):
         if ca:
             certificates.rotate_authority()
         else:

@@ -72,9 +72,10 @@ def restore(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Go back to a backup. What has happened since is lost, everybody logs in again, and 503 for some seconds."""
+    from chassis.audit.acts import operator
     from mesh import migrations
 
-    from devstack import backups
+    from devstack import audit, backups
     from devstack.secrets import load_or_create
 
     layout = Layout(data_dir.resolve())
@@ -91,4 +92,5 @@ def restore(
     except (backups.BackupError, migrations.MigrationError) as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(1) from None
+    audit.tell(layout, "databases.restored", "databases/all", operator(), after={"backup": str(directory.resolve())})
     console.print("restored; everybody has to log in again")

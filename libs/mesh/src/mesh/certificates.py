@@ -17,12 +17,14 @@ import ipaddress
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from chassis.audit import acts
+from chassis.audit.acts import Act
 from chassis.private_files import private_pem, write_private
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -119,6 +121,27 @@ class Certificates:
     def issued(self) -> list[Issued]:
         """The certificates that are in use now."""
         return [found for name in (*WORKLOADS, PUBLIC) if (found := self._read(name)) is not None]
+
+    def replaced(self, before: Sequence[Issued], actor: str) -> list[Act]:
+        """What the audit trail is to say of those that were in use before and are not any more.
+
+        Args:
+            before: what `issued` said then.
+            actor: who has replaced them.
+        """
+        now, old = datetime.now(UTC), {issued.name: issued.serial for issued in before}
+        return [
+            acts.act(
+                "certificate.replaced",
+                f"certificate/{issued.name}",
+                now,
+                actor=actor,
+                before={"serial": old[issued.name]},
+                after={"serial": issued.serial, "expires": issued.not_after.isoformat()},
+            )
+            for issued in self.issued()
+            if issued.name in old and old[issued.name] != issued.serial
+        ]
 
     def rotate(self) -> None:
         """Give every process a new key and certificate, from the same authority."""

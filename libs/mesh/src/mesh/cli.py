@@ -178,6 +178,8 @@ def certificates(
     reload: Annotated[int, typer.Option(help="A process that is told by SIGHUP: the broker's.")] = 0,
 ) -> None:
     """Renew every certificate at half of its life, until SIGTERM."""
+    from chassis.audit import lines
+
     from mesh.compose import preparation
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -188,7 +190,10 @@ def certificates(
         if datetime.now(UTC) < kept.next_renewal():
             continue
         try:
+            before = kept.issued()
             kept.ensure()
+            for act in kept.replaced(before, "service/mesh"):
+                typer.echo(lines.as_json(act, "mesh"))
             if reload:
                 os.kill(reload, signal.SIGHUP)
             typer.echo(f"renewed; next at {kept.next_renewal():%Y-%m-%dT%H:%M:%SZ}")

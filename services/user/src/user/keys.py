@@ -23,6 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import msgspec
+from chassis.audit import acts, lines
 from chassis.config import ConfigurationError, load
 from chassis.private_files import private_pem, write_private
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -171,16 +172,27 @@ def main() -> None:
         ring.ensure()
         for kid in ring.retire(time.time()):
             print(f"{kid} has verified its last token and is removed")
+            _tell("key.retired", kid)
         if arguments.what == "rotate":
-            print(f"the new key signs from {ring.rotate():%Y-%m-%d %H:%M:%S}Z")
+            begins = ring.rotate()
+            print(f"the new key signs from {begins:%Y-%m-%d %H:%M:%S}Z")
+            _tell("key.rotated", ring.states()[-1].kid, {"signs_from": begins.isoformat()})
         if arguments.what == "revoke":
-            print(f"{ring.revoke(arguments.kid)[0]} is revoked")
+            for kid in ring.revoke(arguments.kid):
+                print(f"{kid} is revoked")
+                _tell("key.revoked", kid)
     except KeyError:
         sys.exit(f"there is no key {arguments.kid}")
     except (ConfigurationError, SigningKeyError, OSError) as error:
         sys.exit(str(error))
     for state in ring.states():
         print(f"{state.state:<10} {state.kid}  made {state.created:%Y-%m-%d %H:%M:%S}Z")
+
+
+def _tell(action: str, kid: str, after: acts.Values = acts.NOTHING) -> None:
+    """The line of the audit trail (docs/audit.md), on standard output, which is collected."""
+    act = acts.act(action, f"key/{kid}", datetime.now(UTC), actor=acts.operator(), after=after)
+    print(lines.as_json(act, "user"))
 
 
 if __name__ == "__main__":

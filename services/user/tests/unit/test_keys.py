@@ -36,8 +36,14 @@ def test_a_new_key_is_published_and_the_old_one_can_be_ended(tmp_path: Path) -> 
     (old,) = published(tmp_path)
     rotated = keys(tmp_path, "rotate").stdout.splitlines()
     assert rotated[0].startswith("the new key signs from ")
-    assert [line.split()[0] for line in rotated[1:]] == ["signing", "published"]
-    assert keys(tmp_path, "revoke").stdout.startswith(f"{old} is revoked\n")
+    assert [line.split()[0] for line in rotated[2:]] == ["signing", "published"]
+    told = json.loads(rotated[1])
+    assert (told["event"], told["action"], told["subject"]) == ("audit", "key.rotated", f"key/{published(tmp_path)[1]}")
+    assert told["actor"].startswith("operator/")
+    revoked = keys(tmp_path, "revoke").stdout.splitlines()
+    assert revoked[0] == f"{old} is revoked"
+    told = json.loads(revoked[1])
+    assert (told["action"], told["subject"]) == ("key.revoked", f"key/{old}")
     assert old not in published(tmp_path)
     unknown = keys(tmp_path, "revoke", old)
     assert (unknown.returncode, unknown.stderr) == (1, f"there is no key {old}\n")

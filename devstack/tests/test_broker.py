@@ -16,12 +16,12 @@ from pathlib import Path
 
 import brokers
 import pytest
+from chassis.events import limits
 from chassis.events.event import Event
 from chassis.events.nats import Nats, connection, tls
 from chassis.events.publisher import BrokerUnavailable, NotTogether
 from chassis.ids import uuid7
 from devstack.layout import Layout
-from mesh import broker as declared
 from mesh.certificates import Certificates
 from mesh.topology import OPERATORS, SERVICES
 from nats.aio.client import Client
@@ -30,9 +30,10 @@ from nats.errors import MaxPayloadError
 
 from devstack import broker, health
 
-# The services, one of which listens: what nobody wants is not kept.
+# The services, of which none listens; and one that does: what nobody wants is not kept.
+DEAF = tuple(replace(service, consumes=()) for service in SERVICES)
 CONSUMER = replace(SERVICES[0], name="listener", consumes=("order.v1.OrderPlaced",))
-WITH_CONSUMER = (*SERVICES, CONSUMER)
+WITH_CONSUMER = (*DEAF, CONSUMER)
 
 
 def event(event_type: str = "order.v1.OrderPlaced", data: bytes = b"") -> Event:
@@ -185,7 +186,7 @@ async def test_events_that_are_published_together_are_stored_in_their_order_or_n
         for refused in (
             # One is there already, is larger than the broker takes, is not this service's to tell; or there are too many.
             [event(), events[7], event()],
-            [event(), event(data=b"x" * (declared.MAX_EVENT_BYTES - 100)), event()],
+            [event(), event(data=b"x" * (limits.MAX_EVENT_BYTES - 100)), event()],
             [event(), event("user.v1.UserRegistered"), event()],
             [event() for _ in range(1001)],
         ):
@@ -198,7 +199,7 @@ async def test_events_that_are_published_together_are_stored_in_their_order_or_n
 
 async def test_an_event_that_is_too_large_ends_nobodys_connection(server: brokers.Server) -> None:
     async with server.client("order") as order:
-        for data in (declared.MAX_EVENT_BYTES + 1, declared.MAX_EVENT_BYTES - 100):
+        for data in (limits.MAX_EVENT_BYTES + 1, limits.MAX_EVENT_BYTES - 100):
             with pytest.raises(MaxPayloadError):
                 await order.publish(event(data=b"x" * data))
             assert order.is_connected
@@ -307,7 +308,7 @@ async def test_the_broker_and_its_clients_take_certificates_of_a_new_authority(s
 
 async def test_a_consumer_without_a_row_keeps_its_events_until_it_is_removed(server: brokers.Server) -> None:
     """An older release's table, applied beside a newer one, takes nothing from it."""
-    server.services = SERVICES
+    server.services = DEAF
     async with server.client("order") as order:
         await order.publish(event())
     kept = ["consumer listener kept, although no row has it: events wait for it until it is removed"]

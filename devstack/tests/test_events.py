@@ -16,8 +16,10 @@ from chassis.events.nats import Nats
 from chassis.events.nats_consumer import NatsConsumer
 from chassis.events.publisher import BrokerUnavailable
 from chassis.ids import uuid7
+from devstack.commands import stack
 from devstack.events import NoSuchLetterError, first, operating
 from mesh.topology import SERVICES
+from rich.table import Table
 
 CONSUMER = replace(SERVICES[0], name="listener", consumes=("order.v1.OrderPlaced",))
 OTHER = replace(SERVICES[0], name="another", consumes=("order.v1.OrderPlaced",))
@@ -119,3 +121,26 @@ async def test_who_watches_is_told_that_the_broker_is_gone(server: brokers.Serve
             await server.kill()
             async with asyncio.timeout(10):
                 await watching
+
+
+async def test_who_watches_is_told_when_a_message_ends_what_the_client_hears(server: brokers.Server) -> None:
+    with pytest.raises(BrokerUnavailable):
+        async with server.client("order") as order, operating(server.layout) as operator:
+            watching = asyncio.ensure_future(anext(aiter(operator.tail(""))))
+            await asyncio.sleep(0.3)
+            await order.connected()._send_command(b"HPUB events.order.v1.OrderPlaced 7 7\r\ngarbage\r\n")
+            await order.connected().flush()
+            async with asyncio.timeout(60):
+                await watching
+
+
+def test_what_is_shown_of_events_is_neither_markup_nor_acts_on_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = Table("error", box=None)
+    table.add_row("KeyError: 'path [/orders] is [id] \x1b[2J'")
+    stack.console.print(table)
+    stack.console.print("no process '[/b]' :smile: \x1b]0;owned")
+    written = capsys.readouterr().out
+    assert "path [/orders] is [id] \\x1b[2J" in written
+    assert "no process '[/b]' :smile: \\x1b]0;owned" in written

@@ -183,12 +183,12 @@ def up(
             tracer=parse_tracer(tracer),
         )
     except ValueError as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red")
         raise typer.Exit(2) from None
     _end_like_ctrl_c()
     given = _given(context)
     if is_foreign(layout):
-        console.print(_FOREIGN.format(layout.data_dir, "started"), style="red", markup=False)
+        console.print(_FOREIGN.format(layout.data_dir, "started"), style="red")
         raise typer.Exit(2)
     _wait_for_its_end(layout)
     made = _missing(layout.data_dir)
@@ -209,7 +209,7 @@ def up(
     current = state.read(layout)
     if current is None or not current.ready or not state.is_running(current):
         said = (current.error if current else "") or _UNTOLD
-        console.print(as_typed(said, layout.data_dir, _as_options(context, given)), style="red", markup=False)
+        console.print(as_typed(said, layout.data_dir, _as_options(context, given)), style="red")
         if not layout.secrets.exists():
             # Refused before anything was made that somebody could miss.
             _remove(layout.data_dir, made)
@@ -312,7 +312,7 @@ class Progress:
                 for line in takewhile(lambda line: line.endswith(b"\n"), log):
                     self._position += len(line)
                     shown = view.progress(line.decode(errors="replace"))
-                    console.print(as_typed(shown, self._data_dir), markup=False)
+                    console.print(as_typed(shown, self._data_dir))
             if over:
                 return
             time.sleep(_POLL_SECONDS)
@@ -340,7 +340,7 @@ def _refuse_other_options(
     if others := [name for name, field in names.items() if wanted[field] != kept[field]]:
         listed = ", ".join(f"--{name.replace('_', '-')}" for name in others)
         said = f"it runs already, with another value of {listed}; `backend down` first"
-        console.print(as_typed(said, layout.data_dir), style="red", markup=False)
+        console.print(as_typed(said, layout.data_dir), style="red")
         raise typer.Exit(1)
 
 
@@ -362,7 +362,7 @@ def status(
         if there:
             console.print("not running")
         if current is not None and current.error:
-            console.print(as_typed(f"The last start failed:\n\n{current.error}", layout.data_dir), markup=False)
+            console.print(as_typed(f"The last start failed:\n\n{current.error}", layout.data_dir))
     else:
         table = Table("process", "state", "pid", "restarts", box=None)
         for process in current.processes:
@@ -370,9 +370,9 @@ def status(
         console.print(table)
         for process in current.processes:
             for check, found in process.found.items():
-                console.print(f"{process.name}: {check}: {found}", style="yellow", markup=False)
+                console.print(f"{process.name}: {check}: {found}", style="yellow")
         for name, url in _places(layout, current).items():
-            console.print(f"{name:<12} {url}", markup=False)
+            console.print(f"{name:<12} {url}")
         _print_accounts(current)
     if current is None or not running:
         raise typer.Exit(NOT_RUNNING)
@@ -442,7 +442,7 @@ def reset(
     _stop(layout)
     # Only a directory that is ours: a mistyped --data-dir must not cost anything.
     if is_foreign(layout):
-        console.print(_FOREIGN.format(layout.data_dir, "deleted"), style="red", markup=False)
+        console.print(_FOREIGN.format(layout.data_dir, "deleted"), style="red")
         raise typer.Exit(2)
     shutil.rmtree(layout.data_dir, ignore_errors=True)
     shutil.rmtree(layout.sockets, ignore_errors=True)
@@ -546,14 +546,14 @@ def _print_welcome(current: StackState, data_dir: Path) -> None:
         f"  API over TLS   {current.endpoints['public_tls']}"
     )
     trust = as_typed("`backend certs trust` says how a browser or curl trusts the certificate.", data_dir)
-    console.print(f"  API reference  {public}/docs\n\n  {trust}", markup=False)
+    console.print(f"  API reference  {public}/docs\n\n  {trust}")
 
 
 def _print_accounts(current: StackState) -> None:
     if current.demo:
         console.print("\n  Demo accounts")
     for role, account in current.demo.items():
-        console.print(f"    {role:<10} {account['email']:<24} {account['password']}", markup=False)
+        console.print(f"    {role:<10} {account['email']:<24} {account['password']}")
 
 
 def main() -> None:
@@ -565,5 +565,5 @@ def main() -> None:
     try:
         app(prog_name="backend" if completion else PROGRAM, complete_var="_BACKEND_COMPLETE")
     except OSError as error:
-        errors.print(as_typed(explained(error)), style="red", markup=False)
+        errors.print(as_typed(explained(error)), style="red")
         sys.exit(1)

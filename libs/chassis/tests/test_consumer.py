@@ -20,7 +20,7 @@ import pytest
 from chassis.database import Connection, Database
 from chassis.errors import ServiceError
 from chassis.events import consumer as consuming
-from chassis.events import limits
+from chassis.events import envelope, limits, nats
 from chassis.events.consumer import Consumer, Handles
 from chassis.events.event import Event
 from chassis.events.nats import Nats, connection
@@ -209,6 +209,27 @@ async def test_what_cannot_be_read_is_a_dead_letter_at_once_and_unknown_types_ar
     assert await place.effects() == [("order/1", 1)]
     errors = sorted(letter["dead-error"] for letter in await place.dead())
     assert errors == ["it has no header ce-specversion", f"its data is no {NUMBER}"]
+
+
+async def test_no_message_whatever_it_is_keeps_a_consumer_from_the_others(place: Place) -> None:
+    subject, readable = f"events.{NUMBER}", envelope.headers(event("order/1", 0))
+    whole = b"x" * (limits.MAX_EVENT_BYTES - nats.size(b"", {"ce-id": "none"}))
+    async with place.consumer():
+        teller = place.teller.connected()
+        await place.teller.store(subject, b"", readable | {"ce-time": "0001-01-01T00:00:00+14:00"})
+        await place.teller.store(subject, whole, {"ce-id": "none"})
+        # Headers that the client would not send, and none at all.
+        for headers in (b"NATS/1.0\r\nno name : x\r\n\r\n", b"garbage"):
+            size = len(headers)
+            await teller._send_command(b"HPUB %s %d %d\r\n%s\r\n" % (subject.encode(), size, size, headers))
+        await teller.publish(subject, b"")
+        # What the broker says in its own name, said by somebody else.
+        for number, status in enumerate(("100", "404", "423")):
+            data = Int64Value(value=number).SerializeToString()
+            await place.teller.store(subject, data, envelope.headers(event("order/1", number)) | {"Status": status})
+        async with asyncio.timeout(30):
+            while await place.effects() != [("order/1", number) for number in range(3)] or len(await place.dead()) < 5:
+                await asyncio.sleep(0.05)
 
 
 async def test_what_waits_for_something_that_is_down_is_no_dead_letter(place: Place) -> None:

@@ -78,4 +78,4 @@ def trust(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
   macOS     security add-trusted-cert -k ~/Library/Keychains/login.keychain-db {quoted}
 
 It changes with `backend certs rotate --ca` and `backend reset`. Remove it again when you no longer need it."""
-    console.print(as_typed(text, layout.data_dir), markup=False)
+    console.print(as_typed(text, layout.data_dir))

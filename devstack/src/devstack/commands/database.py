@@ -32,14 +32,14 @@ def migrate(
         if dry_run:
             found = asyncio.run(postgres.pending(layout, secrets))
         else:
-            found = asyncio.run(postgres.migrate(layout, secrets, lambda line: console.print(line, markup=False)))
+            found = asyncio.run(postgres.migrate(layout, secrets, console.print))
     except migrations.MigrationError as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red")
         raise typer.Exit(1) from None
     for database, files in found.items():
         for migration in files:
             how = "in a transaction" if migration.in_transaction else "beside transactions"
-            console.print(f"{database}  {migration.name}  {f'would run {how}' if dry_run else 'done'}", markup=False)
+            console.print(f"{database}  {migration.name}  {f'would run {how}' if dry_run else 'done'}")
     if not any(found.values()):
         console.print("the databases have every migration")
 
@@ -58,11 +58,11 @@ def backup(
     try:
         archives = asyncio.run(backups.back_up(layout, load_or_create(layout.secrets), directory.resolve()))
     except backups.BackupError as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red")
         raise typer.Exit(1) from None
     for name, archive in archives.items():
         size = (directory / archive.file).stat().st_size
-        console.print(f"{name}  {directory / archive.file}  {size} bytes", markup=False)
+        console.print(f"{name}  {directory / archive.file}  {size} bytes")
 
 
 @app.command()
@@ -84,13 +84,9 @@ def restore(
         typer.confirm(f"Lose everything that has happened since {directory} was made?", abort=True)
     secrets = load_or_create(layout.secrets)
     try:
-        asyncio.run(
-            backups.restore(
-                layout, secrets, directory.resolve(), running, lambda line: console.print(line, markup=False)
-            )
-        )
+        asyncio.run(backups.restore(layout, secrets, directory.resolve(), running, console.print))
     except (backups.BackupError, migrations.MigrationError) as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red")
         raise typer.Exit(1) from None
     audit.tell(layout, "databases.restored", "databases/all", operator(), after={"backup": str(directory.resolve())})
     console.print("restored; everybody has to log in again")

@@ -104,14 +104,14 @@ def debug(
     layout = Layout(data_dir.resolve())
     names = processes_or_exit(layout, service)
     if target is not None and len(names) > 1:
-        console.print(f"one process a file: {', '.join(names)}", style="red", markup=False)
+        console.print(f"one process a file: {', '.join(names)}", style="red")
         raise typer.Exit(2)
     for name in names:
         path = f"/debug/pprof/{what}?seconds={seconds}&format={wanted}" if wanted else f"/debug/{what}"
         body = _ask(layout, name, path, seconds + _PATIENCE_SECONDS)
         if target is not None:
             target.write_bytes(body)
-            console.print(f"{name}: {seconds:g} s are in {target}", markup=False)
+            console.print(f"{name}: {seconds:g} s are in {target}")
         else:
             sys.stdout.write(f"{name}\n{_as_text(what, body)}\n")
 
@@ -120,7 +120,7 @@ def _format(what: What, out: Path | None) -> str:
     """As what a profile is asked for; empty when what is looked at is no profile."""
     if what not in ("profile", "heap"):
         if out is not None:
-            console.print(f"{what} are no profile: they are printed", style="red", markup=False)
+            console.print(f"{what} are no profile: they are printed", style="red")
             raise typer.Exit(2)
         return ""
     if out is None:
@@ -128,7 +128,7 @@ def _format(what: What, out: Path | None) -> str:
     for ending, wanted in _FORMATS.items():
         if out.name.endswith(ending):
             return wanted
-    console.print(f"a profile's file ends in one of {', '.join(_FORMATS)}", style="red", markup=False)
+    console.print(f"a profile's file ends in one of {', '.join(_FORMATS)}", style="red")
     raise typer.Exit(2)
 
 
@@ -139,10 +139,10 @@ def _ask(layout: Layout, name: str, path: str, seconds: float) -> bytes:
         try:
             answer = ops.get(path)
         except httpx.HTTPError as error:
-            console.print(f"{name} does not answer: {error}", style="red", markup=False)
+            console.print(f"{name} does not answer: {error}", style="red")
             raise typer.Exit(1) from None
     if answer.status_code != httpx.codes.OK:
-        console.print(f"{name}: {answer.json().get('error', answer.text)}", style="red", markup=False)
+        console.print(f"{name}: {answer.json().get('error', answer.text)}", style="red")
         raise typer.Exit(1)
     return answer.content
 

@@ -78,7 +78,7 @@ def tail(
                     _write({**said, "id": str(event.id), "traceparent": event.traceparent, "data": data})
                 else:
                     line = f"{event.time:%H:%M:%S}  {event.type}  {event.subject}  {json.dumps(data)}"
-                    console.print(line, markup=False)
+                    console.print(line)
 
     try:
         _done(follow())
@@ -97,7 +97,7 @@ def outbox(data_dir: DataDir = DEFAULT_DATA_DIR, as_json: AsJson = False) -> Non
     try:
         found = asyncio.run(waiting(layout))
     except (OSError, asyncpg.PostgresError) as error:
-        errors.print(f"PostgreSQL does not answer: {error or type(error).__name__}", style="red", markup=False)
+        errors.print(f"PostgreSQL does not answer: {error or type(error).__name__}", style="red")
         raise typer.Exit(1) from None
     table = Table("service", "events", "subjects", "since", "first", "published by", box=None)
     for one in found:
@@ -178,7 +178,7 @@ def _settle(data_dir: Path, number: int, *, every: bool, again: bool) -> None:
             for letter in found:
                 await (operator.replay(letter) if again else operator.drop(letter))
                 said = f"given to {letter.consumer} once more" if again else "removed"
-                console.print(f"{letter.number}  {letter.event_type}  {said}", markup=False)
+                console.print(f"{letter.number}  {letter.event_type}  {said}")
 
     _done(settle())
 
@@ -196,10 +196,10 @@ def _done(work: Coroutine[None, None, T]) -> T:
     try:
         return asyncio.run(work)
     except NoSuchLetterError as error:
-        errors.print(str(error), style="red", markup=False)
+        errors.print(str(error), style="red")
         raise typer.Exit(_UNKNOWN) from None
     except BrokerUnavailable as error:
-        errors.print(f"the broker does not do it: {error}", style="red", markup=False)
+        errors.print(f"the broker does not do it: {error}", style="red")
         raise typer.Exit(1) from None
 
 

@@ -26,7 +26,7 @@ def processes_or_exit(layout: Layout, service: str) -> list[str]:
     known = [p.name for p in running.processes if service_of(p.name) in services]
     names = [name for name in known if name == service or service_of(name) == service]
     if not names:
-        console.print(f"no service {service!r}; there are: {', '.join(known)}", style="red", markup=False)
+        console.print(f"no service {service!r}; there are: {', '.join(known)}", style="red")
         raise typer.Exit(2)
     return names
 

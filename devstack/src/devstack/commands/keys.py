@@ -59,7 +59,7 @@ def revoke(
         (gone,) = keys.revoke(layout, kid)
     except KeyError:
         said = as_typed(f"there is no key {kid}; `backend keys` lists them", layout.data_dir)
-        console.print(said, style="red", markup=False)
+        console.print(said, style="red")
         raise typer.Exit(2) from None
     audit.tell(layout, "key.revoked", f"key/{gone}", operator())
     when = (

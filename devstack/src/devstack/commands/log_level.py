@@ -34,7 +34,7 @@ def log_level(
     try:
         seconds = parse_duration(duration).total_seconds()
     except ValueError as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red")
         raise typer.Exit(2) from None
     layout = Layout(data_dir.resolve())
     # The edge has no Python, and its access log has every request.
@@ -46,11 +46,11 @@ def log_level(
                 else:
                     answer = ops.put("/log-level", json={"level": level, "seconds": seconds})
             except httpx.HTTPError as error:
-                console.print(f"{name} does not answer: {error}", style="red", markup=False)
+                console.print(f"{name} does not answer: {error}", style="red")
                 raise typer.Exit(1) from None
         said = answer.json()
         if answer.status_code != httpx.codes.OK:
-            console.print(f"{name}: {said.get('error', said)}", style="red", markup=False)
+            console.print(f"{name}: {said.get('error', said)}", style="red")
             raise typer.Exit(2)
         until = f" for {said['seconds_left']:.0f} s, then {said['usual']}" if "usual" in said else ""
         console.print(f"{name:<8} {said['level']}{until}")

@@ -52,7 +52,7 @@ def logs(
             routine=everything,
         )
     except ValueError as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red")
         raise typer.Exit(2) from None
     known = files.processes(layout.logs)
     if missing := [
@@ -66,7 +66,7 @@ def logs(
     if first is not None:
         _show(chain([first], events), as_json=as_json, ids=ids)
     elif not follow:
-        errors.print(f"nothing of request {request_id!r}" if request_id else "no such event", markup=False)
+        errors.print(f"nothing of request {request_id!r}" if request_id else "no such event")
     if not follow:
         return
     if not state.is_running(state.read(layout)):

@@ -32,9 +32,9 @@ def service(
     try:
         made = new_service.make(name, database=database)
     except new_service.NotMadeError as error:
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red")
         raise typer.Exit(2) from None
-    console.print("written\n" + "\n".join(f"  {path}" for path in made.files), markup=False)
+    console.print("written\n" + "\n".join(f"  {path}" for path in made.files))
     console.print(
         f"  libs/mesh/src/mesh/topology.py: its row (ports {made.row.port} and {made.row.ops_port}, before the offset)\n"
         "generated\n  its messages, stubs"
@@ -43,5 +43,4 @@ def service(
         f"What to do next:\n  make test T=services/{name}\n  make run\n"
         f"  docs/extending.md: a column, an operation that clients can call; its contract is\n"
         f"  api/{made.row.contracts[0]}",
-        markup=False,
     )

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from devstack import state
 from devstack.layout import Layout
+from devstack.logs.view import printable
 from devstack.state import StackState
 from devstack.typed import as_typed
 
-# Lines are printed as they are: a path or a log line broken in two can be neither searched nor copied.
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(highlight=False, soft_wrap=True, stderr=True)
+
+class _Terminal(Console):
+    """Shows text as it is: nothing in it is markup, and nothing acts on the terminal.
+
+    Nor is a line broken: a path or a log line in two parts can be neither searched nor copied.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(highlight=False, soft_wrap=True, markup=False, emoji=False, stderr=stderr)
+
+    # The arguments are those of the library.
+    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[explicit-any]
+        """What a string is on the terminal, alone or in a table."""
+        return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
+
+
+console = _Terminal()
+errors = _Terminal(stderr=True)
 
 # Exit statuses that say what there is not, in all commands.
 NOT_RUNNING = 3
@@ -49,7 +66,7 @@ def exists(layout: Layout) -> bool:
         layout.state_file.lstat()
     except FileNotFoundError:
         said = as_typed(f"there is no stack in {layout.data_dir}; `backend up` makes one", layout.data_dir)
-        errors.print(said, style="red", markup=False)
+        errors.print(said, style="red")
         return False
     return True
 
@@ -104,6 +121,6 @@ def identities_or_exit(data_dir: Path) -> Layout:
     layout = known_or_exit(data_dir)
     if not layout.pki.exists():
         said = "nothing here yet; certificates and keys are made by the first `backend up` that comes so far"
-        errors.print(as_typed(said, layout.data_dir), style="red", markup=False)
+        errors.print(as_typed(said, layout.data_dir), style="red")
         raise typer.Exit(NOT_RUNNING)
     return layout

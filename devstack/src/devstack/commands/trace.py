@@ -59,7 +59,7 @@ def trace(
     elif found or events:
         _show(layout, found, events)
     if not found and not events:
-        errors.print(f"nothing is known of {request_id!r}: what is older than an hour is forgotten", markup=False)
+        errors.print(f"nothing is known of {request_id!r}: what is older than an hour is forgotten")
         raise typer.Exit(_UNKNOWN)
 
 
@@ -84,15 +84,15 @@ def _settled(layout: Layout, request_id: str) -> tuple[list[spans.Span], list[Ev
 
 def _show(layout: Layout, found: list[spans.Span], events: list[Event]) -> None:
     if found:
-        console.print(f"trace {found[0].trace_id}\n", markup=False)
+        console.print(f"trace {found[0].trace_id}\n")
         for line in tree.lines(found):
-            console.print(line, markup=False)
+            console.print(line)
         if not any(span.service == "edge" for span in found):
             console.print(
                 "\nIt was not sampled: these are the spans of processes in which it failed or was slow.", style="dim"
             )
     else:
-        console.print(_why_not_traced(layout), markup=False)
+        console.print(_why_not_traced(layout))
     console.print()
     output.write(events, sys.stdout, json_lines=False, environment=os.environ)
 

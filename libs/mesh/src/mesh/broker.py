@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from chassis.events import subjects
+from chassis.events import limits, subjects
 
 from mesh.topology import BROKER, OPERATORS, SERVICES, Service
 
-# The largest event, headers included.
-MAX_EVENT_BYTES = 256 * 1024
 # Of one broker. A connection is one process of a service, and there are few others; a subscription is its answers.
 _MAX_CONNECTIONS = 512
 _MAX_SUBSCRIPTIONS = 64
@@ -36,6 +34,7 @@ class Stream:
     name: str
     subjects: tuple[str, ...]
     max_bytes: int
+    max_message_bytes: int
     # Whether it keeps an event until every consumer that wants it has it, and no longer; else until somebody removes it.
     until_consumed: bool
 
@@ -49,8 +48,20 @@ class Consumer:
 
 
 STREAMS = (
-    Stream(subjects.EVENTS, (f"{subjects.EVENTS}.>", f"{subjects.REPLAYS}.*"), 1024**3, until_consumed=True),
-    Stream(subjects.DEAD_LETTERS, (f"{subjects.DEAD_LETTERS}.*",), 128 * 1024**2, until_consumed=False),
+    Stream(
+        subjects.EVENTS,
+        (f"{subjects.EVENTS}.>", f"{subjects.REPLAYS}.*"),
+        1024**3,
+        limits.MAX_EVENT_BYTES,
+        until_consumed=True,
+    ),
+    Stream(
+        subjects.DEAD_LETTERS,
+        (f"{subjects.DEAD_LETTERS}.*",),
+        128 * 1024**2,
+        limits.MAX_EVENT_BYTES + limits.MAX_FAULT_BYTES,
+        until_consumed=False,
+    ),
 )
 # All streams together, and room for what is being removed.
 STORE_BYTES = 2 * sum(stream.max_bytes for stream in STREAMS)
@@ -160,7 +171,7 @@ def configuration(server: Server) -> str:
         "http": f"{server.ops_address}:{server.ops_port}",
         "tls": tls,
         "jetstream": jetstream,
-        "max_payload": MAX_EVENT_BYTES,
+        "max_payload": limits.MAX_EVENT_BYTES + limits.MAX_FAULT_BYTES,
         "max_connections": _MAX_CONNECTIONS,
         "max_subscriptions": _MAX_SUBSCRIPTIONS,
         "max_pending": _MAX_PENDING_BYTES,

@@ -98,7 +98,7 @@ class _Declared:
             # Rather than to lose what is there.
             "discard": "new",
             "max_bytes": stream.max_bytes,
-            "max_msg_size": broker.MAX_EVENT_BYTES,
+            "max_msg_size": stream.max_message_bytes,
             "max_age": 0,
             "duplicate_window": broker.DUPLICATES_SECONDS * _SECOND,
             "num_replicas": self._replicas,

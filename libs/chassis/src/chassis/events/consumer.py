@@ -162,7 +162,7 @@ class Source(Protocol):
         ...
 
     async def bury(self, delivery: Delivery, why: Mapping[str, str]) -> None:
-        """Store a dead letter of it; returns when the broker has it."""
+        """Store a dead letter of it, whatever it is; returns when the broker has it."""
         ...
 
     async def backlog(self) -> Backlog:
@@ -444,3 +444,6 @@ def _read(delivery: Delivery) -> _Held:
         return _Held(delivery, envelope.event(delivery.headers, delivery.data))
     except envelope.UnreadableEventError as error:
         return _Held(delivery, None, str(error))
+    except Exception as error:
+        # Whatever is wrong with one message, the others are acted on.
+        return _Held(delivery, None, f"{type(error).__name__}: {error}")

@@ -58,5 +58,5 @@ def event(headers: Mapping[str, str], data: bytes) -> Event:
         )
     except KeyError as error:
         raise UnreadableEventError(f"it has no header {error.args[0]}") from None
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UnreadableEventError("its id or its time cannot be read") from None

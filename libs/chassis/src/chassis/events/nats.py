@@ -17,12 +17,12 @@ from pathlib import Path
 import msgspec
 import structlog
 from nats.aio.client import Client
+from nats.errors import BadHeaderError, MaxPayloadError
 from nats.errors import Error as NatsError
-from nats.errors import MaxPayloadError
 from nats.js.client import JetStreamContext
 
 from chassis.config import EventSettings
-from chassis.events import envelope, subjects
+from chassis.events import envelope, limits, subjects
 from chassis.events.causes import caused_by, describe
 from chassis.events.event import Event
 from chassis.events.publisher import BrokerUnavailable, NotTogether
@@ -192,7 +192,10 @@ class Nats:
         """See `Publisher`."""
         with observe(_publication(event.type), caused_by(event)) as seen:
             describe(seen.span, event)
-            await self.store(subjects.of_type(event.type), event.data, _headers(event))
+            headers = _headers(event)
+            if size(event.data, headers) > limits.MAX_EVENT_BYTES:
+                raise MaxPayloadError
+            await self.store(subjects.of_type(event.type), event.data, headers)
 
     async def publish_together(self, events: Sequence[Event]) -> None:
         """See `Publisher`."""
@@ -203,8 +206,8 @@ class Nats:
             for place, event in enumerate(events, 1)
         ]
         messages[-1][2][_LAST] = "1"
-        if any(_size(data, headers) > client.max_payload for _, data, headers in messages):
-            raise NotTogether("one of them is larger than the broker takes")
+        if any(size(data, headers) > limits.MAX_EVENT_BYTES for _, data, headers in messages):
+            raise NotTogether("one of them is larger than an event may be")
         with ExitStack() as publications:
             for event in events:
                 seen = publications.enter_context(observe(_publication(event.type), caused_by(event)))
@@ -227,17 +230,19 @@ class Nats:
 
         Raises:
             BrokerUnavailable: it has not said so.
-            MaxPayloadError: it never will, for it takes no message so large.
+            MaxPayloadError, BadHeaderError: it never will, for it takes no such message.
         """
         client = self.connected()
         if self._waiting >= _MOST_WAITING:
             raise BrokerUnavailable("too many events wait for the broker")
-        if _size(data, headers) > client.max_payload:
+        if size(data, headers) > client.max_payload:
             # The client looks at the data alone, and the broker would end the connection, which is everybody's.
             raise MaxPayloadError
         self._waiting += 1
         try:
             await JetStreamContext(client).publish(subject, data, timeout=self._timeout, headers=headers)
+        except BadHeaderError:
+            raise
         except (NatsError, OSError, TimeoutError) as error:
             raise BrokerUnavailable(str(error) or type(error).__name__) from error
         finally:
@@ -253,7 +258,7 @@ def _headers(event: Event) -> dict[str, str]:
     return envelope.headers(event) | {MESSAGE_ID: str(event.id)}
 
 
-def _size(data: bytes, headers: dict[str, str]) -> int:
+def size(data: bytes, headers: dict[str, str]) -> int:
     """Of a message, as the broker counts it: a first line, a line for each header, and an empty one."""
     lines = sum(len(name) + len(value.encode()) + len(": \r\n") for name, value in headers.items())
     return len("NATS/1.0\r\n") + lines + len("\r\n") + len(data)
@@ -279,6 +284,8 @@ async def connection(url: str, certificates: Path, name: str) -> AsyncIterator[C
             allow_reconnect=False,
             max_reconnect_attempts=0,
             connect_timeout=_CONNECT_SECONDS,
+            # A connection that hears nothing more, for instance because of a message that the client cannot read, ends.
+            ping_interval=_PING_SECONDS,
             error_cb=ignore,
             tls_handshake_first=True,
             tls=tls(certificates),

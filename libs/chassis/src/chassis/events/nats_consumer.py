@@ -15,6 +15,7 @@ import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.errors import BadHeaderError
 from nats.errors import Error as NatsError
 
 from chassis.events import limits, subjects
@@ -33,6 +34,8 @@ _ANSWER_SECONDS = 2.0
 _GIVE_BACK_SECONDS = 0.1
 _PIN, _STATUS = "Nats-Pin-Id", "Status"
 _HEARTBEAT, _NOT_PINNED = "100", "423"
+# Where it is told what has become of an event. The broker's own messages have no such answer; an event may have any header.
+_OF_AN_EVENT = "$JS.ACK."
 
 
 class _Info(msgspec.Struct, frozen=True):
@@ -104,11 +107,10 @@ class NatsConsumer:
             except TimeoutError:
                 self._due = 0
                 break
-            status = (message.headers or {}).get(_STATUS)
-            if status is None:
+            if message.reply.startswith(_OF_AN_EVENT):
                 self._due -= 1
                 found.append(self._delivery(message))
-            elif status != _HEARTBEAT:
+            elif (status := (message.headers or {}).get(_STATUS)) != _HEARTBEAT:
                 # The request has ended: nothing came in its time, or another process has the consumer.
                 self._due = 0
                 if status == _NOT_PINNED:
@@ -147,8 +149,13 @@ class NatsConsumer:
     async def bury(self, delivery: Delivery, why: Mapping[str, str]) -> None:
         """See `Source`."""
         kept = {name: value for name, value in delivery.headers.items() if not name.startswith("Nats-")}
-        own = {"dead-subject": delivery.subject, MESSAGE_ID: f"{self._name}.{delivery.sequence}"}
-        await self._broker.store(subjects.of_dead_letters(self._name), delivery.data, {**kept, **why, **own})
+        own = {**why, "dead-subject": delivery.subject, MESSAGE_ID: f"{self._name}.{delivery.sequence}"}
+        subject = subjects.of_dead_letters(self._name)
+        try:
+            await self._broker.store(subject, delivery.data, {**kept, **own})
+        except (BadHeaderError, UnicodeError):
+            # The broker takes headers that its client does not. Of such a message what has failed, and its data, are kept.
+            await self._broker.store(subject, delivery.data, own)
 
     async def backlog(self) -> Backlog:
         """See `Source`."""

@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 
-.PHONY: help bootstrap setup run test test-delivery lint format chart generate lock bench clean
+.PHONY: help bootstrap setup run test test-delivery programs lint format chart generate lock bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -22,6 +22,9 @@ test: bootstrap ## run every test against the real PostgreSQL, Valkey and Envoy;
 test-delivery: bootstrap ## the Helm chart: rendered, refused, checked by Kubernetes' schemas and checkov
 	@$(BIN)/python tools/delivery.py >/dev/null
 	@DELIVERY=1 $(BIN)/python -m pytest -n 0 $(or $(T),tests/delivery)
+
+programs: ## install the browser and the Prometheus that some tests need (Debian, Ubuntu)
+	@.ci/programs
 
 lint: bootstrap ## linters, strict types, import contracts, contract checks, generated code is current
 	@$(BIN)/python tools/lint.py

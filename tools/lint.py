@@ -68,6 +68,9 @@ CHECKS: dict[str, Check] = {
     "asyncapi": Check((sys.executable, "tools/lint_asyncapi.py"), _EVERYTHING),
     "secrets": Check((sys.executable, "tools/lint_secrets.py"), _EVERYTHING),
     "buf": Check((str(BIN / "buf"), "lint", "api")),
+    "workflows": Check(
+        (str(BIN / "zizmor"), "--offline", "--no-progress", "--quiet", "--persona", "auditor", ".github")
+    ),
     "ruff format": Check((str(BIN / "ruff"), "format", "--check", "--quiet", ".")),
     "ruff": Check((str(BIN / "ruff"), "check", "--quiet", ".")),
     "squawk": Check(

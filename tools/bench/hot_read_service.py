@@ -223,6 +223,7 @@ def order_service(token: str) -> tuple[Application, Scope, bytes]:
         (b"host", b"order"), (b"content-type", b"application/grpc"), (b"te", b"trailers"),
         (b"grpc-accept-encoding", b"identity,gzip"), (b"grpc-timeout", b"1998m"), (b"x-request-id", REQUEST_ID.encode()),
         (b"authorization", f"Bearer {token}".encode()), (b"x-caller-roles", b"customer"),
+        (b"x-client-address", b"127.0.0.1"),
         (b"x-forwarded-proto", b"https"), (b"x-envoy-expected-rq-timeout-ms", b"2250"),
     ]  # fmt: skip
     request = order_pb2.GetOrderRequest(id=ORDER).SerializeToString()

@@ -11,6 +11,8 @@ from typing import Any
 
 import order_races
 import pytest
+from chassis.audit import trail
+from chassis.audit.trail import Filter
 from chassis.database import Database
 from chassis.ids import uuid7
 from chassis.valkey import PipelinedClient
@@ -53,6 +55,10 @@ class Stepping:
     def record(self, *event: Any) -> None:
         """No step: it is written with the commit."""
         self._inner.record(*event)
+
+    def audit(self, *act: Any, **values: Any) -> None:
+        """No step either."""
+        self._inner.audit(*act, **values)
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def call(*args: Any) -> Any:
@@ -131,6 +137,10 @@ async def check(arena: order_races.Arena, scene: Scene, answered: Order) -> None
             "WHERE order_id = $1",
             order.id,
         )
+        acts = await trail.page(connection, Filter(subject=f"order/{order.id}"), None, 10)
+    assert sorted(act.action for act in acts) == (
+        ["order.refund_requested", "order.refunded"] if scene.operation == "refund" else []
+    )
     taken = [charge for charge in charges if charge["approved"]]
     assert len(taken) == (0 if scene.operation == "create" else 1)
     assert [charge["status"] for charge in taken] == ["approved"] * len(taken)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import json
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
@@ -17,8 +20,10 @@ from devstack.console import spans, tree
 from devstack.console.routes import Routes
 from devstack.console.server import Server
 from devstack.console.spans import SpanWriter
+from devstack.console.traces import Traces
 from devstack.layout import Layout
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 TRACE, OTHER = "4bf92f3577b34da6a3ce929d0e0e4736", "5bf92f3577b34da6a3ce929d0e0e4736"
 PROTOBUF = {"content-type": "application/x-protobuf"}
@@ -33,7 +38,7 @@ def request(trace_id: str, *ids: tuple[str, str], request_id: str = "", service:
     for number, (span_id, parent_id) in enumerate(ids):
         span = scope.spans.add(
             trace_id=bytes.fromhex(trace_id), span_id=bytes.fromhex(span_id), parent_span_id=bytes.fromhex(parent_id),
-            name=f"span {span_id[-1]}", start_time_unix_nano=10**6 * number, end_time_unix_nano=10**8,
+            name=f"span {span_id[-1:]}", start_time_unix_nano=10**6 * number, end_time_unix_nano=10**8,
         )  # fmt: skip
         if request_id and number == 0:
             value = span.attributes.add(key="http.request.header.x-request-id").value
@@ -82,13 +87,12 @@ async def test_what_is_sent_is_found_by_the_requests_id_and_by_the_traces(
         assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-protobuf")
     for name in ("request-1", TRACE):
         found = spans.of_request(Layout(tmp_path).spans, name)
-        assert [(span.service, span.name, span.trace_id) for span in found] == [
+        assert [(span.service, span.name, span.trace_id) for span in found.spans] == [
             ("bff", "span 1", TRACE), ("order", "span 3", TRACE), ("bff", "span 2", TRACE),
         ]  # fmt: skip
-    assert len(spans.of_request(Layout(tmp_path).spans, "request-10")) == 1
-    assert (
-        spans.of_request(Layout(tmp_path).spans, "request") == spans.of_request(Layout(tmp_path).spans, "f" * 32) == []
-    )
+    assert len(spans.of_request(Layout(tmp_path).spans, "request-10").spans) == 1
+    for name in ("request-", "f" * 32, "g" * 32):
+        assert spans.of_request(Layout(tmp_path).spans, name) == spans.Found([])
 
 
 def kept_bytes(directory: Path) -> int:
@@ -132,8 +136,8 @@ def test_no_more_is_kept_than_the_newest_segments(tmp_path: Path, monkeypatch: p
         writer.add(request(f"{number:032x}", (ONE, "")))
     writer.close()
     assert kept_bytes(tmp_path) < 16 * 1200
-    assert spans.of_request(tmp_path, f"{499:032x}")
-    assert not spans.of_request(tmp_path, f"{1:032x}")
+    assert spans.of_request(tmp_path, f"{499:032x}").spans
+    assert not spans.of_request(tmp_path, f"{1:032x}").spans
 
 
 def test_what_is_older_than_an_hour_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,8 +149,8 @@ def test_what_is_older_than_an_hour_goes(tmp_path: Path, monkeypatch: pytest.Mon
     oldest = next(path for path in sorted(tmp_path.iterdir()) if path.stat().st_size)
     os.utime(oldest, (old, old))
     writer.remove_old()
-    assert not spans.of_request(tmp_path, TRACE)
-    assert spans.of_request(tmp_path, OTHER)
+    assert not spans.of_request(tmp_path, TRACE).spans
+    assert spans.of_request(tmp_path, OTHER).spans
     writer.close()
 
 
@@ -158,7 +162,7 @@ def test_a_request_that_is_being_written_is_passed_over(tmp_path: Path) -> None:
     whole = file.read_bytes()
     for length in range(1, len(whole)):
         file.write_bytes(whole + whole[:length])
-        assert len(spans.of_request(tmp_path, TRACE)) == 1
+        assert len(spans.of_request(tmp_path, TRACE).spans) == 1
 
 
 def test_a_tree_has_every_span_once_whatever_the_parents_are(tmp_path: Path) -> None:
@@ -166,7 +170,7 @@ def test_a_tree_has_every_span_once_whatever_the_parents_are(tmp_path: Path) -> 
     # Two that are each other's parent, one whose parent is not known, and a part of that.
     writer.add(request(TRACE, (ONE, TWO), (TWO, ONE), (THREE, hexadecimal(9)), (hexadecimal(4), THREE)))
     writer.close()
-    found = spans.of_request(tmp_path, TRACE)
+    found = spans.of_request(tmp_path, TRACE).spans
     assert [(node.span.name[-1], node.depth) for node in tree.nodes(found)] == [("3", 0), ("4", 1), ("1", 0), ("2", 1)]
     shown = list(tree.lines(found))
     assert len(shown) == 5
@@ -179,6 +183,7 @@ def test_what_a_full_disk_has_cut_off_takes_nothing_with_it(tmp_path: Path) -> N
 import resource, signal, sys
 from pathlib import Path
 from devstack.console.spans import SpanWriter
+from devstack.console.traces import Traces
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 writer, request = SpanWriter(Path(sys.argv[1])), sys.stdin.buffer.read()
@@ -200,5 +205,157 @@ print(lost)
         [sys.executable, "-c", script, str(tmp_path)], input=request(TRACE, (ONE, "")), capture_output=True, check=True
     )
     assert int(done.stdout) == 3
-    assert len(spans.of_request(tmp_path, TRACE)) == 1
+    assert len(spans.of_request(tmp_path, TRACE).spans) == 1
     assert sum(1 for found in spans._requests(tmp_path) if found == request(TRACE, (ONE, ""))) == 2
+
+
+def segments_read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Each look at all segments adds the directory."""
+    read: list[Path] = []
+    known = spans.segments
+    monkeypatch.setattr(spans, "segments", lambda directory: [read.append(directory), *known(directory)][1:])
+    return read
+
+
+def test_a_request_in_traces_without_number_is_two_looks_and_says_what_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = SpanWriter(tmp_path)
+    for number in range(1, 201):
+        writer.add(request(f"{number:032x}", (ONE, ""), request_id="repeated"))
+    writer.close()
+    read = segments_read(monkeypatch)
+    found = spans.of_request(tmp_path, "repeated")
+    assert (len({span.trace_id for span in found.spans}), found.left_out) == (
+        spans.MOST_TRACES,
+        200 - spans.MOST_TRACES,
+    )
+    assert len(read) == 2
+
+
+def test_of_all_that_has_the_bytes_of_an_id_so_much_is_taken_apart_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = SpanWriter(tmp_path)
+    # A text of all spans, as it may be that of an id.
+    body = request(TRACE, *((hexadecimal(number), "") for number in range(1, 101)), service="order-service")
+    for _ in range(20):
+        writer.add(body)
+    writer.close()
+    monkeypatch.setattr(spans, "_MOST_PARSED_BYTES", 5 * len(body))
+    parsed: list[bytes] = []
+    messages = spans._messages
+    monkeypatch.setattr(spans, "_messages", lambda one: [parsed.append(one), *messages(one)][1:])
+    assert spans.of_request(tmp_path, "order-service") == spans.Found([])
+    assert len(parsed) == 5
+
+
+@pytest.mark.parametrize("name", ["", "short", "a" * 65, "request.1", "request 1", "réquest-1", "../../../etc"])
+async def test_what_is_no_id_is_refused_and_nothing_is_read_for_it(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    read = segments_read(monkeypatch)
+    answer = await http.get("/data/trace", params={"id": name})
+    assert (answer.status_code, read) == (400, [])
+    assert answer.text == f"{name!r} is no id of a request: 8 to 64 letters, digits, - and _\n"
+
+
+async def test_who_looks_for_a_trace_keeps_nobody_from_logs_and_traces(
+    http: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Layout(tmp_path).logs.mkdir()
+    begun, done = threading.Event(), threading.Event()
+
+    def waits(*_: object) -> spans.Found:
+        begun.set()
+        assert done.wait(30)
+        return spans.Found([])
+
+    monkeypatch.setattr(spans, "of_request", waits)
+    async with asyncio.TaskGroup() as tasks:
+        looks = tasks.create_task(http.get("/data/trace", params={"id": TRACE}))
+        assert await asyncio.to_thread(begun.wait, 30)
+        for path in ("/data/traces", "/data/logs"):
+            assert (await http.get(path)).status_code == 200
+        assert not looks.done()
+        done.set()
+    assert looks.result().status_code == 404
+
+
+def deep(span: Span) -> None:
+    """A list in a list, as deep as protobuf takes it."""
+    value = span.attributes.add(key="deep").value
+    for _ in range(40):
+        value = value.array_value.values.add()
+    value.string_value = "'\""
+
+
+def of_kind(number: int) -> Callable[[Span], None]:
+    # An enumeration is open: 32 bits of whatever sign.
+    def change(span: Span) -> None:
+        span.MergeFromString(b"\x30" + varint(number % 2**64))
+
+    return change
+
+
+def varint(number: int) -> bytes:
+    return bytes([number & 127 | 128]) + varint(number >> 7) if number > 127 else bytes([number])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        of_kind(99), of_kind(-1), deep,
+        lambda span: span.MergeFrom(Span(start_time_unix_nano=2**64 - 1, end_time_unix_nano=2**64 - 1)),
+        lambda span: span.MergeFrom(Span(start_time_unix_nano=2**64 - 1)),
+        lambda span: span.status.MergeFromString(b"\x18\x63"),
+        lambda span: setattr(span.attributes.add(key="nan").value, "double_value", float("nan")),
+        lambda span: setattr(span.attributes.add(key="infinite").value, "double_value", float("-inf")),
+        lambda span: setattr(span.attributes.add(key="integer").value, "int_value", -(2**63)),
+        lambda span: setattr(span.attributes.add(key="bytes").value, "bytes_value", b"\xff\0"),
+        lambda span: span.attributes.add(key="nothing"),
+        lambda span: setattr(span, "name", "\x1b[2J\u202e\0"),
+        lambda span: setattr(span, "parent_span_id", b"\xff" * 1000),
+    ],
+    ids=[
+        "kind", "negative kind", "depth", "late", "ends before it begins", "status", "nan", "infinite", "integer", "bytes",
+        "nothing", "name", "parent",
+    ],
+)  # fmt: skip
+async def test_whatever_a_span_says_it_is_shown_and_so_are_those_after_it(
+    http: httpx.AsyncClient, tmp_path: Path, change: Callable[[Span], None]
+) -> None:
+    message = ExportTraceServiceRequest.FromString(request(TRACE, (ONE, ""), (TWO, ONE)))
+    now = time.time_ns()
+    (scope,) = message.resource_spans[0].scope_spans
+    for span in scope.spans:
+        span.start_time_unix_nano, span.end_time_unix_nano = now, now + 10**6
+    change(scope.spans[0])
+    for body in (message.SerializeToString(), request(OTHER, (ONE, ""))):
+        assert (await http.post("/v1/traces", content=body, headers=PROTOBUF)).status_code == 200
+    told = await http.get("/data/trace", params={"id": TRACE})
+    assert (told.status_code, len(told.json()["bars"])) == (200, 2)
+    assert len(told.content) < 10_000
+    assert (await http.get("/data/trace", params={"id": OTHER})).status_code == 200
+    recent = await http.get("/data/traces")
+    assert recent.status_code == 200
+    assert {one["trace_id"] for one in recent.json()} <= {TRACE}
+    found = spans.of_request(Layout(tmp_path).spans, TRACE)
+    assert len(list(tree.lines(found.spans))) == 3
+    json.dumps([span.attributes for span in found.spans], allow_nan=False)
+
+
+async def test_a_span_without_an_id_is_none(http: httpx.AsyncClient, tmp_path: Path) -> None:
+    for trace_id, span_id in (("", ONE), (TRACE, ""), ("ff", ONE), (TRACE * 100, ONE), (TRACE, ONE * 2)):
+        await http.post("/v1/traces", content=request(trace_id, (span_id, "")), headers=PROTOBUF)
+    await http.post("/v1/traces", content=request(TRACE, (ONE, "")), headers=PROTOBUF)
+    assert [span.span_id for span in spans.of_request(Layout(tmp_path).spans, TRACE).spans] == [ONE]
+
+
+def test_a_clock_that_is_ahead_has_no_trace_listed_for_ever(tmp_path: Path) -> None:
+    writer, found = SpanWriter(tmp_path), Traces(tmp_path)
+    message = ExportTraceServiceRequest.FromString(request(TRACE, (ONE, "")))
+    message.resource_spans[0].scope_spans[0].spans[0].end_time_unix_nano = time.time_ns() + 2 * 3600 * 10**9
+    writer.add(message.SerializeToString())
+    writer.close()
+    assert found.recent() == []

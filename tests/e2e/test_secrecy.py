@@ -70,11 +70,11 @@ async def test_no_secret_reaches_a_log_or_a_span(people: People) -> None:
 async def traced(platform: Platform, headers: Mapping[str, str]) -> list[spans.Span]:
     """The spans of everything that was asked with these headers, once nothing more comes."""
     traceparent = headers[next(name for name in headers if name.startswith("x-trace-"))]
-    found: list[spans.Span] = []
+    trace_id, found = traceparent.split("-")[1], list[spans.Span]()
     async with asyncio.timeout(20):
         while True:
             await asyncio.sleep(1.5)
-            known, found = found, spans.of_request(platform.layout.spans, traceparent.split("-")[1])
+            known, found = found, spans.of_request(platform.layout.spans, trace_id).spans
             if found and len(found) == len(known):
                 return found
 

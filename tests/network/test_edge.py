@@ -200,7 +200,7 @@ class TestAuthentication:
                 assert (await http.get("/v1/products?limit=1", headers=headers)).status_code == 200
         # What was kept is sent twice a second.
         await asyncio.sleep(1.5)
-        assert bool(spans.of_request(stack.layout.spans, trace_id)) is is_traced
+        assert bool(spans.of_request(stack.layout.spans, trace_id).spans) is is_traced
 
 
 def _json(value: Any) -> bytes:

@@ -53,27 +53,35 @@ def trace(
     if not request_id:
         errors.print("which request? Its id is in every answer (x-request-id) and every log line", style="red")
         raise typer.Exit(2)
-    found, events = _settled(layout, request_id)
+    try:
+        found, events = _settled(layout, request_id)
+    except ValueError as error:
+        errors.print(str(error), style="red")
+        raise typer.Exit(2) from None
     if as_json:
         sys.stdout.write(json.dumps(_as_json(found, events), indent=2) + "\n")
-    elif found or events:
+    elif found.spans or events:
         _show(layout, found, events)
-    if not found and not events:
+    if not found.spans and not events:
         errors.print(f"nothing is known of {request_id!r}: what is older than an hour is forgotten")
         raise typer.Exit(_UNKNOWN)
 
 
-def _settled(layout: Layout, request_id: str) -> tuple[list[spans.Span], list[Event]]:
-    """All that is known, once what is on its way has come."""
+def _settled(layout: Layout, request_id: str) -> tuple[spans.Found, list[Event]]:
+    """All that is known, once what is on its way has come.
+
+    Raises:
+        ValueError: it is no id.
+    """
     give_up = time.monotonic() + _DELAY_SECONDS
     while True:
         found = spans.of_request(layout.spans, request_id)
-        known = {request_id, *(span.request_id for span in found)} - {""}
+        known = {request_id, *(span.request_id for span in found.spans)} - {""}
         events = [
             event for one in sorted(known) for event in files.read(layout.logs, Selection(request_id=one, routine=True))
         ]
         newest = max(
-            [datetime.fromtimestamp(span.ended / 1e9, UTC) for span in found] + [event.time for event in events],
+            [datetime.fromtimestamp(span.ended / 1e9, UTC) for span in found.spans] + [event.time for event in events],
             default=None,
         )
         is_old = newest is not None and (datetime.now(UTC) - newest).total_seconds() > _DELAY_SECONDS
@@ -82,12 +90,14 @@ def _settled(layout: Layout, request_id: str) -> tuple[list[spans.Span], list[Ev
         time.sleep(_POLL_SECONDS)
 
 
-def _show(layout: Layout, found: list[spans.Span], events: list[Event]) -> None:
-    if found:
-        console.print(f"trace {found[0].trace_id}\n")
-        for line in tree.lines(found):
+def _show(layout: Layout, found: spans.Found, events: list[Event]) -> None:
+    if found.spans:
+        console.print(f"trace {found.spans[0].trace_id}\n")
+        for line in tree.lines(found.spans):
             console.print(line)
-        if not any(span.service == "edge" for span in found):
+        if found.left_out:
+            console.print(f"\nFurther traces of the request, which are not shown: {found.left_out}", style="dim")
+        if not any(span.service == "edge" for span in found.spans):
             console.print(
                 "\nIt was not sampled: these are the spans of processes in which it failed or was slow.", style="dim"
             )
@@ -111,12 +121,13 @@ def _why_not_traced(layout: Layout) -> str:
     )
 
 
-def _as_json(found: list[spans.Span], events: list[Event]) -> dict[str, object]:
+def _as_json(found: spans.Found, events: list[Event]) -> dict[str, object]:
     from devstack.logs.view import as_json
 
     return {
-        "trace_id": found[0].trace_id if found else None,
-        "sampled": any(span.service == "edge" for span in found),
-        "spans": [{**asdict(node.span), "depth": node.depth} for node in tree.nodes(found)],
+        "trace_id": found.spans[0].trace_id if found.spans else None,
+        "sampled": any(span.service == "edge" for span in found.spans),
+        "left_out": found.left_out,
+        "spans": [{**asdict(node.span), "depth": node.depth} for node in tree.nodes(found.spans)],
         "log": [json.loads(as_json(event)) for event in events],
     }

@@ -40,7 +40,7 @@ _PROTOBUF = "application/x-protobuf"
 _NEVER_KEPT: Mapping[str, str] = {"cache-control": "no-store", **pages.SECURITY}
 # Of one request for spans, after it is unpacked.
 _MOST_SPANS_BYTES = 16 * 1024 * 1024
-# Whoever reads files is one at a time; more than so many waiting for it are sent away.
+# Whoever reads the same files is one at a time; more than so many waiting for it are sent away.
 _MOST_READERS = 16
 _TRACES_SECONDS = 1.5
 # Logs are read this often at most, and what was asked of them since is answered again as it was.
@@ -50,6 +50,10 @@ _MOST_ANSWERS = 64
 
 class TooLargeError(Exception):
     """A body over the bound."""
+
+
+class BusyError(Exception):
+    """Too many wait for the same files already."""
 
 
 class Routes:
@@ -74,8 +78,8 @@ class Routes:
         self._logs = LogLines(layout.logs)
         self._logs_read = float("-inf")
         self._log_answers: dict[frozenset[tuple[str, str]], bytes] = {}
-        self._reading = asyncio.Lock()
-        self._readers = 0
+        # The three keep nobody waiting but their own.
+        self._of_logs, self._of_traces, self._of_trace = _Turns(), _Turns(), _Turns()
         self._paths: dict[str, Callable[[Request], Awaitable[Answer]]] = {
             "/data/overview": self._overview,
             "/data/course": self._course,
@@ -93,7 +97,10 @@ class Routes:
         if (page := pages.page(request.path)) is not None:
             return page
         if (data := self._paths.get(request.path)) is not None:
-            return await data(request)
+            try:
+                return await data(request)
+            except BusyError:
+                return Answer(503, headers=_NEVER_KEPT)
         return documents.document(request.path) or Answer(404, b"There is no such page.\n", headers=pages.SECURITY)
 
     def _take(self, found: Round) -> None:
@@ -117,15 +124,16 @@ class Routes:
     async def _recent_traces(self, _request: Request) -> Answer:
         made, body = self._recent
         if time.monotonic() - made > _TRACES_SECONDS:
-            found = await self._read(self._traces.recent)
-            if found is None:
-                return Answer(503)
+            found = await self._of_traces.take(self._traces.recent)
             body = msgspec.json.encode(found)
             self._recent = time.monotonic(), body
         return Answer(200, body, _JSON, _NEVER_KEPT)
 
     async def _trace(self, request: Request) -> Answer:
-        found = await self._read(lambda: self._traces.one(request.parameters.get("id", "")[:200]))
+        try:
+            found = await self._of_trace.take(lambda: self._traces.one(request.parameters.get("id", "")))
+        except ValueError as error:
+            return Answer(400, f"{error}\n".encode(), headers=_NEVER_KEPT)
         return Answer(404, headers=_NEVER_KEPT) if found is None else _json(found)
 
     async def _log(self, request: Request) -> Answer:
@@ -143,8 +151,8 @@ class Routes:
         body = self._log_answers.get(key) if time.monotonic() - self._logs_read <= _LOGS_SECONDS else None
         if body is None:
             after, contains = _number(asked.get("after", "")), asked.get("contains", "")[:200]
-            body = await self._read(lambda: self._lines(key, after, selection, contains))
-        return Answer(503) if body is None else Answer(200, body, _JSON, _NEVER_KEPT)
+            body = await self._of_logs.take(lambda: self._lines(key, after, selection, contains))
+        return Answer(200, body, _JSON, _NEVER_KEPT)
 
     def _lines(self, key: frozenset[tuple[str, str]], after: int, selection: Selection, contains: str) -> bytes:
         # Whoever waited for the lock finds that they were read just now.
@@ -156,17 +164,6 @@ class Routes:
         if len(self._log_answers) < _MOST_ANSWERS:
             self._log_answers[key] = body
         return body
-
-    async def _read(self, what: Callable[[], _Read]) -> _Read | None:
-        """What reads files, in a thread, one at a time; None when too many wait already."""
-        if self._readers >= _MOST_READERS:
-            return None
-        self._readers += 1
-        try:
-            async with self._reading:
-                return await asyncio.to_thread(what)
-        finally:
-            self._readers -= 1
 
     def _keep(self, body: bytes, *, is_packed: bool) -> Answer:
         try:
@@ -182,6 +179,29 @@ class Routes:
             self._say(f"spans cannot be kept: {error}")
             return Answer(507)
         return Answer(200, ExportTraceServiceResponse().SerializeToString(), _PROTOBUF)
+
+
+class _Turns:
+    """Who reads the same files, one after the other."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._readers = 0
+
+    async def take(self, read: Callable[[], _Read]) -> _Read:
+        """What is read, in a thread.
+
+        Raises:
+            BusyError: too many wait already.
+        """
+        if self._readers >= _MOST_READERS:
+            raise BusyError
+        self._readers += 1
+        try:
+            async with self._lock:
+                return await asyncio.to_thread(read)
+        finally:
+            self._readers -= 1
 
 
 def _json(told: object) -> Answer:

@@ -11,9 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
 from mesh.topology import EDGE
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from devstack.console import spans, tree
 from devstack.console.spans import Span
@@ -97,6 +95,8 @@ class Waterfall:
     # Whether its edge told of it: else these are the parts of it that failed or were slow.
     sampled: bool
     left_out: int
+    # Further traces of the same request.
+    other_traces: int
     bars: Sequence[Bar]
 
 
@@ -126,9 +126,13 @@ class Traces:
         )
 
     def one(self, trace_id: str) -> Waterfall | None:
-        """A trace by its id, or the one that a request is in by the request's; None when nothing is known of it."""
+        """A trace by its id, or the one that a request is in by the request's; None when nothing is known of it.
+
+        Raises:
+            ValueError: no request and no trace has such an id.
+        """
         found = spans.of_request(self._directory, trace_id)
-        return _waterfall(found) if found else None
+        return _waterfall(found) if found.spans else None
 
     def _add(self, span: Span) -> None:
         known = self._known.get(span.trace_id)
@@ -146,9 +150,12 @@ class Traces:
         known.request_id = known.request_id or span.request_id
 
     def _forget(self) -> None:
-        """What is older than an hour; of too many, the newest stay, and before them the failed and the slow."""
-        oldest = (time.time() - spans.KEPT_SECONDS) * 1e9
-        kept = [entry for entry in self._known.items() if entry[1].ended > oldest]
+        """What is older than an hour; of too many, the newest stay, and before them the failed and the slow.
+
+        What ends in more than an hour, by a clock that is wrong, would be the slowest for ever.
+        """
+        now, hour = time.time() * 1e9, spans.KEPT_SECONDS * 1e9
+        kept = [entry for entry in self._known.items() if abs(now - entry[1].ended) < hour]
         if len(kept) > _MOST_KNOWN:
             # Half for what is worth a look, and half for what is new.
             kept.sort(key=lambda entry: (-bool(entry[1].failed), entry[1].began - entry[1].ended))
@@ -178,10 +185,7 @@ class Traces:
             room -= sum(map(len, requests))
             parts = requests + parts
         for part in parts:
-            try:
-                yield from spans.read(ExportTraceServiceRequest.FromString(part))
-            except DecodeError:
-                continue
+            yield from spans.read(part)
 
 
 def _told(trace_id: str, known: _Known) -> Trace:
@@ -198,16 +202,17 @@ def listed(text: str) -> str:
     return _short(text, _LISTED_CHARACTERS)
 
 
-def _waterfall(found: list[Span]) -> Waterfall:
-    first, last = min(span.began for span in found), max(span.ended for span in found)
-    nodes = tree.nodes(found)
+def _waterfall(found: spans.Found) -> Waterfall:
+    first, last = min(span.began for span in found.spans), max(span.ended for span in found.spans)
+    nodes = tree.nodes(found.spans)
     return Waterfall(
-        trace_id=found[0].trace_id,
-        request_id=listed(next((span.request_id for span in found if span.request_id), "")),
+        trace_id=found.spans[0].trace_id,
+        request_id=listed(next((span.request_id for span in found.spans if span.request_id), "")),
         at=first / 1e9,
         seconds=(last - first) / 1e9,
-        sampled=any(span.service == EDGE.name for span in found),
+        sampled=any(span.service == EDGE.name for span in found.spans),
         left_out=max(0, len(nodes) - _MOST_SPANS),
+        other_traces=found.left_out,
         bars=list(_bars(nodes[:_MOST_SPANS], first)),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from devstack.console.spans import Span, Value
@@ -28,7 +28,7 @@ class Node:
     depth: int
 
 
-def nodes(spans: list[Span]) -> list[Node]:
+def nodes(spans: Sequence[Span]) -> list[Node]:
     """Each span behind its parent, parts of one by when they began."""
     known = {span.span_id for span in spans}
     parts: dict[str, list[Span]] = {}
@@ -49,7 +49,7 @@ def nodes(spans: list[Span]) -> list[Node]:
     return found
 
 
-def lines(spans: list[Span]) -> Iterator[str]:
+def lines(spans: Sequence[Span]) -> Iterator[str]:
     """A line a span: when it began and how long it took (milliseconds), whose it is, its name, how it ended."""
     first, last = min(span.began for span in spans), max(span.ended for span in spans)
     yield f"{'start':>9} {'ms':>9}  {'':{_BAR_WIDTH}}  span"

@@ -124,5 +124,6 @@ function show(told) {
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Span"), h("th", { scope: "col", class: "scale" }, h("span", {}, "0"), h("span", {}, duration(told.seconds / 2)), h("span", {}, duration(told.seconds))), h("th", { scope: "col", class: "number" }, "Took"))),
       h("tbody", {}, ...rows))),
     told.left_out ? h("p", { class: "muted" }, `${plural(told.left_out, "span")} more: backend trace ${told.trace_id}`) : "",
+    told.other_traces ? h("p", { class: "muted" }, `The request is in ${plural(told.other_traces, "trace")} more, which is not shown.`) : "",
     told.sampled ? "" : h("p", { class: "muted" }, "It was not sampled: these are the spans of processes in which it failed or was slow."));
 }

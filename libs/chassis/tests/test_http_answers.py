@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from chassis.http.answers import expected_versions, is_current
+from chassis.errors import ServiceError
+from chassis.http.answers import expected_versions, is_current, problem_answer
 
 
 def test_entity_tags() -> None:
@@ -29,3 +30,21 @@ def test_entity_tags() -> None:
 )  # fmt: skip
 def test_if_match(if_match: Any, versions: tuple[int | None, ...]) -> None:
     assert expected_versions(if_match) == versions
+
+
+@pytest.mark.parametrize(
+    ("reason", "has_credentials", "challenge"),
+    [
+        ("UNAUTHENTICATED", False, 'Bearer realm="backend"'),
+        ("UNAUTHENTICATED", True, 'Bearer realm="backend", error="invalid_token"'),
+        # Nothing is wrong with the token.
+        ("INVALID_CREDENTIALS", True, 'Bearer realm="backend"'),
+        ("INVALID_REFRESH_TOKEN", True, 'Bearer realm="backend"'),
+        ("NOT_FOUND", True, None),
+    ],
+)
+def test_a_token_that_was_presented_and_is_none_any_more_is_named(
+    reason: str, has_credentials: bool, challenge: str | None
+) -> None:
+    answer = problem_answer(ServiceError(reason), "request", has_credentials=has_credentials)
+    assert answer.headers.get("www-authenticate") == challenge

@@ -19,6 +19,7 @@ T = TypeVar("T")
 _TAG = re.compile(r'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 # The canonical spelling of what `etag` writes.
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
+_CHALLENGE = 'Bearer realm="backend"'
 _encode = msgspec.json.Encoder().encode
 
 
@@ -118,13 +119,25 @@ def finish(response: Response, request_id: str, *, cacheable: bool) -> None:
     response.raw_headers = lines
 
 
-def problem_answer(error: ServiceError, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
-    """An RFC 9457 problem with the headers its status asks for."""
+def problem_answer(
+    error: ServiceError, request_id: str, headers: Mapping[str, str] | None = None, *, has_credentials: bool = False
+) -> Response:
+    """An RFC 9457 problem with the headers its status asks for.
+
+    Args:
+        error: the problem.
+        request_id: of the request.
+        headers: further ones.
+        has_credentials: whether the request has an Authorization header.
+    """
     status = error.kind.http_status
     # What is wrong now may not be next time; a cache would keep some of these without being told to (RFC 9111, 4.2.2).
     sent = {**(headers or {}), "cache-control": "no-store"}
     if status == 401:
-        sent["www-authenticate"] = 'Bearer realm="backend"'
+        # Expired, revoked or never one; without any there is no error to name (RFC 6750, 3.1). What else is 401, such as a
+        # wrong password, is no error of a token's.
+        is_of_token = has_credentials and error.reason == "UNAUTHENTICATED"
+        sent["www-authenticate"] = f'{_CHALLENGE}, error="invalid_token"' if is_of_token else _CHALLENGE
     elif error.reason == "UNSUPPORTED_CONTENT_CODING":
         # RFC 9110, section 15.5.16: what would have been understood.
         sent["accept-encoding"] = "identity"

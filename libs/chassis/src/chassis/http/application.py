@@ -205,7 +205,8 @@ class _Endpoint:
                 if span is not None:
                     span.trace.status = response.status_code
         except ServiceError as error:
-            response = problem_answer(error, current.request_id)
+            has_credentials = request.header(b"authorization") is not None
+            response = problem_answer(error, current.request_id, has_credentials=has_credentials)
         finish(response, current.request_id, cacheable=self._cacheable)
         return response
 

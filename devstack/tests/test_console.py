@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -213,7 +213,12 @@ def segments_read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Each look at all segments adds the directory."""
     read: list[Path] = []
     known = spans.segments
-    monkeypatch.setattr(spans, "segments", lambda directory: [read.append(directory), *known(directory)][1:])
+
+    def looks(directory: Path) -> list[Path]:
+        read.append(directory)
+        return known(directory)
+
+    monkeypatch.setattr(spans, "segments", looks)
     return read
 
 
@@ -245,7 +250,12 @@ def test_of_all_that_has_the_bytes_of_an_id_so_much_is_taken_apart_and_no_more(
     monkeypatch.setattr(spans, "_MOST_PARSED_BYTES", 5 * len(body))
     parsed: list[bytes] = []
     messages = spans._messages
-    monkeypatch.setattr(spans, "_messages", lambda one: [parsed.append(one), *messages(one)][1:])
+
+    def parse(one: bytes) -> Iterator[tuple[Span, str]]:
+        parsed.append(one)
+        return messages(one)
+
+    monkeypatch.setattr(spans, "_messages", parse)
     assert spans.of_request(tmp_path, "order-service") == spans.Found([])
     assert len(parsed) == 5
 

@@ -23,7 +23,7 @@ from chassis.events.publisher import BrokerUnavailable, NotTogether
 from chassis.ids import uuid7
 from devstack.layout import Layout
 from mesh.certificates import Certificates
-from mesh.topology import OPERATORS, SERVICES
+from mesh.topology import BROKER, OPERATORS, SERVICES
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
@@ -82,6 +82,29 @@ def test_a_data_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
         [broker.BINARY, "-t", "--config", configuration], capture_output=True, encoding="utf-8", check=False
     )
     assert read.returncode == 0, read.stderr
+
+
+async def test_whoever_has_the_brokers_certificate_asks_whether_it_works_and_nothing_else(
+    server: brokers.Server,
+) -> None:
+    assert await health.broker_works(server.layout)
+    refused: list[str] = []
+
+    async def note(error: Exception) -> None:
+        refused.append(str(error))
+
+    async with asyncio.timeout(20):
+        client = Client()
+        own = tls(server.certificates_of(BROKER))
+        await client.connect(server.url, tls=own, tls_handshake_first=True, error_cb=note)
+        for what in ("CONNZ", "STACKSZ", "JSZ", "VARZ"):
+            await client.publish(f"$SYS.REQ.SERVER.PING.{what}", reply=declared.HEALTH_ANSWER)
+        await client.publish("events.order.v1.OrderPlaced", b"")
+        await client.subscribe("$SYS.>")
+        while len(refused) < 6:
+            await asyncio.sleep(0.02)
+        await client.close()
+    assert all("permissions violation" in why for why in refused)
 
 
 async def test_a_service_publishes_its_own_events_and_nobody_elses(server: brokers.Server) -> None:

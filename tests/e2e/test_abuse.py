@@ -111,6 +111,17 @@ async def test_http_1_0_is_served(platform: Platform, host: bytes) -> None:
     assert b'"items":' in answer
 
 
+@pytest.mark.parametrize("sent_ahead", [b"", b"x" * 5_000])
+async def test_a_tunnel_is_refused_without_waiting_for_what_follows(platform: Platform, sent_ahead: bytes) -> None:
+    """RFC 9110, 9.3.6: what follows CONNECT is no body, and has no end."""
+    message = b"CONNECT evil.example:443 HTTP/1.1\r\nhost: evil.example:443\r\n\r\n"
+    # A request that is not whole is answered after ten seconds (`slow_senders`).
+    answer = await send(platform, message + sent_ahead, timeout=5)
+    assert status_of(answer) == 405
+    assert b"\r\nallow: \r\n" in answer
+    assert b'"urn:backend:problem:method-not-allowed"' in answer
+
+
 BODIES = {
     "deep nesting": b'{"email":' + b"[" * 30_000 + b"]" * 30_000 + b"}",
     "deep objects": b'{"a":' * 10_000 + b"1" + b"}" * 10_000,

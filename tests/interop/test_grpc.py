@@ -47,7 +47,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]
     templates.globals["on"] = lambda _policy: False
     text = templates.get_template("service.yaml.j2").render(
         name="interop", service="interop", package="interop_app", grpc=True, lifespan=True, module=str(python_module()),
-        address="127.0.0.1", port=traffic, ops_address="127.0.0.1", ops_port=ops, peers=[], request_id="-", hop_streams=9,
+        address="127.0.0.1", port=traffic, ops_address="127.0.0.1", ops_hosts=["*"], ops_port=ops, peers=[], request_id="-", hop_streams=9,
         ops_networks=[{"address": "127.0.0.0", "length": 8}], buckets=BUCKETS,
         admin_socket="admin.sock", ops_socket="ops.sock", egress_socket="egress.sock",
         upstreams=[Upstream("user", grpc=True, endpoints=(Endpoint("127.0.0.1", upstream),))],

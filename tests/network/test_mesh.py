@@ -192,8 +192,21 @@ def test_what_listens_is_what_should(stack: Platform) -> None:
     public = {("tcp", "127.0.0.1", EDGE.port), *((kind, "127.0.0.1", EDGE.tls_port) for kind in ("tcp", "udp"))}
     over_mtls = {("tcp", "127.0.0.1", PORTS[name]) for name in processes(stack) if name != EDGE.name}
     ops = {("tcp", "127.0.0.1", PORTS[f"{name}_ops"]) for name in processes(stack)}
-    others = {("tcp", "127.0.0.1", PORTS[name]) for name in ("console", "nats", "nats_ops")}
+    others = {("tcp", "127.0.0.1", PORTS[name]) for name in ("console", "nats", "mailbox")}
     assert listening == public | over_mtls | ops | others
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("evil.example", 404), ("127.0.0.1.evil.example", 404), ("localhost", 200)]
+)
+async def test_ops_ports_are_called_by_this_machines_names_alone(stack: Platform, host: str, status: int) -> None:
+    """A page of somebody else's makes a name of its own point here (DNS rebinding)."""
+    async with httpx.AsyncClient() as client:
+        for name in processes(stack):
+            port = stack.layout.port(f"{name}_ops")
+            for path in ("/metrics", "/metrics/envoy", "/healthz/live"):
+                answer = await client.get(f"http://127.0.0.1:{port}{path}", headers={"host": f"{host}:{port}"})
+                assert answer.status_code == status, (name, path)
 
 
 async def test_what_should_be_encrypted_is(stack: Platform) -> None:

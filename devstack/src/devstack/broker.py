@@ -37,8 +37,6 @@ def configure(layout: Layout) -> Path:
     server = broker.Server(
         address="127.0.0.1",
         port=layout.port(BROKER),
-        ops_address="127.0.0.1",
-        ops_port=layout.port(f"{BROKER}_ops"),
         certificates=layout.certificates / BROKER,
         directory=made / "streams",
         accounts=Path("accounts.conf"),

@@ -1,16 +1,19 @@
 """How each process of a stack is now, asked of itself, for `backend status`: over sockets alone, so that it is quick.
 
-PostgreSQL and Valkey are asked without a password: a refusal is an answer, too. The supervisor's own probes go the same
-way: an HTTP client costs more time to import than a service takes to answer.
+PostgreSQL and Valkey are asked without a password: a refusal is an answer, too. The broker is asked as its clients do, by
+who has its own certificate: its HTTP tell everything to everybody. The supervisor's probes go the same way: an HTTP client,
+or NATS's, costs more time to import than a service takes to answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from mesh.broker import HEALTH, HEALTH_ANSWER
 from mesh.topology import BROKER, CONSOLE, MAILBOX
 
 from devstack.layout import Layout
@@ -23,6 +26,11 @@ _OK = b"HTTP/1.1 200"
 _ANSWER_BYTES = 16384
 # PostgreSQL's frontend/backend protocol 3.0: the length, the version, the user's name.
 _STARTUP = b"\0\0\0\x17\0\3\0\0user\0postgres\0\0"
+# NATS's client protocol (docs.nats.io): what its /healthz would say.
+_HEALTHZ = (
+    'CONNECT {"verbose":false,"pedantic":false,"lang":"python","version":"1","name":"health"}\r\n'
+    f"SUB {HEALTH_ANSWER} 1\r\nPUB {HEALTH} {HEALTH_ANSWER} 0\r\n\r\n"
+).encode()
 
 
 class Health:
@@ -101,7 +109,36 @@ async def valkey_answers(layout: Layout, server: str) -> bool:
 
 async def broker_works(layout: Layout) -> bool:
     """Whether the broker has its streams, and takes what is published."""
-    return await answers_ok(f"http://127.0.0.1:{layout.port(f'{BROKER}_ops')}/healthz")
+    try:
+        async with asyncio.timeout(_SECONDS):
+            context = await asyncio.to_thread(_brokers_own, layout)
+            reader, writer = await asyncio.open_connection("127.0.0.1", layout.port(BROKER), ssl=context)
+            try:
+                writer.write(_HEALTHZ)
+                while line := await reader.readline():
+                    if line.startswith((b"MSG ", b"-ERR ")):
+                        return b'"status_code":200' in await reader.readline()
+                return False
+            finally:
+                writer.close()
+    # ValueError: a line without end. No NATS writes one.
+    except (OSError, TimeoutError, ValueError):
+        return False
+
+
+def _brokers_own(layout: Layout) -> ssl.SSLContext:
+    """With the certificate of the broker as it is now.
+
+    Raises:
+        OSError: there is none yet.
+    """
+    directory = layout.certificates / BROKER
+    context = ssl.create_default_context(cafile=directory / "ca.crt")
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    # A workload certificate names a SPIFFE URI; who has one of ours at this port is who we have started there.
+    context.check_hostname = False
+    context.load_cert_chain(directory / "tls.crt", directory / "tls.key")
+    return context
 
 
 async def mailbox_greets(layout: Layout) -> bool:

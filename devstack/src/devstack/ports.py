@@ -4,8 +4,7 @@ All of a stack's lie within one hundred, so that offsets of 100, 200, … are ne
 
     8080          HTTP                      8143          HTTPS (TCP) and HTTP/3 (UDP)
     8140          the edge's probes and metrics          8090          the console, which spans are sent to
-    8095          the broker of events               8096          its health and metrics
-    8097          the mailbox
+    8095          the broker of events               8097          the mailbox
 
 and two of each process of a service, its own and that of its probes and metrics, as mesh.topology.TABLE says.
 """

@@ -23,6 +23,8 @@ _MAX_SUBSCRIPTIONS = 64
 _MAX_PENDING_BYTES = 16 * 1024 * 1024
 # Streams are files; this is for what the server itself may keep in memory besides.
 _MEMORY_BYTES = 16 * 1024 * 1024
+# Where a server is asked whether it works, in the account of all that is the server's; and where the answer goes to.
+HEALTH, HEALTH_ANSWER = "$SYS.REQ.SERVER.PING.HEALTHZ", "_INBOX.health"
 # By this time an event that was published twice, by its id, is stored once. Whatever comes later, the inbox sees.
 DUPLICATES_SECONDS = 120
 
@@ -106,7 +108,9 @@ def accounts(trust_domain: str, services: Sequence[Service] = SERVICES) -> str:
         _user(trust_domain, OPERATORS, Permissions((">",), (">",)))
     ]
     limits = {"max_mem": 0, "max_file": STORE_BYTES, "max_streams": len(STREAMS), "max_consumers": 64}
-    found = {"BACKEND": {"jetstream": limits, "users": users}, "SYSTEM": {"users": []}}
+    # Whoever has the server's own certificate may ask whether it works, and nothing else.
+    health = _user(trust_domain, BROKER, Permissions((HEALTH,), (HEALTH_ANSWER,)))
+    found = {"BACKEND": {"jetstream": limits, "users": users}, "SYSTEM": {"users": [health]}}
     return f"accounts: {json.dumps(found, indent=2)}\nsystem_account: SYSTEM\n"
 
 
@@ -127,21 +131,21 @@ class Server:
 
     Attributes:
         address, port: where clients come to.
-        ops_address, ops_port: where it tells whether it works, over plain HTTP.
         certificates: tls.crt, tls.key and ca.crt of its own.
         directory: of its streams.
         accounts: the file of `accounts`.
+        monitor: an address and a port where it tells by plain HTTP whether it works (`/healthz`), and whoever gets there much
+            more: NATS has no rules for it. None: nowhere.
         sync: how often what was acknowledged is written through to the disk: "always" before it is, or every so often ("1s"),
             which is as safe while the machine runs, whatever becomes of the process.
     """
 
     address: str
     port: int
-    ops_address: str
-    ops_port: int
     certificates: PurePath
     directory: PurePath
     accounts: PurePath
+    monitor: str | None = None
     sync: str = "always"
 
 
@@ -168,7 +172,6 @@ def configuration(server: Server) -> str:
     settings: dict[str, object] = {
         "server_name": BROKER,
         "listen": f"{server.address}:{server.port}",
-        "http": f"{server.ops_address}:{server.ops_port}",
         "tls": tls,
         "jetstream": jetstream,
         "max_payload": limits.MAX_EVENT_BYTES + limits.MAX_FAULT_BYTES,
@@ -180,5 +183,7 @@ def configuration(server: Server) -> str:
         "ping_interval": "10s",
         "logtime_utc": True,
     }
+    if server.monitor is not None:
+        settings["http"] = server.monitor
     lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in settings.items()]
     return "\n".join([*lines, f"include {json.dumps(str(server.accounts), ensure_ascii=False)}", ""])

@@ -220,6 +220,9 @@ def _common_values(process: Process, site: Site, policies: Policies) -> dict[str
         "port": process.port,
         "ops_address": site.ops_address,
         "ops_port": process.ops_port,
+        # By their own names alone, where only this machine gets there: a page in its user's browser may have made a name of
+        # its own point here (DNS rebinding). Elsewhere, networks say who comes, by names that we do not know.
+        "ops_hosts": ["127.0.0.1", "localhost"] if site.ops_address == "127.0.0.1" else ["*"],
         "ops_networks": [_network(network) for network in site.ops_networks],
         "admin_socket": f"{process.socket_prefix}.admin.sock",
         "trust_domain": site.trust_domain,

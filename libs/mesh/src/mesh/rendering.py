@@ -39,8 +39,7 @@ def _broker(site: Site) -> broker.Server:
     return broker.Server(
         address=site.address,
         port=BROKER_PORT,
-        ops_address=site.ops_address,
-        ops_port=BROKER_OPS_PORT,
+        monitor=f"{site.ops_address}:{BROKER_OPS_PORT}",
         certificates=site.certificates / BROKER,
         directory=site.broker_directory,
         # Relative to the file that includes it.

@@ -30,7 +30,7 @@ VALKEY_SERVERS = (STATE, CACHE)
 OPERATORS = "ops"
 # What a stack on one machine runs beside the rows, and where: it keeps what they tell of themselves.
 CONSOLE, CONSOLE_PORT = "console", 8090
-# The broker of events, and what tells whether it works: NATS (ADR 0039).
+# The broker of events, NATS (ADR 0039), and what tells whether it works, where nobody else gets there.
 BROKER, BROKER_PORT, BROKER_OPS_PORT = "nats", 8095, 8096
 # What takes mail on one machine, by SMTP, and shows it instead of delivering it.
 MAILBOX, MAILBOX_PORT = "mailbox", 8097
@@ -38,7 +38,6 @@ MAILBOX, MAILBOX_PORT = "mailbox", 8097
 OTHER_PORTS: Mapping[str, int] = {
     CONSOLE: CONSOLE_PORT,
     BROKER: BROKER_PORT,
-    f"{BROKER}_ops": BROKER_OPS_PORT,
     MAILBOX: MAILBOX_PORT,
 }
 # All ports of a stack lie within one hundred, before its offset: stacks whose offsets differ by a hundred never meet.

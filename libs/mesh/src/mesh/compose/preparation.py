@@ -174,8 +174,7 @@ def _broker() -> broker.Server:
         address=_ANYWHERE,
         port=BROKER_PORT,
         # Whether it works is asked within its container.
-        ops_address=_LOOPBACK,
-        ops_port=BROKER_OPS_PORT,
+        monitor=f"{_LOOPBACK}:{BROKER_OPS_PORT}",
         certificates=places.own(BROKER),
         directory=PurePath("/data/streams"),
         accounts=PurePath("accounts.conf"),

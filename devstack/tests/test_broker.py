@@ -22,6 +22,7 @@ from chassis.events.nats import Nats, connection, tls
 from chassis.events.publisher import BrokerUnavailable, NotTogether
 from chassis.ids import uuid7
 from devstack.layout import Layout
+from mesh.broker import HEALTH_ANSWER
 from mesh.certificates import Certificates
 from mesh.topology import BROKER, OPERATORS, SERVICES
 from nats.aio.client import Client
@@ -98,7 +99,7 @@ async def test_whoever_has_the_brokers_certificate_asks_whether_it_works_and_not
         own = tls(server.certificates_of(BROKER))
         await client.connect(server.url, tls=own, tls_handshake_first=True, error_cb=note)
         for what in ("CONNZ", "STACKSZ", "JSZ", "VARZ"):
-            await client.publish(f"$SYS.REQ.SERVER.PING.{what}", reply=declared.HEALTH_ANSWER)
+            await client.publish(f"$SYS.REQ.SERVER.PING.{what}", reply=HEALTH_ANSWER)
         await client.publish("events.order.v1.OrderPlaced", b"")
         await client.subscribe("$SYS.>")
         while len(refused) < 6:

@@ -74,7 +74,7 @@ async def traced(platform: Platform, headers: Mapping[str, str]) -> list[spans.S
     async with asyncio.timeout(20):
         while True:
             await asyncio.sleep(1.5)
-            known, found = found, spans.of_request(platform.layout.spans, trace_id).spans
+            known, found = found, list(spans.of_request(platform.layout.spans, trace_id).spans)
             if found and len(found) == len(known):
                 return found
 

@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 
-.PHONY: help bootstrap setup run test test-delivery programs lint format chart generate lock bench clean
+.PHONY: help bootstrap setup run test test-delivery programs lint format images chart generate lock bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -19,7 +19,7 @@ run: ## start the whole platform with demo data, print its URLs, follow its logs
 test: bootstrap ## run every test against the real PostgreSQL, Valkey and Envoy; some: T="tests/e2e/test_auth.py -k refresh"; COVERAGE=1 measures
 	@$(BIN)/python -m pytest $(if $(T),$(T),-n 2) $(if $(COVERAGE),--coverage)
 
-test-delivery: bootstrap ## the Helm chart: rendered, refused, checked by Kubernetes' schemas and checkov
+test-delivery: bootstrap ## images and Compose on a Docker engine of its own, as root; the Helm chart by Kubernetes' schemas and checkov
 	@$(BIN)/python tools/delivery.py >/dev/null
 	@DELIVERY=1 $(BIN)/python -m pytest -n 0 $(or $(T),tests/delivery)
 
@@ -31,6 +31,9 @@ lint: bootstrap ## linters, strict types, import contracts, contract checks, gen
 
 format: bootstrap ## rewrite the code in the house format
 	@$(BIN)/ruff check --fix --quiet . && $(BIN)/ruff format --quiet .
+
+images: bootstrap ## build the images of this commit, by Docker; BASE=IMAGE is what they begin with
+	@$(BIN)/python tools/images.py
 
 chart: bootstrap ## render the Helm chart anew for the tests, and show what has changed in it
 	@$(BIN)/python tools/golden_chart.py

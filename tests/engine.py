@@ -15,12 +15,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import delivery
 import httpx
+import images
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,8 +46,6 @@ class Engine:
     directory: Path
     # The settings of pip, and the authority of its index, as secrets of a build; with marks that no image may have.
     secrets: Mapping[str, Path]
-    # Of the last commit, in seconds: what an image's files are dated.
-    epoch: int = field(default_factory=lambda: int(_said("git", "log", "-1", "--format=%ct")))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -118,11 +117,7 @@ class Engine:
 
     def build(self, name: str, file: str, *arguments: str) -> None:
         """An image of deploy/docker."""
-        secrets = [part for name, path in self.secrets.items() for part in ("--secret", f"id={name},src={path}")]
-        settings = {"BASE": BASE, "SOURCE_DATE_EPOCH": str(self.epoch), "REVISION": _said("git", "rev-parse", "HEAD")}
-        told = [part for item in settings.items() for part in ("--build-arg", "=".join(item))]
-        where = ["--network", "host", "--file", str(ROOT / "deploy/docker" / file), "--tag", name]
-        self.docker("build", "--progress", "plain", *where, *secrets, *told, *arguments, str(ROOT))
+        self.docker(*images.arguments(name, file, self.secrets, BASE), "--progress", "plain", *arguments, str(ROOT))
 
 
 def require() -> None:
@@ -156,7 +151,7 @@ def running(secrets: Mapping[str, Path]) -> Iterator[Engine]:
     require()
     # Below a short path: its socket's has a bound.
     directory = Path(tempfile.mkdtemp(prefix="backend-engine-"))
-    rules = _said("iptables-save")
+    rules = images.said("iptables-save") + "\n"
     forwarding = Path("/proc/sys/net/ipv4/ip_forward").read_text(encoding="ascii")
     made = Engine(directory, secrets)
     command = [
@@ -170,10 +165,10 @@ def running(secrets: Mapping[str, Path]) -> Iterator[Engine]:
             yield made
         finally:
             _stop(daemon)
-            _remove(directory)
             if "DOCKER" not in rules:
                 subprocess.run(["iptables-restore"], input=rules, encoding="utf-8", check=True)
                 Path("/proc/sys/net/ipv4/ip_forward").write_text(forwarding, encoding="ascii")
+            _remove(directory)
 
 
 def _wait(made: Engine, daemon: subprocess.Popen[bytes]) -> None:
@@ -206,11 +201,7 @@ def _remove(directory: Path) -> None:
     shutil.rmtree(directory)
 
 
-def _said(*command: str) -> str:
-    return subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True).stdout.strip()
-
-
-def images(engine: Engine) -> None:
+def build_all(engine: Engine) -> None:
     """Everything that compose.yaml runs but the profile `observability`."""
     engine.base()
     engine.build("backend-services", "services.Dockerfile")

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import ssl
 import subprocess
 import sys
 import time
@@ -96,7 +97,7 @@ def _started() -> list[str]:
 
 
 def test_it_serves_over_http_and_https(composed: Composed) -> None:
-    trusted = str(composed.volume("public") / "ca.crt")
+    trusted = ssl.create_default_context(cafile=composed.volume("public") / "ca.crt")
     urls = [
         f"http://127.0.0.1:{composed.settings['HTTP_PORT']}",
         f"https://localhost:{composed.settings['HTTPS_PORT']}",

@@ -40,9 +40,10 @@ def test_a_workflow_has_no_rights_of_its_own_and_names_actions_by_commit(name: s
 def test_what_a_job_runs_is_a_target_of_the_makefile(name: str) -> None:
     for step in JOBS[name]["steps"]:
         if "run" in step:
-            command = re.fullmatch(r'make ([a-z-]+)( T="\$PLACES -n 2")?', step["run"])
+            command = re.fullmatch(r'make ([a-z-]+)( T=("\$PLACES -n 2"|[a-z_/.]+))?', step["run"])
             assert command is not None, step["run"]
             assert command[1] in TARGETS
+            assert command[3] in (None, '"$PLACES -n 2"') or (ROOT / command[3]).exists()
 
 
 def test_every_test_is_in_one_shard() -> None:

@@ -104,6 +104,10 @@ class Source(NatsConsumer):
         Source.last = await super().backlog()
         return Source.last
 
+    async def dead_letters(self) -> int:
+        # Who listens here has no such right.
+        return 0
+
     async def acknowledge(self, delivery: Delivery) -> None:
         await super().acknowledge(delivery)
         await self.backlog()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
@@ -19,6 +20,7 @@ import httpx
 import pytest
 from contract_runtime.http_client import ApiError
 from contracts.bff.v1 import models
+from contracts.user.v1 import events_pb2
 from devstack.options import Options
 from inside import another, from_address, paused
 from mesh.certificates import LIFE, Certificates
@@ -117,8 +119,43 @@ async def test_a_broker_that_hangs(people: People, stack: Platform, watch: Watch
     assert waiting["order"] > 0
     # Whether it is seen to be gone before it is killed and started again, is chance.
     assert watch.fired <= {
-        f"{alert} {service}" for alert in ("EventsWait", "CheckFails") for service in ("order", "user")
+        f"{alert} {service}"
+        for alert in ("EventsWait", "CheckFails", "EventsFail")
+        for service in ("order", "user", "notification")
     }
+
+
+async def test_a_consumer_whose_database_refuses_it(stack: Platform, watch: Watch) -> None:
+    """What it does fails, so that it lags; what it cannot read is a dead letter."""
+    own, users = await stack.database("notificationdb"), await stack.database("userdb")
+    strangers = [str(uuid.uuid4()) for _ in range(150)]
+    told = [events_pb2.UserRegistered(user_id=user_id).SerializeToString() for user_id in strangers]
+    await own.execute("REVOKE INSERT ON mails FROM notification_service")
+    try:
+        await users.execute(
+            "INSERT INTO outbox (id, type, subject, time, traceparent, data) "
+            "SELECT gen_random_uuid(), 'user.v1.UserRegistered', 'user/' || id, now(), '', data "
+            "FROM unnest($1::text[], $2::bytea[]) AS strangers (id, data)",
+            [*strangers, "nobody"],
+            [*told, b"\xff\xff"],
+        )
+        await watch.until("EventsFail notification", "EventsLag notification", "DeadLetters notification")
+    finally:
+        await own.execute("GRANT INSERT ON mails TO notification_service")
+        where = ("--data-dir", str(stack.layout.data_dir))
+        await asyncio.to_thread(backend, "events", "dead-letters", "drop", "--all", *where)
+        await users.close()
+    # What had failed is done: nobody is written to whom nobody knows.
+    async with asyncio.timeout(90):
+        while await own.fetchval("SELECT count(*) FROM mails WHERE state = 'no_recipient'") < len(strangers):
+            await asyncio.sleep(0.2)
+    await own.close()
+
+
+async def test_a_mail_server_that_hangs(people: People, stack: Platform, watch: Watch) -> None:
+    async with meanwhile(people.newcomer):
+        with paused(stack.pid("mailbox")):
+            await watch.until("MailsWait notification")
 
 
 async def test_a_limiter_that_may_not_count(people: People, stack: Platform, watch: Watch) -> None:

@@ -27,7 +27,20 @@ from mesh.topology import CONSOLE
 from rich.table import Table
 
 from devstack import state
-from devstack.commands import admins, certificates, database, debug, events, keys, log_level, logs, new, secrets, trace
+from devstack.commands import (
+    admins,
+    certificates,
+    database,
+    debug,
+    events,
+    keys,
+    log_level,
+    logs,
+    mails,
+    new,
+    secrets,
+    trace,
+)
 from devstack.commands.stack import NOT_RUNNING, DataDir, console, errors, exists, is_foreign, running_or_exit
 from devstack.failures import explained
 from devstack.health import READY, Health
@@ -454,6 +467,7 @@ app.add_typer(database.app)
 app.add_typer(log_level.app)
 app.add_typer(debug.app)
 app.add_typer(events.app, name="events")
+app.add_typer(mails.app, name="mails")
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(keys.app, name="keys")
 app.add_typer(certificates.app, name="certs")

@@ -75,6 +75,7 @@ class _Stack:
             "SMTP_URL": f"smtp://127.0.0.1:{self.layout.port(MAILBOX)}?starttls=never",
             # The mailbox is on this machine: a mail of a process that was killed is sent again the sooner.
             "MAIL_DEADLINE_SECONDS": "10",
+            "SMTP_TIMEOUT_SECONDS": "4",
         }
 
     def everywhere(self, _: Service) -> dict[str, str]:

@@ -98,6 +98,8 @@ def permissions(service: Service) -> Permissions:
             f"$JS.API.CONSUMER.UNPIN.{own}",
             f"$JS.ACK.{own}.>",
             subjects.of_dead_letters(service.name),
+            # How many dead letters there are, by consumer: numbers alone.
+            f"$JS.API.STREAM.INFO.{subjects.DEAD_LETTERS}",
         ]
     return Permissions(tuple(publish), (f"{subjects.inbox(service.name)}.>",))
 

@@ -57,6 +57,7 @@ FAILED = Counter(
 REDELIVERED = Counter("backend_event_redeliveries_total", "Events that were given again")
 _HELD = Reading("backend_events_held", "Events in the consumer's hands: acted on, or waiting behind another one")
 _LAG = Reading("backend_consumer_lag", "Events that the consumer has not acted on yet")
+_DEAD = Reading("backend_dead_letters", "Events that the consumer has given up, until they are replayed or dropped")
 
 _log = structlog.get_logger(__name__)
 
@@ -169,6 +170,10 @@ class Source(Protocol):
         """How much there is."""
         ...
 
+    async def dead_letters(self) -> int:
+        """How many of ours wait for somebody to see to them."""
+        ...
+
     async def leave(self) -> None:
         """Another process may take over at once."""
         ...
@@ -242,8 +247,10 @@ class Consumer:
         # Set while we have everything that is outstanding.
         self._in_order = asyncio.Event()
         self._lag = 0
+        self._dead = 0
         _HELD.read(lambda: len(self._held))
         _LAG.read(lambda: self._lag)
+        _DEAD.read(lambda: self._dead)
 
     async def run(self) -> None:
         """Act on events until cancelled; then what is in hand is given back."""
@@ -419,6 +426,7 @@ class Consumer:
             with suppress(BrokerUnavailable):
                 backlog = await self._source.backlog()
                 self._lag = backlog.waiting + backlog.outstanding
+                self._dead = await self._source.dead_letters()
             await asyncio.sleep(self._source.patience / 2)
 
     async def _forget(self) -> None:

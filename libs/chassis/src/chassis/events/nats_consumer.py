@@ -38,6 +38,14 @@ _HEARTBEAT, _NOT_PINNED = "100", "423"
 _OF_AN_EVENT = "$JS.ACK."
 
 
+class _State(msgspec.Struct, frozen=True):
+    subjects: dict[str, int] = {}
+
+
+class _Stream(msgspec.Struct, frozen=True):
+    state: _State = _State()
+
+
 class _Info(msgspec.Struct, frozen=True):
     num_pending: int = 0
     num_ack_pending: int = 0
@@ -159,13 +167,23 @@ class NatsConsumer:
 
     async def backlog(self) -> Backlog:
         """See `Source`."""
-        subject = f"$JS.API.CONSUMER.INFO.{subjects.EVENTS}.{self._name}"
+        answer = await self._answer(f"$JS.API.CONSUMER.INFO.{subjects.EVENTS}.{self._name}")
+        info = msgspec.json.decode(answer, type=_Info)
+        return Backlog(info.num_pending, info.num_ack_pending)
+
+    async def dead_letters(self) -> int:
+        """See `Source`."""
+        subject = subjects.of_dead_letters(self._name)
+        asked = json.dumps({"subjects_filter": subject}).encode()
+        answer = await self._answer(f"$JS.API.STREAM.INFO.{subjects.DEAD_LETTERS}", asked)
+        return msgspec.json.decode(answer, type=_Stream).state.subjects.get(subject, 0)
+
+    async def _answer(self, subject: str, asked: bytes = b"") -> bytes:
         try:
-            answer = await self._broker.connected().request(subject, b"", timeout=_ANSWER_SECONDS)
+            answer = await self._broker.connected().request(subject, asked, timeout=_ANSWER_SECONDS)
         except (NatsError, OSError) as error:
             raise BrokerUnavailable(str(error) or type(error).__name__) from error
-        info = msgspec.json.decode(answer.data, type=_Info)
-        return Backlog(info.num_pending, info.num_ack_pending)
+        return answer.data
 
     async def leave(self) -> None:
         """See `Source`."""

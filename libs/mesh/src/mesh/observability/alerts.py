@@ -236,7 +236,49 @@ CAUSES = (
             Bound(Total("mean", Of("backend_outbox_age_seconds"), _PROCESS), ">", 60, _LATELY),
         ),
     ),
-    # Of consumers, once there is one: it lags, it has dead letters.
+    Alert(
+        "EventsLag",
+        "ticket",
+        "{instance} does not keep up with the events that it acts on",
+        "events-lag",
+        # What is in hand is counted as well: some dozens when all is well.
+        (Bound(Total("mean", Of("backend_consumer_lag"), _PROCESS), ">", 100, _LATELY),),
+    ),
+    Alert(
+        "EventsFail",
+        "ticket",
+        "{instance}: what it does about events fails, and is tried again",
+        "events-fail",
+        (
+            Bound(
+                Total("rate", Of("backend_event_failures_total", {"then": "retry|wait"}), _PROCESS), ">", 0.02, _LATELY
+            ),
+            # More than everything that a process may have in hand, which is given again once when it ends.
+            Bound(Total("rate", Of("backend_event_redeliveries_total"), _PROCESS), ">", 1, _LATELY),
+        ),
+    ),
+    Alert(
+        "DeadLetters",
+        "ticket",
+        "{instance} has given up events: they wait for somebody to see to them",
+        "dead-letters",
+        (Bound(Total("mean", Of("backend_dead_letters"), _PROCESS), ">", 0, _LATELY),),
+    ),
+    Alert(
+        "MailsWait",
+        "ticket",
+        "{instance}: mails are not sent: a server cannot be reached or takes none, or some were given up",
+        "mails-wait",
+        (
+            Bound(
+                Total("rate", Of("backend_mail_failures_total", {"reason": "unavailable"}), _PROCESS),
+                ">",
+                0.02,
+                _LATELY,
+            ),
+            Bound(Total("rate", Of("backend_mails_total", {"outcome": "given_up"}), _PROCESS), ">", 0, _LATELY),
+        ),
+    ),
 )
 ALERTS = (*BUDGETS, *CAUSES)
 # How far back an alert of a cause looks, and how far any.

@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -27,6 +28,7 @@ from devstack.console.works import REQUESTS, link, meaning
 from devstack.layout import Layout
 from devstack.logs.events import Level
 from devstack.logs.selection import Selection
+from devstack.mails import Mailbox
 from devstack.state import ProcessState, StackState
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
@@ -251,7 +253,7 @@ async def url(tmp_path: Path, port: int) -> AsyncIterator[str]:
     writer.close()
 
 
-PATHS = ("/", "/main.js", "/data/overview", "/data/logs", "/data/traces", "/docs/runbooks/errors.md")
+PATHS = ("/", "/main.js", "/data/overview", "/data/logs", "/data/traces", "/data/mails", "/docs/runbooks/errors.md")
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -292,6 +294,28 @@ async def test_our_page_is_answered_and_a_link_leads_to_it(url: str) -> None:
             assert (await client.request(method, "/data/overview")).status_code == 405
         for path in ("/page/../server.py", "/docs/../README.md", "/docs/runbooks/..%2f..%2fconftest.py", "/none"):
             assert (await client.get(path)).status_code == 404, path
+
+
+async def test_a_mails_markup_is_a_document_that_runs_nothing(url: str, tmp_path: Path) -> None:
+    content = (
+        b"Subject: <b>one</b>\r\nMessage-ID: <1@x.example>\r\nContent-Type: multipart/alternative; boundary=b\r\n\r\n"
+        b"--b\r\nContent-Type: text/plain\r\n\r\nplain\r\n--b\r\nContent-Type: text/html\r\n\r\n<script>1</script>\r\n--b--\r\n"
+    )
+    Mailbox(Layout(tmp_path).mails).keep(content, "ada@example.com", datetime.now(UTC))
+    async with httpx.AsyncClient(base_url=url) as client:
+        (mail,) = (await client.get("/data/mails")).json()
+        assert (mail["subject"], mail["text"], mail["recipient"]) == ("<b>one</b>", "plain", "ada@example.com")
+        assert "script" not in str(mail)
+        answer = await client.get(f"/mails/{mail['id']}")
+        assert (answer.text, answer.headers["content-type"]) == ("<script>1</script>", "text/html; charset=utf-8")
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("sandbox; default-src 'none'; ")
+        assert "allow-scripts" not in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        for nothing in ("0" * 16, "../state.json", "..%2fstate.json", ""):
+            assert (await client.get(f"/mails/{nothing}")).status_code == 404
+        for headers in ({"host": "attacker.example"}, {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}):
+            assert (await client.get(f"/mails/{mail['id']}", headers=headers)).status_code == 403
 
 
 async def test_whoever_holds_connections_or_does_not_read_keeps_nobody_else_out(

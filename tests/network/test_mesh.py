@@ -21,7 +21,7 @@ from devstack.layout import PORTS
 from devstack.options import Options
 from mesh import peers
 from mesh.certificates import WORKLOADS, Certificates, workload_certificate
-from mesh.topology import EDGE, OPERATORS, SERVICES, TABLE, Service, service_of
+from mesh.topology import EDGE, OPERATORS, OTHER_PORTS, SERVICES, TABLE, Service, service_of
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 from prometheus_client.parser import text_string_to_metric_families as prometheus_families
 from redis.exceptions import NoPermissionError, ResponseError
@@ -192,7 +192,7 @@ def test_what_listens_is_what_should(stack: Platform) -> None:
     public = {("tcp", "127.0.0.1", EDGE.port), *((kind, "127.0.0.1", EDGE.tls_port) for kind in ("tcp", "udp"))}
     over_mtls = {("tcp", "127.0.0.1", PORTS[name]) for name in processes(stack) if name != EDGE.name}
     ops = {("tcp", "127.0.0.1", PORTS[f"{name}_ops"]) for name in processes(stack)}
-    others = {("tcp", "127.0.0.1", PORTS[name]) for name in ("console", "nats", "mailbox")}
+    others = {("tcp", "127.0.0.1", PORTS[name]) for name in OTHER_PORTS}
     assert listening == public | over_mtls | ops | others
 
 

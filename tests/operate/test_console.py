@@ -15,7 +15,9 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from email.message import EmailMessage
 
+import aiosmtplib
 import httpx
 import pytest
 from axe_playwright_python.async_playwright import Axe
@@ -23,7 +25,7 @@ from contract_runtime.http_client import ApiError
 from contracts.bff.v1 import models
 from contracts.bff.v1.client import BackendClient
 from devstack.layout import ROOT
-from mesh.topology import CONSOLE
+from mesh.topology import CONSOLE, MAILBOX
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from playwright.async_api import Browser, ConsoleMessage, Page, expect
@@ -117,6 +119,26 @@ async def test_everybody_can_read_it_in_light_and_dark_on_a_laptop_and_a_phone(
     luminance = """getComputedStyle(document.body).backgroundColor.match(/[0-9.]+/g).slice(0, 3)
                    .reduce((sum, part) => sum + Number(part), 0) / 765"""
     assert (await page.evaluate(luminance) > 0.5) == (scheme == "light")
+
+
+async def test_mails_are_read_as_text_and_shown_as_html_that_runs_nothing(browser: Browser, stack: Platform) -> None:
+    subject = f"Hello {secrets.token_hex(6)}"
+    message = EmailMessage()
+    message["Subject"], message["Message-ID"] = subject, f"<{secrets.token_hex(8)}@x.example>"
+    message.set_content(f"As text {HOSTILE}")
+    message.add_alternative(f"<p>As markup</p>{HOSTILE}<script>top.document.title='taken'</script>", subtype="html")
+    port = stack.layout.port(MAILBOX)
+    async with aiosmtplib.SMTP(hostname="127.0.0.1", port=port, local_hostname="localhost") as client:
+        await client.sendmail("shop@backend.example", ["ada@example.com"], message.as_bytes())
+    console = await opened(browser, stack)
+    page = console.page
+    await page.locator("#mails").scroll_into_view_if_needed()
+    await page.locator("#mail-list button", has_text=subject).click()
+    await expect(page.locator("pre.mail-body")).to_have_text(f"As text {HOSTILE}\n")
+    await page.locator("#mail-forms").get_by_text("HTML").click()
+    await expect(page.frame_locator("iframe.mail-body").get_by_text("As markup")).to_be_visible()
+    assert "taken" not in await page.title()
+    assert [other for other in console.requested if not other.startswith(console.url)] == []
 
 
 def hostile_spans() -> bytes:

@@ -20,6 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from devstack import mails
 from devstack.console import documents, pages
 from devstack.console.alerts import NAMED, Alerts
 from devstack.console.callers import SPANS
@@ -36,6 +37,17 @@ from devstack.logs.selection import Selection, parse_level
 
 _Read = TypeVar("_Read")
 _JSON = "application/json"
+_MAILS = "/mails/"
+_MOST_MAILS = 50
+# Of a mail's HTML: it is shown, and runs nothing, asks nobody and is of no origin, whoever opens it wherever.
+_OF_MAILS: Mapping[str, str] = {
+    **pages.SECURITY,
+    "cache-control": "no-store",
+    "content-security-policy": (
+        "sandbox; default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'self'"
+    ),
+}
 _PROTOBUF = "application/x-protobuf"
 _NEVER_KEPT: Mapping[str, str] = {"cache-control": "no-store", **pages.SECURITY}
 # Of one request for spans, after it is unpacked.
@@ -78,14 +90,15 @@ class Routes:
         self._logs = LogLines(layout.logs)
         self._logs_read = float("-inf")
         self._log_answers: dict[frozenset[tuple[str, str]], bytes] = {}
-        # The three keep nobody waiting but their own.
-        self._of_logs, self._of_traces, self._of_trace = _Turns(), _Turns(), _Turns()
+        # They keep nobody waiting but their own.
+        self._of_logs, self._of_traces, self._of_trace, self._of_mails = _Turns(), _Turns(), _Turns(), _Turns()
         self._paths: dict[str, Callable[[Request], Awaitable[Answer]]] = {
             "/data/overview": self._overview,
             "/data/course": self._course,
             "/data/traces": self._recent_traces,
             "/data/trace": self._trace,
             "/data/logs": self._log,
+            "/data/mails": self._mails,
         }
 
     async def answer(self, request: Request) -> Answer:
@@ -97,10 +110,9 @@ class Routes:
         if (page := pages.page(request.path)) is not None:
             return page
         if (data := self._paths.get(request.path)) is not None:
-            try:
-                return await data(request)
-            except BusyError:
-                return Answer(503, headers=_NEVER_KEPT)
+            return await _answered(data(request))
+        if request.path.startswith(_MAILS):
+            return await _answered(self._mail(request.path.removeprefix(_MAILS)))
         return documents.document(request.path) or Answer(404, b"There is no such page.\n", headers=pages.SECURITY)
 
     def _take(self, found: Round) -> None:
@@ -135,6 +147,26 @@ class Routes:
         except ValueError as error:
             return Answer(400, f"{error}\n".encode(), headers=_NEVER_KEPT)
         return Answer(404, headers=_NEVER_KEPT) if found is None else _json(found)
+
+    async def _mails(self, _request: Request) -> Answer:
+        found = await self._of_mails.take(lambda: mails.newest(self._layout.mails, _MOST_MAILS))
+        return _json(
+            [
+                {
+                    "id": mail.id, "at": mail.received[0].timestamp(), "times": len(mail.received),
+                    "recipient": mail.recipient, "sender": mail.sender, "subject": mail.subject,
+                    "message_id": mail.message_id, "text": mail.text,
+                }
+                for mail in found
+                if mail.received
+            ]
+        )  # fmt: skip
+
+    async def _mail(self, mail_id: str) -> Answer:
+        found = await self._of_mails.take(lambda: mails.one(self._layout.mails, mail_id))
+        if found is None:
+            return Answer(404, b"There is no such mail.\n", headers=_OF_MAILS)
+        return Answer(200, found.html.encode(), "text/html; charset=utf-8", _OF_MAILS)
 
     async def _log(self, request: Request) -> Answer:
         asked = request.parameters
@@ -202,6 +234,13 @@ class _Turns:
                 return await asyncio.to_thread(read)
         finally:
             self._readers -= 1
+
+
+async def _answered(making: Awaitable[Answer]) -> Answer:
+    try:
+        return await making
+    except BusyError:
+        return Answer(503, headers=_NEVER_KEPT)
 
 
 def _json(told: object) -> Answer:

@@ -3,6 +3,7 @@ import { byId, h, keyed, say } from "./dom.js";
 import { duration, lasting, plural, rate, share, time } from "./format.js";
 import { showInside } from "./inside.js";
 import { beginLogs } from "./logs.js";
+import { beginMails } from "./mails.js";
 import { showOperations, showTraffic } from "./operations.js";
 import { showStart } from "./start.js";
 import { BAD, failing, state } from "./states.js";
@@ -111,4 +112,5 @@ byId("window").addEventListener("change", (event) => {
   now();
 });
 beginTraces();
+beginMails();
 beginLogs();

@@ -27,10 +27,11 @@ async def test_a_process_that_dies_between_sending_and_noting_it_sends_the_same_
     people: People, stack: Platform
 ) -> None:
     """At `slow.example` a mail is taken two seconds before the server says so: the process is killed in between."""
+    pid = stack.pid("notification")
     customer, email = await mailing.newcomer(people, "slow.example")
-    me = (await customer.get_me()).data
     (taken,) = await mailing.arrived(stack, email, lambda mails: len(mails) == 1)
-    os.kill(stack.pid("notification"), signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    me = (await customer.get_me()).data
     assert await outcome(stack, me.id) == ("waiting", 1)
     await until_ready(stack)
     (again,) = await mailing.arrived(stack, email, lambda mails: len(mails[0].received) == 2)

@@ -199,6 +199,9 @@ async def test_a_request_that_is_not_traced_says_so_and_shows_its_log(people: Pe
     unknown = backend("trace", "nobody-knows-this", *where, check=False)
     assert (unknown.returncode, unknown.stdout) == (5, "")
     assert "nothing is known of 'nobody-knows-this'" in unknown.stderr
+    ill_formed = backend("trace", "no.id", *where, check=False)
+    assert (ill_formed.returncode, ill_formed.stdout) == (2, "")
+    assert "'no.id' is no id of a request" in ill_formed.stderr
 
 
 async def test_a_header_of_the_operators_has_one_request_traced(people: People) -> None:

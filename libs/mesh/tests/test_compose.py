@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mesh import valkey
 from mesh.compose import places, preparation, render
 from mesh.policies import Policies
 from mesh.topology import BROKER, EDGE, SERVICES, TABLE, VALKEY_SERVERS
+from programs import PROMTOOL
 
 COMPOSE = yaml.safe_load(render.files()["compose.yaml"])
 CONTAINERS: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -76,6 +78,17 @@ def test_what_is_one_processs_own_is_seen_by_nobody_else() -> None:
     assert {name for name in CONTAINERS if places.AUTHORITY in volumes(name)} == {"prepare", "certificates"}
     # A new volume belongs to the user when who mounts it first is the operations' image, which has its directory.
     assert set(volumes("prepare")) == set(places.VOLUMES) == COMPOSE["volumes"].keys()
+
+
+@pytest.mark.promtool
+def test_prometheus_takes_its_file_and_asks_every_row_where_it_is(tmp_path: Path) -> None:
+    text = render.files()["deploy/compose/prometheus.yml"]
+    (tmp_path / "prometheus.yml").write_text(text, encoding="utf-8")
+    command = [str(PROMTOOL), "check", "config", "--syntax-only", str(tmp_path / "prometheus.yml")]
+    subprocess.run(command, check=True, capture_output=True)
+    (job,) = yaml.safe_load(text)["scrape_configs"]
+    asked = {target for entry in job["static_configs"] for target in entry["targets"]}
+    assert asked == {f"{row.name}:{row.ops_port}" for row in TABLE}
 
 
 def test_a_server_of_data_is_reached_by_those_whose_row_says_so() -> None:

@@ -45,7 +45,6 @@ def payments_of(
         replays=one._replays,
         gateway=gateway,
         now=clock,
-        new_id=uuid7,
         answer_time=timedelta(seconds=1),
         most_declined=most_declined,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from order.domain.errors import (
     PaymentProviderError,
@@ -115,25 +115,42 @@ class Late:
 
 
 class Scripted:
-    """A provider that answers from a list, whatever it is asked; an exception is raised."""
+    """A provider that answers from a list, and the last over and over, whatever it is asked; an exception is raised."""
 
-    def __init__(self, *answers: ChargeOutcome | BaseException) -> None:
+    def __init__(self, *answers: object) -> None:
         self._answers = list(answers)
 
-    async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> ChargeOutcome:
+    async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> Any:  # type: ignore[explicit-any]
         return self._next()
 
-    async def resolve(self, reference: uuid.UUID) -> ChargeOutcome:
+    async def resolve(self, reference: uuid.UUID) -> Any:  # type: ignore[explicit-any]
         return self._next()
 
-    async def refund(self, reference: uuid.UUID) -> RefundOutcome:
-        raise AssertionError
+    async def refund(self, reference: uuid.UUID) -> Any:  # type: ignore[explicit-any]
+        return self._next()
 
-    def _next(self) -> ChargeOutcome:
-        answer = self._answers.pop(0)
+    def _next(self) -> object:
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+
+class Remembering:
+    """A provider with a memory of its own, which no backup of ours has in it."""
+
+    def __init__(self) -> None:
+        self.charged: dict[uuid.UUID, ChargeOutcome] = {}
+
+    async def charge(self, reference: uuid.UUID, amount: Money, payment_token: str) -> ChargeOutcome:
+        outcome = ChargeOutcome.APPROVED if payment_token == "tok_approved" else ChargeOutcome.DECLINED
+        return self.charged.setdefault(reference, outcome)
+
+    async def resolve(self, reference: uuid.UUID) -> ChargeOutcome:
+        return self.charged.setdefault(reference, ChargeOutcome.CLOSED)
+
+    async def refund(self, reference: uuid.UUID) -> RefundOutcome:
+        raise AssertionError
 
 
 class Failing:

@@ -217,7 +217,7 @@ def replica(database: Database, client: PipelinedClient, gateway: PaymentGateway
             payment_window=timedelta(minutes=15), unpaid=UnpaidLimits(orders=0, pieces=0, window=timedelta(0)),
         ),
         payments=PaymentUseCases(
-            database=database, transitions=transitions, replays=replays, gateway=gateway, now=now, new_id=uuid7,
+            database=database, transitions=transitions, replays=replays, gateway=gateway, now=now,
             # Who repeats a payment asks the provider at once, beside the first.
             answer_time=timedelta(0), most_declined=0,
         ),

@@ -182,6 +182,8 @@ async def _load(layout: Layout, secrets: Secrets, service: ServiceDatabase, file
     await postgres.prepare_one(layout, secrets, beside)
     await postgres.migrate_one(layout, secrets, beside, say)
     connection = await asyncpg.connect(postgres.superuser_url(layout, secrets, beside.database))
+    if service.restored.exists():
+        await connection.execute(service.restored.read_text(encoding="utf-8"))
     await connection.execute("ANALYZE")
     await connection.close()
 

@@ -57,6 +57,11 @@ class ServiceDatabase:
         """The SQL files of its schema."""
         return ROOT / self.schema / "migrations"
 
+    @property
+    def restored(self) -> Path:
+        """What is done once in a database that comes from a backup, where the service has such a file."""
+        return ROOT / self.schema / "restored.sql"
+
     def url(self, layout: Layout, *, with_password: bool = True) -> str:
         """How the service connects; it has the password in a file."""
         password = f":{self.password}" if with_password else ""

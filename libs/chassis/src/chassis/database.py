@@ -354,6 +354,9 @@ _UNREACHABLE = (
     asyncpg.InsufficientResourcesError,
     asyncpg.PostgresIOError,
     asyncpg.ReadOnlySQLTransactionError,
+    # A database that lets nobody in, or is not there, while a backup takes its place.
+    asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.InvalidCatalogNameError,
     # A connection whose server died in the middle of an answer, used again before the driver has seen it close.
     asyncpg.InternalClientError,
     OSError,

@@ -5,8 +5,8 @@ VALUES ($1, $2, $3, $4, $5, 'processing', sqlc.arg(now), sqlc.arg(now));
 -- name: GetProcessingPayment :one
 SELECT * FROM payments WHERE order_id = $1 AND status = 'processing';
 
--- name: CountDeclinedPayments :one
-SELECT count(*) FROM payments WHERE order_id = $1 AND status = 'declined';
+-- name: CountPayments :one
+SELECT count(*) AS begun, count(*) FILTER (WHERE status = 'declined') AS declined FROM payments WHERE order_id = $1;
 
 -- name: LockPayment :one
 SELECT * FROM payments WHERE id = $1 FOR UPDATE;

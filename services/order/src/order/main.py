@@ -113,7 +113,6 @@ def build(settings: Settings, database: Database, client: PipelinedClient) -> Se
         replays=replays,
         gateway=gateway,
         now=now,
-        new_id=uuid7,
         answer_time=timedelta(seconds=settings.payment_timeout_seconds),
         most_declined=settings.max_declined_payments,
     )

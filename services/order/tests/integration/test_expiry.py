@@ -47,8 +47,8 @@ async def test_open_payments_of_older_orders_keep_no_other_order_from_expiring(
         order, _ = await one.create(IdempotentRequest(uuid7(), f"key-{number:08}", b"h" * 32), [(product.id, 1)])
         older.append(order.id)
         async with database.transaction() as connection:
-            attempt = payments.Attempt(uuid7(), order.id, order.user_id, f"pay-{number:08}", "tok_approved")
-            await payments.begin(connection, attempt, clock.now)
+            attempt = payments.Attempt(uuid7(), order.id, order.user_id, f"pay-{number:08}", "tok_approved", clock.now)
+            await payments.begin(connection, attempt)
     clock.now += timedelta(seconds=1)
     late, _ = await one.create(IdempotentRequest(uuid7(), "key-late", b"h" * 32), [(product.id, 1)])
     clock.now += timedelta(minutes=16)
@@ -68,8 +68,8 @@ async def test_an_order_that_somebody_begins_to_pay_when_it_is_found_is_not_expi
     async def found_and_then_paid(*args: Any) -> Any:
         found = await expired(*args)
         async with database.transaction() as connection:
-            attempt = payments.Attempt(uuid7(), order.id, user, "key-payment", "tok_approved")
-            await payments.begin(connection, attempt, clock.now)
+            attempt = payments.Attempt(uuid7(), order.id, user, "key-payment", "tok_approved", clock.now)
+            await payments.begin(connection, attempt)
         return found
 
     monkeypatch.setattr(orders, "expired", found_and_then_paid)

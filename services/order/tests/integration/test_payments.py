@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, NoReturn
 
 import pytest
 from chassis.database import Database
 from chassis.ids import uuid7
 from order.domain.errors import (
+    IllegalTransitionError,
     PaymentDeclinedError,
     PaymentProviderError,
     PaymentTimeoutError,
@@ -29,7 +30,9 @@ from order.service.payments import STUCK_BATCH, PaymentUseCases
 from order.service.refunds import DUE_BATCH
 from order.service.replay import IdempotentRequest
 from order_use_cases import Clock, new_product, payments_of, refunds_of
-from payment_providers import Broken, Failing, Hanging, Late, Scripted, SlowWay
+from payment_providers import Broken, Failing, Hanging, Late, Remembering, Scripted, SlowWay
+
+from conftest import Platform
 
 
 async def test_the_sandbox_charges_a_reference_once_whatever_is_asked_again(database: Database) -> None:
@@ -58,7 +61,6 @@ async def test_an_outcome_that_somebody_else_recorded_is_answered_from_the_key(
         replays=one._replays,
         gateway=gateway,
         now=clock,
-        new_id=uuid7,
         answer_time=timedelta(seconds=1),
         most_declined=0,
     )
@@ -89,7 +91,6 @@ async def test_a_payment_that_waited_for_the_same_payment_answers_as_it_did(
             replays=replica._replays,
             gateway=gateway,
             now=clock,
-            new_id=uuid7,
             answer_time=timedelta(seconds=1),
             most_declined=0,
         )
@@ -250,9 +251,9 @@ async def test_payments_that_are_never_answered_take_their_turns_with_others(
     product, begun = await new_product(database, stock=100), []
     for number in range(STUCK_BATCH + 5):
         order, _ = await one.create(IdempotentRequest(uuid7(), f"key-{number:08}", b"h" * 32), [(product.id, 1)])
-        attempt = payments.Attempt(uuid7(), order.id, order.user_id, f"pay-{number:08}", "tok_approved")
+        attempt = payments.Attempt(uuid7(), order.id, order.user_id, f"pay-{number:08}", "tok_approved", clock.now)
         async with database.transaction() as connection:
-            await payments.begin(connection, attempt, clock.now)
+            await payments.begin(connection, attempt)
         clock.now += timedelta(milliseconds=1)
         begun.append(attempt.id)
     clock.now += timedelta(minutes=1)
@@ -341,14 +342,13 @@ async def test_a_payment_begun_by_a_clock_that_was_ahead_is_found_as_soon_as_any
 ) -> None:
     clock, (one, _) = replicas
     ahead = Clock()
-    ahead.now = clock.now + timedelta(hours=1)
+    ahead.now = clock.now + timedelta(minutes=10)
     gateway = BoundedGateway(Hanging(), 0.02)
     user, product = uuid7(), await new_product(database, stock=2)
     begun = []
     for number in range(2):
         order, _ = await one.create(IdempotentRequest(user, f"key-order-{number}", b"o" * 32), [(product.id, 1)])
         wrong = payments_of(database, one, ahead, gateway)
-        wrong._new_id = lambda: uuid7_at(ahead.now)
         request = IdempotentRequest(user, f"key-pay-{number}", b"p" * 32)
         with pytest.raises(PaymentTimeoutError):
             await wrong.pay(request, order.id, "tok_approved", None)
@@ -360,9 +360,70 @@ async def test_a_payment_begun_by_a_clock_that_was_ahead_is_found_as_soon_as_any
         assert await payments.processing(connection, begun[1][0]) is None
 
 
-def uuid7_at(moment: datetime) -> uuid.UUID:
-    """What `uuid7` makes of a clock that says this."""
-    return uuid.UUID(int=int(moment.timestamp() * 1000) << 80 | uuid7().int & (1 << 80) - 1)
+@pytest.mark.parametrize("key", ["key-pay", "another-key"])
+async def test_a_charge_that_a_backup_has_forgotten_is_found_and_not_made_again(
+    platform: Platform, database: Database, replicas: tuple[Clock, list[OrderUseCases]], key: str
+) -> None:
+    clock, (one, _) = replicas
+    gateway = Remembering()
+    paying = payments_of(database, one, clock, gateway)
+    user, product = uuid7(), await new_product(database, stock=1)
+    order, _ = await one.create(IdempotentRequest(user, "key-order", b"o" * 32), [(product.id, 1)])
+    with pytest.raises(PaymentDeclinedError):
+        await paying.pay(IdempotentRequest(user, "key-declined", b"d" * 32), order.id, "tok_declined", None)
+    paid = IdempotentRequest(user, "key-pay", b"p" * 32)
+    await paying.pay(paid, order.id, "tok_approved", None)
+    # As it was before the second.
+    superuser = await platform.database(database._name)
+    await superuser.execute("DELETE FROM payments WHERE status = 'approved'")
+    await superuser.execute("UPDATE orders SET status = 'pending_payment'")
+    await superuser.execute("DELETE FROM idempotency_keys WHERE key = 'key-pay'")
+    await superuser.execute("DELETE FROM order_transitions WHERE to_status = 'paid'")
+    await superuser.close()
+    async with platform.valkey() as valkey:
+        await valkey.delete(paid.cache_key)
+    again = payments_of(database, one, clock, gateway)
+    assert (await again.pay(IdempotentRequest(user, key, b"p" * 32), order.id, "tok_approved", None))[
+        0
+    ].status == "paid"
+    assert sorted(gateway.charged.values()) == ["approved", "declined"]
+
+
+async def test_after_its_time_nobody_begins_to_pay_an_order_and_what_has_begun_ends(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]]
+) -> None:
+    clock, (one, _) = replicas
+    user, product = uuid7(), await new_product(database, stock=2)
+    orders = [
+        (await one.create(IdempotentRequest(user, f"key-order-{n}", b"o" * 32), [(product.id, 1)]))[0] for n in range(2)
+    ]
+    begun = IdempotentRequest(user, "key-begun", b"p" * 32)
+    with pytest.raises(PaymentTimeoutError):
+        hanging = payments_of(database, one, clock, BoundedGateway(Hanging(), 0.02))
+        await hanging.pay(begun, orders[0].id, "tok_approved", None)
+    clock.now += timedelta(minutes=16)
+    paying = payments_of(database, one, clock, PaymentSandbox(database))
+    with pytest.raises(IllegalTransitionError):
+        await paying.pay(IdempotentRequest(user, "key-late", b"p" * 32), orders[1].id, "tok_approved", None)
+    assert (await paying.pay(begun, orders[0].id, "tok_approved", None))[0].status is OrderStatus.PAID
+
+
+@pytest.mark.parametrize("answer", [None, "pending", True])
+async def test_an_answer_that_is_no_outcome_is_none(
+    database: Database, replicas: tuple[Clock, list[OrderUseCases]], answer: object
+) -> None:
+    """Nothing is said to have been paid, or given back."""
+    clock, (one, _) = replicas
+    user, support, product = uuid7(), uuid7(), await new_product(database, stock=2)
+    order, _ = await one.create(IdempotentRequest(user, "key-order", b"o" * 32), [(product.id, 1)])
+    payment, refund = IdempotentRequest(user, "key-pay", b"p" * 32), IdempotentRequest(support, "key-refund", b"r" * 32)
+    vague = BoundedGateway(Scripted(answer), 1)
+    with pytest.raises(PaymentTimeoutError):
+        await payments_of(database, one, clock, vague).pay(payment, order.id, "tok_approved", None)
+    clock.now += timedelta(minutes=1)
+    await payments_of(database, one, clock, PaymentSandbox(database)).pay(payment, order.id, "tok_approved", None)
+    refunded, _ = await refunds_of(database, one, clock, vague).refund(refund, order.id, "no", None, None)
+    assert refunded.status is OrderStatus.REFUNDING
 
 
 async def test_an_order_whose_payments_are_declined_again_and_again_cannot_be_paid_any_more(
@@ -404,9 +465,9 @@ async def test_payments_and_refunds_that_cannot_be_finished_keep_no_other_from_i
     count = max(STUCK_BATCH, DUE_BATCH) + 5
     for number in range(count):
         order, _ = await one.create(IdempotentRequest(uuid7(), f"key-{number:08}", b"h" * 32), [(product.id, 1)])
-        last = payments.Attempt(uuid7(), order.id, order.user_id, f"pay-{number:08}", "tok_approved")
+        last = payments.Attempt(uuid7(), order.id, order.user_id, f"pay-{number:08}", "tok_approved", clock.now)
         async with database.transaction() as connection:
-            await payments.begin(connection, last, clock.now)
+            await payments.begin(connection, last)
         await gateway.charge(last.id, order.total, "tok_approved")
         if number < count - 1:
             gateway.poison.add(last.id)

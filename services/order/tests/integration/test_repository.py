@@ -155,8 +155,8 @@ async def test_the_database_keeps_a_second_approved_payment_of_an_order_out(
     order, _ = await one.create(IdempotentRequest(user, "key-order", b"o" * 32), [(product.id, 1)])
     for _ in range(2):
         async with database.transaction() as connection:
-            attempt = payments.Attempt(uuid7(), order.id, user, "key-payment", "tok_approved")
-            await payments.begin(connection, attempt, clock.now)
+            attempt = payments.Attempt(uuid7(), order.id, user, "key-payment", "tok_approved", clock.now)
+            await payments.begin(connection, attempt)
         if not await _approved(database, order.id):
             async with database.transaction() as connection:
                 assert await payments.finish(connection, attempt.id, PaymentStatus.APPROVED, clock.now) is None

@@ -13,7 +13,7 @@ from order.domain.errors import PaymentProviderError, PaymentTimeoutError
 from order.domain.money import Money
 from order.gateways.payment import ChargeOutcome, PaymentGateway, RefundOutcome
 
-T = TypeVar("T")
+T = TypeVar("T", ChargeOutcome, RefundOutcome)
 
 _log = structlog.get_logger(__name__)
 
@@ -35,20 +35,21 @@ class BoundedGateway:
 
     async def charge(self, reference: UUID, amount: Money, payment_token: str) -> ChargeOutcome:
         """See `PaymentGateway.charge`."""
-        return await self._in_time(self._gateway.charge(reference, amount, payment_token))
+        return await self._in_time(self._gateway.charge(reference, amount, payment_token), ChargeOutcome)
 
     async def resolve(self, reference: UUID) -> ChargeOutcome:
         """See `PaymentGateway.resolve`."""
-        return await self._in_time(self._gateway.resolve(reference))
+        return await self._in_time(self._gateway.resolve(reference), ChargeOutcome)
 
     async def refund(self, reference: UUID) -> RefundOutcome:
         """See `PaymentGateway.refund`."""
-        return await self._in_time(self._gateway.refund(reference))
+        return await self._in_time(self._gateway.refund(reference), RefundOutcome)
 
-    async def _in_time(self, call: Awaitable[T]) -> T:
+    async def _in_time(self, call: Awaitable[T], outcomes: type[T]) -> T:
         try:
             async with asyncio.timeout(self._seconds):
-                return await call
+                # Of a string that is no outcome, or of nothing at all, this makes an error.
+                return outcomes(await call)
         except (PaymentProviderError, PaymentTimeoutError):
             raise
         except TimeoutError as error:

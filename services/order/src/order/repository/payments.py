@@ -13,16 +13,17 @@ from order.repository.queries import Connection, PaymentStatus
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A payment under way; the provider knows it by its id."""
+    """A payment under way; the provider knows it by its id. `begun` by the clock of whoever did, UTC."""
 
     id: UUID
     order_id: UUID
     user_id: UUID
     idempotency_key: str
     payment_token: str
+    begun: datetime
 
 
-async def begin(connection: Connection, attempt: Attempt, now: datetime) -> None:
+async def begin(connection: Connection, attempt: Attempt) -> None:
     """Record an attempt before the provider is called."""
     await queries.insert_payment(
         connection,
@@ -31,7 +32,7 @@ async def begin(connection: Connection, attempt: Attempt, now: datetime) -> None
         user_id=attempt.user_id,
         idempotency_key=attempt.idempotency_key,
         payment_token=attempt.payment_token,
-        now=now,
+        now=attempt.begun,
     )
 
 
@@ -41,10 +42,10 @@ async def processing(connection: Connection, order_id: UUID) -> Attempt | None:
     return None if row is None else _attempt(row)
 
 
-async def declined(connection: Connection, order_id: UUID) -> int:
-    """How many attempts on this order the provider has declined."""
-    row = await queries.count_declined_payments(connection, order_id=order_id)
-    return 0 if row is None else row
+async def count(connection: Connection, order_id: UUID) -> tuple[int, int]:
+    """How many attempts on this order have begun, and how many of them the provider has declined."""
+    row = await queries.count_payments(connection, order_id=order_id)
+    return (0, 0) if row is None else (row.begun, row.declined)
 
 
 async def approved_id(connection: Connection, order_id: UUID) -> UUID | None:
@@ -79,4 +80,4 @@ async def claim_stuck(connection: Connection, now: datetime, patience: timedelta
 
 
 def _attempt(row: queries.Payment) -> Attempt:
-    return Attempt(row.id, row.order_id, row.user_id, row.idempotency_key, row.payment_token)
+    return Attempt(row.id, row.order_id, row.user_id, row.idempotency_key, row.payment_token, row.created_at)

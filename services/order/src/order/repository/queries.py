@@ -576,14 +576,20 @@ async def get_processing_payment(connection: Connection, *, order_id: UUID) -> P
     return None if row is None else Payment(row[0], row[1], row[2], row[3], row[4], PaymentStatus(row[5]), row[6], row[7], row[8], row[9])
 
 
-COUNT_DECLINED_PAYMENTS = """-- name: CountDeclinedPayments
-SELECT count(*) FROM payments WHERE order_id = $1 AND status = 'declined'
+COUNT_PAYMENTS = """-- name: CountPayments
+SELECT count(*) AS begun, count(*) FILTER (WHERE status = 'declined') AS declined FROM payments WHERE order_id = $1
 """
 
 
-async def count_declined_payments(connection: Connection, *, order_id: UUID) -> int | None:
-    row = await connection.fetchrow(COUNT_DECLINED_PAYMENTS, order_id)
-    return None if row is None else row[0]
+@dataclass(frozen=True, slots=True)
+class CountPaymentsRow:
+    begun: int
+    declined: int
+
+
+async def count_payments(connection: Connection, *, order_id: UUID) -> CountPaymentsRow | None:
+    row = await connection.fetchrow(COUNT_PAYMENTS, order_id)
+    return None if row is None else CountPaymentsRow(row[0], row[1])
 
 
 LOCK_PAYMENT = """-- name: LockPayment

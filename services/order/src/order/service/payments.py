@@ -7,14 +7,16 @@ idempotency key or the sweep, finds the outcome with the provider by the attempt
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
 from chassis.database import Database
 
 from order.domain.errors import (
+    IllegalTransitionError,
     NotFoundError,
     PaymentDeclinedError,
     PaymentInProgressError,
@@ -53,7 +55,6 @@ class PaymentUseCases:
         replays: the fast path of idempotency.
         gateway: the payment provider.
         now: the clock, UTC.
-        new_id: makes time-ordered ids.
         answer_time: how long the provider may take. Until then an attempt is left to the request that began it.
         most_declined: declined payments of one order after which it cannot be paid any more; 0: any number. Who has
             stolen cards tries out with a shop which of them are good.
@@ -67,7 +68,6 @@ class PaymentUseCases:
         replays: ReplayCache,
         gateway: PaymentGateway,
         now: Callable[[], datetime],
-        new_id: Callable[[], UUID],
         answer_time: timedelta,
         most_declined: int,
     ) -> None:
@@ -76,7 +76,6 @@ class PaymentUseCases:
         self._replays = replays
         self._gateway = gateway
         self._now = now
-        self._new_id = new_id
         self._answer_time = answer_time
         self._most_declined = most_declined
 
@@ -114,16 +113,20 @@ class PaymentUseCases:
             if attempt is None:
                 order.require_version(expected_version)
                 order.transition_to(OrderStatus.PAID, now)
-                if self._most_declined and await payments.declined(connection, order_id) >= self._most_declined:
+                if order.expires_at <= now:
+                    raise IllegalTransitionError("the time in which the order could be paid is over")
+                begun, declined = await payments.count(connection, order_id)
+                if self._most_declined and declined >= self._most_declined:
                     raise TooManyDeclinedPaymentsError(
                         f"{self._most_declined} payments of this order were declined; order again",
                         maximum=str(self._most_declined),
                     )
-                attempt = Attempt(self._new_id(), order_id, request.user_id, request.key, payment_token)
-                await payments.begin(connection, attempt, now)
+                reference = reference_of(order_id, begun)
+                attempt = Attempt(reference, order_id, request.user_id, request.key, payment_token, now)
+                await payments.begin(connection, attempt)
             elif attempt.idempotency_key != request.key:
                 raise PaymentInProgressError
-            elif abs(now - _begun(attempt.id)) < self._answer_time:
+            elif abs(now - attempt.begun) < self._answer_time:
                 # Neither long ago nor, by a clock that was ahead, yet to come.
                 raise RequestInProgressError
         failure: PaymentProviderError | None = None
@@ -212,6 +215,12 @@ class PaymentUseCases:
         return paid, outcome
 
 
-def _begun(attempt_id: UUID) -> datetime:
-    """When an attempt began: its id is a UUIDv7, whose first 48 bits are Unix milliseconds."""
-    return datetime.fromtimestamp((attempt_id.int >> 80) / 1000, tz=UTC)
+def reference_of(order_id: UUID, earlier: int) -> UUID:
+    """By what the provider knows an attempt on an order, `earlier` ones having gone before it.
+
+    Nothing of it is ours alone to remember: where a backup has taken our memory of a charge, the next attempt asks the provider
+    for that very charge, and is told how it ended. A UUIDv8 (RFC 9562, 5.8): the order's time, then a hash.
+    """
+    hashed = int.from_bytes(hashlib.sha256(order_id.bytes + earlier.to_bytes(8, "big")).digest()[:10], "big")
+    version, variant = 8 << 76, 2 << 62
+    return UUID(int=order_id.int >> 80 << 80 | version | (hashed >> 68) << 64 | variant | hashed & (1 << 62) - 1)

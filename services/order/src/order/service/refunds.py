@@ -140,7 +140,7 @@ class RefundUseCases:
             return None
         try:
             outcome = await self._gateway.refund(refund.payment_id)
-            if outcome is RefundOutcome.REFUSED:
+            if outcome is not RefundOutcome.SUCCEEDED:
                 await self._put_off(refund, RefundStatus.REFUSED, "the payment provider refuses the refund")
                 return None
         except PaymentTimeoutError as error:

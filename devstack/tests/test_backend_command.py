@@ -290,10 +290,18 @@ def test_demo_data_that_cannot_be_loaded_take_nothing_down_and_loading_again_mak
         return bool(found)
 
     until(loading)
-    # The first product is there, the last is not.
+    found[0].suspend()
     status = json.loads(backend("status", "--json", *where[:2]).stdout)
     products = f"{status['endpoints']['public']}/v1/products?limit=1"
-    until(lambda: bool(httpx.get(products).json()["items"]))
+
+    def has_begun() -> bool:
+        """The first product is there, the last is not."""
+        found[0].resume()
+        time.sleep(0.05)
+        found[0].suspend()
+        return bool(httpx.get(products).json()["items"])
+
+    until(has_begun)
     found[0].kill()
     output, _ = starting.communicate(timeout=120)
     assert starting.returncode == 0
@@ -302,6 +310,7 @@ def test_demo_data_that_cannot_be_loaded_take_nothing_down_and_loading_again_mak
         f"demo         not complete (ended with status -9); the next `./backend up --data-dir {data_dir}` goes on"
         in output
     )
+    assert '"action":"user.registered"' in (data_dir / "logs" / "audit.log").read_text(encoding="utf-8")
     assert json.loads(backend("status", "--json", *where[:2]).stdout)["ready"] is True
     assert not (data_dir / "demo-loaded").exists()
     loads = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from devstack.backups import BackupError
 from conftest import People, Platform, backend, new_key, order_of
 from devstack import backups
 
+DATABASES = ("notificationdb", "orderdb", "userdb")
 _GRANTS = """
 SELECT grantee, table_name, privilege_type, '' AS part FROM information_schema.role_table_grants WHERE table_schema = 'public'
 UNION ALL SELECT grantee, table_name, privilege_type, column_name FROM information_schema.column_privileges
@@ -29,12 +31,21 @@ ORDER BY 1, 2, 3, 4
 
 
 async def grants(stack: Platform) -> list[tuple[object, ...]]:
-    """Who may do what in both databases."""
+    """Who may do what in the databases."""
     found = []
-    for name in ("userdb", "orderdb"):
+    for name in DATABASES:
         connection = await stack.database(name)
         found += [(name, *row) for row in await connection.fetch(_GRANTS)]
         await connection.close()
+    return found
+
+
+async def soonest_expiry(stack: Platform) -> timedelta:
+    """How long from now the first of the unpaid orders expires."""
+    connection = await stack.database("orderdb")
+    found = await connection.fetchval("SELECT min(expires_at) - now() FROM orders WHERE status = 'pending_payment'")
+    await connection.close()
+    assert isinstance(found, timedelta)
     return found
 
 
@@ -48,7 +59,7 @@ async def test_after_a_restore_nothing_answers_what_came_after_the_backup(
     before = await grants(stack)
     target = tmp_path / "a backup"
     await asyncio.to_thread(backend, "backup", str(target), *where)
-    assert {path.name for path in target.iterdir()} == {"orderdb.dump", "userdb.dump", "manifest.json"}
+    assert {path.name for path in target.iterdir()} == {"manifest.json", *(f"{name}.dump" for name in DATABASES)}
     assert not any(path.stat().st_mode & 0o077 for path in (target, *target.iterdir()))
 
     # All of it is read again, so that every copy is as hot as can be.
@@ -70,6 +81,8 @@ async def test_after_a_restore_nothing_answers_what_came_after_the_backup(
     *_, told = (stack.layout.logs / "audit.log").read_text(encoding="utf-8").splitlines()
     assert '"databases.restored"' in told
     assert str(target) in told
+    # Nobody loses an order that the provider may have been paid for since.
+    assert timedelta(minutes=50) < await soonest_expiry(stack) <= timedelta(hours=1)
     for gone in (client, stranger, admin):
         with pytest.raises(ApiError) as refused:
             await gone.get_me()

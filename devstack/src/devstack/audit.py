@@ -31,16 +31,31 @@ def write(layout: Layout, act: Act) -> None:
 
     What has been done stays done when the line cannot be written: that is said on standard error.
     """
+    _append(layout, lines.as_json(act, "backend"), f"{act.action} {act.subject}")
+
+
+def kept(layout: Layout, output: str) -> str:
+    """What a program has written, without its lines of the trail, which are in the log from now on."""
+    others = []
+    for line in output.splitlines(keepends=True):
+        if line.startswith("{") and f'"event":"{lines.EVENT}"' in line:
+            _append(layout, line.rstrip(), "an act")
+        else:
+            others.append(line)
+    return "".join(others)
+
+
+def _append(layout: Layout, line: str, what: str) -> None:
     try:
         layout.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Appended in one piece: the supervisor may write beside a command.
         descriptor = os.open(layout.logs / "audit.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            os.write(descriptor, (lines.as_json(act, "backend") + "\n").encode())
+            os.write(descriptor, (line + "\n").encode())
         finally:
             os.close(descriptor)
     except OSError as error:
-        print(f"{act.action} {act.subject} could not be written to the audit log: {error}", file=sys.stderr)
+        print(f"{what} could not be written to the audit log: {error}", file=sys.stderr)
 
 
 @contextmanager

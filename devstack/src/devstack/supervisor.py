@@ -245,6 +245,8 @@ class Supervisor:
 
     async def _load_demo(self) -> None:
         """Demo data are a convenience: the platform serves without them, and the next start goes on where this one stopped."""
+        from devstack import audit
+
         layout = self._layout
         if not layout.demo_marker.exists():
             say("demo", "loading products, accounts and orders")
@@ -255,10 +257,11 @@ class Supervisor:
                     status, output = await errands.run(command, environment=base_environment(), setup=setup)
             except (OSError, TimeoutError) as error:
                 status, output = 1, str(error) or f"not done within {_DEMO_SECONDS:.0f} s"
+            said = audit.kept(layout, output)
             if status == 0:
                 say("demo", f"loaded in {time.perf_counter() - began:.1f} s")
             else:
-                cause = output.strip().rpartition("\n")[2] or f"ended with status {status}"
+                cause = said.strip().rpartition("\n")[2] or f"ended with status {status}"
                 say("demo", f"not complete ({self._without_secrets(cause)}); the next `backend up` goes on", "warning")
         self._state.demo_loading = False
         self._write_state()

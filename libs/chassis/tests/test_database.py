@@ -29,9 +29,9 @@ async def test_a_pool_that_could_not_be_opened_is_opened_by_the_next_attempt(pla
         await database.close()
 
 
-@pytest.mark.parametrize("sqlstate", ["53100", "53200", "53300", "58030", "25006"])
+@pytest.mark.parametrize("sqlstate", ["53100", "53200", "53300", "58030", "25006", "55000", "3D000"])
 async def test_a_server_without_room_is_one_that_is_away_for_now(platform: Platform, sqlstate: str) -> None:
-    """A full disk, no memory, too many connections, an error of the disk, a server that only reads."""
+    """A full disk, no memory, too many connections, an error of the disk, a server that only reads, a database in exchange."""
     database = Database(
         postgres.database_of("order", platform.secrets).url(platform.layout), min_size=1, max_size=1, service="test"
     )

@@ -22,7 +22,7 @@ def create(
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """An administrator. The password is asked for, or read from standard input; it appears in no process list."""
-    from devstack import services
+    from devstack import audit, services
     from devstack.processes import base_environment
     from devstack.secrets import load_or_create
 
@@ -38,7 +38,9 @@ def create(
         [sys.executable, "-m", "user.create_user", email, name, "admin"],
         env={**base_environment(), **variables, "LOG_LEVEL": "error"},
         input=password + "\n",
+        stdout=subprocess.PIPE,
         encoding="utf-8",
         check=False,
     )
+    sys.stdout.write(audit.kept(layout, done.stdout))
     raise typer.Exit(done.returncode)

@@ -48,7 +48,7 @@ def of_step(order: Order, transition: Transition) -> Message | None:
             return None if told is None else told(order=message)
 
 
-# does not pass on: idempotency_key, payment_token
+# does not pass on: idempotency_key, payment_token, begun
 def payment_failed(attempt: Attempt, amount: Money, status: PaymentStatus) -> events_pb2.PaymentFailed:
     """An attempt to pay so much came to nothing."""
     return events_pb2.PaymentFailed(

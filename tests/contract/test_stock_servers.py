@@ -14,6 +14,7 @@ import bff.main
 import bff.settings
 import grpc
 import httpx
+import notification.main
 import order.main
 import pytest
 import user.main
@@ -29,6 +30,8 @@ from user.service.passwords import Passwords
 
 from conftest import People, Platform, new_key, order_of
 from devstack import services
+
+SERVICES = {"user": user, "order": order, "notification": notification}
 
 
 async def grpcio_server(stack: AsyncExitStack, servicers: object) -> str:
@@ -51,10 +54,9 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         )
         stack.push_async_callback(pipelined.close)
         stack.push_async_callback(cache.close)
-        for name in ("user", "order"):
+        for name, module in SERVICES.items():
             for variable, value in services.environment(name, platform.layout, platform.secrets, Options()).items():
                 monkeypatch.setenv(variable, value)
-            module = user if name == "user" else order
             settings = load(module.settings.Settings)
             database = Database.configured(settings, service="stock")
             await database.open()
@@ -63,18 +65,20 @@ async def stock(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
                 passwords = Passwords(1, 4)
                 stack.callback(passwords.close)
                 servicers: object = user.main.build(settings, database, pipelined, passwords)
-            else:
+            elif name == "order":
                 servicers = order.main.build(settings, database, cache)
+            else:
+                servicers = notification.main.build(settings, database)
             targets[name] = await grpcio_server(stack, servicers)
         for variable, value in services.environment("bff", platform.layout, platform.secrets, Options()).items():
             monkeypatch.setenv(variable, value)
-        channels = [grpc.aio.insecure_channel(targets[name]) for name in ("user", "order")]
-        for channel in channels:
+        channels = {name: grpc.aio.insecure_channel(target) for name, target in targets.items()}
+        for channel in channels.values():
             stack.push_async_callback(channel.close)
         application = bff.main.build(
             load(bff.settings.Settings),
             pipelined,
-            dict(zip(("user", "order"), map(Peer, channels), strict=True)).__getitem__,
+            {name: Peer(channel) for name, channel in channels.items()}.__getitem__,
         )
         server = uvicorn.Server(uvicorn.Config(application, port=0, lifespan="off", log_level="error"))
         serving = asyncio.create_task(server.serve())

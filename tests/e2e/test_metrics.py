@@ -114,6 +114,7 @@ async def test_every_metric_and_label_of_a_rule_or_a_dashboard_is_there(people: 
     order = await people.order(client, (await people.product(), 1))
     await client.pay_order(order.id, models.PaymentRequest(payment_token="tok_approved"), idempotency_key=new_key())
     await client.list_products()
+    await client.get_my_notifications()
     admin = await people.role("admin")
     await admin.list_users(limit=1)
     await people.http.post("/v1/auth/refresh", json={"refresh_token": "of-nobody"})

@@ -254,4 +254,7 @@ def test_a_stacks_secrets_stay_the_same(tmp_path: Path) -> None:
     # What they are called may change; what they are may not. Only what that release did not have comes new.
     kept = json.loads((tmp_path / "secrets.json").read_text(encoding="utf-8"))
     assert set(SECRETS.values()) <= set(kept.values())
-    assert [name for name, value in kept.items() if value not in SECRETS.values()] == ["trace_secret"]
+    assert [name for name, value in kept.items() if value not in SECRETS.values()] == [
+        "notification_database_password",
+        "trace_secret",
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from notification.domain.errors import (
 from notification.domain.mail import Mail, MailKind, MailState
 from notification.gateways.contacts import Contact
 from notification.repository import mails
+from notification.service import sending as sending_module
 from notification.service.letters import Letters
 from notification.service.preferences import PreferenceUseCases
 from notification.service.sending import Policy, Sending
@@ -127,6 +129,17 @@ async def test_several_processes_send_each_mail_once(database: Database) -> None
         found = await until_ended(database)
     assert set(found.values()) == {("sent", 1, "")}
     assert len(world.taken) == len(set(world.taken)) == len(several)
+
+
+async def test_many_mails_are_begun_so_many_a_second_and_no_more(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending_module, "MOST_A_SECOND", 40)
+    several, began = [await noted(database) for _ in range(30)], time.monotonic()
+    async with at_work(sending(database, World())):
+        await until_ended(database)
+    # Those of the last look are not waited for.
+    assert time.monotonic() - began >= (len(several) - QUICK.concurrency) / 40
 
 
 async def test_an_event_has_one_mail(database: Database) -> None:

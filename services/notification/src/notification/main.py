@@ -76,6 +76,7 @@ def sending(settings: Settings, database: Database, contacts: Contacts) -> Sendi
         now=_now,
         policy=Policy(
             concurrency=settings.mail_concurrency,
+            rate=settings.mail_rate,
             deadline=settings.mail_deadline_seconds,
             lease=_LEASE_DEADLINES * settings.mail_deadline_seconds,
             attempts=settings.mail_attempts,

@@ -54,6 +54,9 @@ class Settings(DatabaseSettings, EventSettings):
         Field(description="In which language mails are written", pattern=f"^({'|'.join(FORMATS)})$"),
     ] = "en"
     mail_concurrency: Annotated[int, Field(description="Mails that a process sends at the same time", ge=1, le=100)] = 8
+    mail_rate: Annotated[
+        float, Field(description="Mails that a process begins in a second at most", gt=0, le=10_000)
+    ] = 20.0
     mail_deadline_seconds: Annotated[
         float,
         Field(

@@ -24,7 +24,6 @@ from notification.domain.errors import (
 from notification.domain.mail import Mail, MailKind, MailState
 from notification.gateways.contacts import Contact
 from notification.repository import mails
-from notification.service import sending as sending_module
 from notification.service.letters import Letters
 from notification.service.preferences import PreferenceUseCases
 from notification.service.sending import Policy, Sending
@@ -33,7 +32,14 @@ from conftest import Platform
 from devstack import postgres
 
 QUICK = Policy(
-    deadline=0.5, lease=0.8, attempts=3, first_pause=0.02, longest_pause=0.05, longest_outage_pause=0.1, concurrency=4
+    deadline=0.5,
+    lease=0.8,
+    attempts=3,
+    first_pause=0.02,
+    longest_pause=0.05,
+    longest_outage_pause=0.1,
+    concurrency=4,
+    rate=1000.0,
 )
 
 
@@ -131,12 +137,9 @@ async def test_several_processes_send_each_mail_once(database: Database) -> None
     assert len(world.taken) == len(set(world.taken)) == len(several)
 
 
-async def test_many_mails_are_begun_so_many_a_second_and_no_more(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sending_module, "MOST_A_SECOND", 40)
+async def test_many_mails_are_begun_so_many_a_second_and_no_more(database: Database) -> None:
     several, began = [await noted(database) for _ in range(30)], time.monotonic()
-    async with at_work(sending(database, World())):
+    async with at_work(sending(database, World(), replace(QUICK, rate=40.0))):
         await until_ended(database)
     # Those of the last look are not waited for.
     assert time.monotonic() - began >= (len(several) - QUICK.concurrency) / 40

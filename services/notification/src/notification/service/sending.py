@@ -35,8 +35,6 @@ from notification.gateways.smtp import MailServer
 from notification.repository import mails, preferences
 from notification.service.letters import Letters
 
-# Begun by one process. Thousands of orders are thousands of mails, which can wait: orders go on beside them.
-MOST_A_SECOND = 20
 # The longest time until a mail that was noted is begun, while nothing else waits.
 _LOOK_SECONDS = 1.0
 _MEASURE_SECONDS = 5.0
@@ -71,6 +69,7 @@ class Policy:
 
     Attributes:
         concurrency: at the same time.
+        rate: begun in a second at most. Thousands of orders are thousands of mails, which can wait; orders go on beside them.
         deadline: seconds for one attempt.
         lease: seconds after which a mail is begun again whose process has said nothing; more than the deadline.
         attempts: until it is given up.
@@ -80,6 +79,7 @@ class Policy:
     """
 
     concurrency: int = 8
+    rate: float = 20.0
     deadline: float = 30.0
     lease: float = 60.0
     attempts: int = 20
@@ -158,7 +158,7 @@ class Sending:
                 task = asyncio.create_task(self._work(mail))
                 self._in_hand.add(task)
                 task.add_done_callback(self._let_go)
-            await asyncio.sleep(len(found) / MOST_A_SECOND)
+            await asyncio.sleep(len(found) / self._policy.rate)
             if found and self._room():
                 continue
             try:

@@ -109,7 +109,7 @@ def check_logs(status: dict[str, Any], where: tuple[str, str]) -> None:
     events = [json.loads(line) for line in backend("logs", *where).stdout.splitlines()]
     assert {event["process"] for event in events} == {
         "postgres", "valkey", "valkey-cache", "limiter", "user", "order", "bff", "edge", "console", "nats",
-        "notification", "mailbox", "supervisor",
+        "notification", "mailbox", "supervisor", "audit",
     }  # fmt: skip
     times = [event["time"] for event in events]
     assert times == sorted(times)

@@ -24,6 +24,7 @@ import h2.events
 import httpx
 import psutil
 import pyqwest
+from chassis.certificate_files import client_context
 from chassis.grpc import framing
 from chassis.grpc.channel import Channel, TransportResponse
 from chassis.grpc.peer import Peer
@@ -53,11 +54,12 @@ class Answer:
 
 def identity(directory: Path) -> ssl.SSLContext:
     """A client with the certificate in `directory`, which looks at no server name (there are SPIFFE ids instead)."""
-    context = ssl.create_default_context(cafile=str(directory / "ca.crt"))
+    has_certificate = (directory / "tls.crt").exists()
+    context = (
+        client_context(directory) if has_certificate else ssl.create_default_context(cafile=str(directory / "ca.crt"))
+    )
     context.check_hostname = False
     context.set_alpn_protocols(["h2"])
-    if (directory / "tls.crt").exists():
-        context.load_cert_chain(directory / "tls.crt", directory / "tls.key")
     return context
 
 

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import brokers
 import pytest
+from chassis.certificate_files import client_context
 from chassis.events import limits
 from chassis.events.event import Event
-from chassis.events.nats import Nats, connection, tls
+from chassis.events.nats import Nats, connection
 from chassis.events.publisher import BrokerUnavailable, NotTogether
 from chassis.ids import uuid7
 from devstack.layout import Layout
@@ -96,7 +97,7 @@ async def test_whoever_has_the_brokers_certificate_asks_whether_it_works_and_not
 
     async with asyncio.timeout(20):
         client = Client()
-        own = tls(server.certificates_of(BROKER))
+        own = client_context(server.certificates_of(BROKER))
         await client.connect(server.url, tls=own, tls_handshake_first=True, error_cb=note)
         for what in ("CONNZ", "STACKSZ", "JSZ", "VARZ"):
             await client.publish(f"$SYS.REQ.SERVER.PING.{what}", reply=HEALTH_ANSWER)
@@ -127,7 +128,7 @@ async def test_a_service_neither_reads_what_is_for_others_nor_changes_what_there
     await client.connect(
         server.url,
         inbox_prefix="_INBOX.order",
-        tls=tls(server.certificates_of("order")),
+        tls=client_context(server.certificates_of("order")),
         tls_handshake_first=True,
         error_cb=note,
     )

@@ -92,7 +92,7 @@ async def test_only_a_certificate_of_ours_connects(
 
 async def test_only_tls_1_3_connects_and_plaintext_does_not(stack: Platform) -> None:
     older = as_(stack, "bff")
-    older.maximum_version = ssl.TLSVersion.TLSv1_2
+    older.minimum_version = older.maximum_version = ssl.TLSVersion.TLSv1_2
     for context in (older, None):
         assert (await inside.call(stack.layout.port("order"), GET_ORDER, context)).status is None
 

@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import random
-import ssl
 import sys
 import uuid
 from collections.abc import AsyncIterator
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import asyncpg
 import httpx
+from chassis.certificate_files import client_context
 from contract_runtime.http_client import ApiError
 from contracts.bff.v1 import models
 from contracts.bff.v1.client import BackendClient
@@ -65,10 +65,9 @@ async def load(layout: Layout, secrets: Secrets, options: Options) -> None:
 def _as_the_edge(layout: Layout, options: Options) -> httpx.AsyncClient:
     """A client of the BFF's own listener."""
     secure = "mtls" not in options.without
-    context = ssl.create_default_context(cafile=str(layout.certificates / "edge" / "ca.crt"))
+    context = client_context(layout.certificates / "edge")
     # Its certificate names a SPIFFE id, no host; that anybody else of this stack listens there is out of the question.
     context.check_hostname = False
-    context.load_cert_chain(layout.certificates / "edge" / "tls.crt", layout.certificates / "edge" / "tls.key")
     transport = httpx.AsyncHTTPTransport(verify=context, http1=False, http2=True)
     url = f"{'https' if secure else 'http'}://127.0.0.1:{layout.port(EDGE.api)}"
     return httpx.AsyncClient(base_url=url, timeout=30, transport=transport, trust_env=False)

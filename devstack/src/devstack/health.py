@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from chassis.certificate_files import client_context
 from mesh.broker import HEALTH, HEALTH_ANSWER
 from mesh.topology import BROKER, CONSOLE, MAILBOX
 
@@ -133,11 +134,9 @@ def _brokers_own(layout: Layout) -> ssl.SSLContext:
         OSError: there is none yet.
     """
     directory = layout.certificates / BROKER
-    context = ssl.create_default_context(cafile=directory / "ca.crt")
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context = client_context(directory)
     # A workload certificate names a SPIFFE URI; who has one of ours at this port is who we have started there.
     context.check_hostname = False
-    context.load_cert_chain(directory / "tls.crt", directory / "tls.key")
     return context
 
 

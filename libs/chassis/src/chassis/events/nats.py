@@ -21,6 +21,7 @@ from nats.errors import BadHeaderError, MaxPayloadError
 from nats.errors import Error as NatsError
 from nats.js.client import JetStreamContext
 
+from chassis.certificate_files import client_context
 from chassis.config import EventSettings
 from chassis.events import envelope, limits, subjects
 from chassis.events.causes import caused_by, describe
@@ -57,18 +58,6 @@ logging.getLogger("asyncio").addFilter(lambda record: "eof_received() has no eff
 _log = structlog.get_logger(__name__)
 
 
-def tls(certificates: Path) -> ssl.SSLContext:
-    """Who we are, and whom we trust: of a directory with tls.crt, tls.key and ca.crt.
-
-    Raises:
-        OSError: they cannot be read.
-    """
-    context = ssl.create_default_context(cafile=str(certificates / "ca.crt"))
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(certificates / "tls.crt", certificates / "tls.key")
-    return context
-
-
 class _Refusal(msgspec.Struct, frozen=True):
     description: str = ""
 
@@ -85,7 +74,7 @@ class _Client(Client):
     @property
     def ssl_context(self) -> ssl.SSLContext:
         # Read for each connection: certificates are replaced while we serve.
-        return tls(self._certificates)
+        return client_context(self._certificates)
 
 
 class Nats:
@@ -185,7 +174,7 @@ class Nats:
             ping_interval=_PING_SECONDS,
             pending_size=_MAX_PENDING_BYTES,
             tls_handshake_first=True,
-            tls=tls(self._certificates),
+            tls=client_context(self._certificates),
         )
 
     async def publish(self, event: Event) -> None:
@@ -288,7 +277,7 @@ async def connection(url: str, certificates: Path, name: str) -> AsyncIterator[C
             ping_interval=_PING_SECONDS,
             error_cb=ignore,
             tls_handshake_first=True,
-            tls=tls(certificates),
+            tls=client_context(certificates),
         )
     except (NatsError, OSError, TimeoutError) as error:
         raise BrokerUnavailable(str(error) or type(error).__name__) from error

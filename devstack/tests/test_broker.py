@@ -17,7 +17,7 @@ from pathlib import Path
 import brokers
 import pytest
 from chassis.certificate_files import client_context
-from chassis.events import limits
+from chassis.events import limits, nats
 from chassis.events.event import Event
 from chassis.events.nats import Nats, connection
 from chassis.events.publisher import BrokerUnavailable, NotTogether
@@ -187,6 +187,25 @@ async def test_who_comes_before_the_broker_is_refused_at_once_and_connected_once
     await order.publish(event())
     running.cancel()
     await asyncio.wait([running])
+    assert await stored(server) == 1
+
+
+async def test_a_client_that_no_longer_tries_to_connect_is_replaced(
+    server: brokers.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats, "GIVE_UP_SECONDS", 0.5)
+    async with server.client("order") as order:
+        stuck = order.connected()
+        await server.kill()
+        async with asyncio.timeout(30):
+            while stuck._reconnection_task is None:
+                await asyncio.sleep(0.01)
+        # What the library does to itself, when an old connection's end is noticed while a new one is being made.
+        stuck._reconnection_task.cancel()
+        await server.start()
+        await brokers.connected(order)
+        assert order.connected() is not stuck
+        await order.publish(event())
     assert await stored(server) == 1
 
 

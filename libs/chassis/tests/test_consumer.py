@@ -306,8 +306,8 @@ async def test_a_broker_that_is_killed_again_and_again_changes_nothing(place: Pl
             await asyncio.sleep(chance.uniform(0.01, 0.3))
             await place.server.kill()
             await place.server.start()
-        await asyncio.gather(*telling)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
+            await asyncio.gather(*telling)
             while len(await place.effects()) < 160:
                 await asyncio.sleep(0.05)
     assert in_order(await place.effects(), subjects)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -36,6 +36,8 @@ from chassis.tracing import conventions
 TIMEOUT_SECONDS = 5.0
 _CONNECT_SECONDS = 2
 _RECONNECT_SECONDS = 0.25
+# Without a connection for so long, the client is replaced by a new one.
+GIVE_UP_SECONDS = 15.0
 # A broker that answers no ping for twice this is gone.
 _PING_SECONDS = 5
 # Events that wait for the broker's word at once; more are refused.
@@ -136,12 +138,15 @@ class Nats:
                 self._client = client
                 await self._connect(client, closed)
                 _log.info("connected to the broker")
-                # Lost connections come back by themselves; one that the server has refused for good is begun anew.
-                await closed.wait()
-                _log.warning("the broker has ended the connection", why=self._why)
+                # Lost connections come back by themselves. One that the server has refused for good is begun anew, and one with
+                # which the client does not come to an end: it may lose the task that reconnects, and says nothing of it.
+                await _until_given_up(client, closed)
+                _log.warning("the connection to the broker is begun anew", why=self._why)
             finally:
                 self._client = None
-                await client.close()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_CONNECT_SECONDS):
+                        await client.close()
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _connect(self, client: Client, closed: asyncio.Event) -> None:
@@ -241,6 +246,18 @@ class Nats:
 @lru_cache(maxsize=256)
 def _publication(event_type: str) -> Work:
     return Work("publish", event_type, span=conventions.publish(subjects.of_type(event_type)))
+
+
+async def _until_given_up(client: Client, closed: asyncio.Event) -> None:
+    """Until the client has closed the connection, or has not had one for GIVE_UP_SECONDS."""
+    clock = asyncio.get_running_loop().time
+    last = clock()
+    while not closed.is_set() and clock() < last + GIVE_UP_SECONDS:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_RECONNECT_SECONDS):
+                await closed.wait()
+        if client.is_connected:
+            last = clock()
 
 
 def _headers(event: Event) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""A run says at once which test has failed, and why when it ends, whoever ends it.
+"""A run says at once which test has failed and in a few lines why, and all of it when it ends, whoever ends it.
 
 A pytest plugin. The whole suite takes a quarter of an hour, and a job that is cancelled ends by SIGTERM, of which pytest
-knows nothing: all that it had found would be lost.
+knows nothing, or by SIGKILL, of which nobody does: all that it had found would be lost.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import signal
 
 import pytest
+
+_LINES = 30
 
 
 class _Teller:
@@ -20,6 +22,8 @@ class _Teller:
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
         if report.failed and terminal is not None:
             terminal.write_line(f"\nFAILED in {report.when}: {report.nodeid}", red=True)
+            for line in report.longreprtext.splitlines()[-_LINES:]:
+                terminal.write_line(line)
 
 
 def pytest_configure(config: pytest.Config) -> None:

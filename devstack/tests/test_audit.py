@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from chassis.audit import acts, lines
+from devstack.commands import admins as admin_commands
 from devstack.commands import certificates as certificate_commands
 from devstack.commands import keys as key_commands
 from devstack.layout import Layout
@@ -102,3 +103,15 @@ def test_what_has_been_done_stays_done_when_it_cannot_be_told(
     (layout.logs / "audit.log").mkdir(parents=True)
     audit.tell(layout, "key.rotated", "key/1", acts.operator())
     assert "key.rotated key/1 could not be written to the audit log" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kid", ["-LZZC5ajaSYUHuhjzdJ2LQGJXLWI8C58dPZf76j7hDI", "--data", "-h", "-"])
+def test_a_key_whose_name_begins_like_an_option_can_be_named(layout: Layout, kid: str) -> None:
+    done = CliRunner().invoke(key_commands.app, ["revoke", kid, "--data-dir", str(layout.data_dir)])
+    assert f"there is no key {kid};" in " ".join(done.output.split()).replace("- ", "-"), done.output
+
+
+def test_an_address_that_begins_like_an_option_is_an_address(layout: Layout) -> None:
+    arguments = ["-al@example.com", "--data-dir", str(layout.data_dir)]
+    done = CliRunner().invoke(admin_commands.app, arguments)
+    assert "not running" in done.output, done.output

@@ -15,7 +15,8 @@ from devstack.options import Options
 app = typer.Typer(help="Who administers users.", no_args_is_help=True)
 
 
-@app.command("create")
+# An address may begin like an option.
+@app.command("create", context_settings={"ignore_unknown_options": True})
 def create(
     email: Annotated[str, typer.Argument(help="The address to log in with.")],
     name: Annotated[str, typer.Option(help="The name shown.")] = "Administrator",
@@ -35,7 +36,7 @@ def create(
     )
     variables = services.environment("user", layout, load_or_create(layout.secrets), Options())
     done = subprocess.run(
-        [sys.executable, "-m", "user.create_user", email, name, "admin"],
+        [sys.executable, "-m", "user.create_user", "--", email, name, "admin"],
         env={**base_environment(), **variables, "LOG_LEVEL": "error"},
         input=password + "\n",
         stdout=subprocess.PIPE,

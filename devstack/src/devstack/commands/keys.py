@@ -39,7 +39,8 @@ def rotate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     console.print(f"the new key is {how}; it signs from {begins:%H:%M:%S}Z")
 
 
-@app.command("revoke")
+# One key's name in 64 begins like an option.
+@app.command("revoke", context_settings={"ignore_unknown_options": True})
 def revoke(
     kid: Annotated[
         str | None, typer.Argument(help="Which; the one that signs when left out, after a question.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -383,6 +384,15 @@ async def test_the_contract_and_a_reference_that_works_offline_are_served(people
     # Everything is in the page: it names no other host to load from.
     assert "<script src" not in page.text
     assert '<link rel="stylesheet"' not in page.text
+
+
+async def test_whom_to_tell_of_a_vulnerability_is_served(people: People) -> None:
+    answer = await people.http.get("/.well-known/security.txt")
+    # RFC 9116, 3: the type and its parameter.
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    fields = dict(line.split(": ", 1) for line in answer.text.splitlines())
+    assert fields.keys() == {"Contact", "Expires"}
+    assert datetime.fromisoformat(fields["Expires"]) > datetime.now(UTC)
 
 
 async def test_a_request_id_is_on_every_answer_and_a_clients_own_is_replaced(people: People) -> None:

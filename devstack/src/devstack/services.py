@@ -78,6 +78,9 @@ class _Stack:
             "SMTP_TIMEOUT_SECONDS": "4",
         }
 
+    def public_api(self, _: Service) -> dict[str, str]:
+        return {}
+
     def everywhere(self, _: Service) -> dict[str, str]:
         if "tracing" in self.options.without:
             return {}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from mesh.policies import Policies
-from mesh.topology import CACHE, Service
+from mesh.topology import CACHE, EDGE, Service
 from mesh.variables import of_policies
 
 
@@ -37,6 +37,9 @@ class Place(Protocol):
     def mail_server(self, service: Service) -> Mapping[str, str]:
         """SMTP_URL, and SMTP_PASSWORD_FILE where it has a user; asked of who sends mail."""
 
+    def public_api(self, service: Service) -> Mapping[str, str]:
+        """SECURITY_CONTACT, where its service's own settings do not say it; asked of who serves the public API."""
+
     def everywhere(self, service: Service) -> Mapping[str, str]:
         """What every service is told there: where spans are sent, for one."""
 
@@ -59,4 +62,6 @@ def of_service(service: Service, place: Place, policies: Policies) -> dict[str, 
         found |= place.broker(service)
     if service.sends_mail:
         found |= place.mail_server(service)
+    if service.name == EDGE.api:
+        found |= place.public_api(service)
     return found | of_policies(service, policies)

@@ -64,7 +64,7 @@ def build(
         UserHandlers(users, sessions),
         AuditHandlers(user.stub(UserAuditStub), order.stub(OrderAuditStub)),
         NotificationHandlers(peers("notification").stub(NotificationServiceStub)),
-        MetaHandlers(keys),
+        MetaHandlers(keys, settings.security_contact.split(",")),
     )
     authenticate = Authenticator(tokens, SessionReader(client), users, sessions)
     return HttpApplication(OPERATIONS, handlers, authenticate, settings.max_body_bytes, admission, client_address)

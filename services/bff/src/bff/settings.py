@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from chassis.config import PasswordFile, TokenSettings, ValkeyUrl
+from chassis.config import DevelopmentOnly, PasswordFile, TokenSettings, ValkeyUrl
 from pydantic import Field
 
 
@@ -20,3 +20,11 @@ class Settings(TokenSettings):
         ),
     ] = ""
     max_body_bytes: Annotated[int, Field(description="Largest request body; 413 over it", ge=1024, le=1048576)] = 65536
+    security_contact: Annotated[
+        str,
+        Field(
+            description="Whom to tell of a vulnerability, in /.well-known/security.txt: URIs, the preferred one first; comma-separated",
+            pattern=r"^(mailto:|https://|tel:)[!-+\--~]+(,(mailto:|https://|tel:)[!-+\--~]+)*$",
+        ),
+        DevelopmentOnly("name who is told", values=("mailto:security@backend.local",)),
+    ] = "mailto:security@backend.local"

@@ -120,6 +120,9 @@ class _Cluster:
     def mail_server(self, _: Service) -> dict[str, str]:
         return _file("SMTP_URL")
 
+    def public_api(self, _: Service) -> dict[str, str]:
+        return {}
+
     def everywhere(self, _: Service) -> dict[str, str]:
         return {
             "ENVIRONMENT": "{{ .root.Values.environment }}",

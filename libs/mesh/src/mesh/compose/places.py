@@ -107,6 +107,10 @@ class Compose:
             "MAIL_FROM": "${MAIL_FROM:-Backend <no-reply@backend.local>}",
         }
 
+    def public_api(self, _: Service) -> Mapping[str, str]:
+        """See `Place`."""
+        return {"SECURITY_CONTACT": "${SECURITY_CONTACT:-mailto:security@backend.local}"}
+
     def everywhere(self, _: Service) -> Mapping[str, str]:
         """See `Place`."""
         return {

@@ -281,6 +281,10 @@ class BackendClient(HttpClient):
         """The public keys of the access tokens."""
         return await self.send("GET", "/.well-known/jwks.json", models.JsonWebKeySet)
 
+    async def get_security_txt(self) -> Answer[str]:
+        """Whom to tell of a vulnerability."""
+        return await self.send("GET", "/.well-known/security.txt", str)
+
     async def get_openapi(self, *, if_none_match: str | None = None) -> Answer[str]:
         """This document."""
         return await self.send("GET", "/openapi.yaml", str, headers={"If-None-Match": if_none_match})

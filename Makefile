@@ -2,7 +2,8 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 
-.PHONY: help bootstrap setup run test test-delivery programs lint format images chart generate lock bench clean
+.PHONY: help bootstrap setup run test test-delivery programs lint format contracts audit secrets sidecars images chart generate lock bench clean
+.PHONY: sbom changelog wheels tag publish sign verify publish-chart deploy smoke rollback promote release
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -32,23 +33,59 @@ lint: bootstrap ## linters, strict types, import contracts, contract checks, gen
 format: bootstrap ## rewrite the code in the house format
 	@$(BIN)/ruff check --fix --quiet . && $(BIN)/ruff format --quiet .
 
+contracts: bootstrap ## what breaks clients since BASE=origin/main, which a commit has to say
+	@$(BIN)/python tools/contract_gate.py
+
+audit: bootstrap ## known vulnerabilities of everything that is locked; needs an index with advisories
+	@$(BIN)/python tools/audit.py
+
+secrets: bootstrap ## no commit has ever added a secret
+	@$(BIN)/python tools/lint_secrets.py --history
+
+sidecars: bootstrap ## the services without pyvoy, an Envoy beside each: started and called
+	@$(BIN)/python tools/bench/sidecars.py
+
 images: bootstrap ## build the images of this commit, by Docker; BASE=IMAGE is what they begin with
 	@$(BIN)/python tools/images.py
 
 chart: bootstrap ## render the Helm chart anew for the tests, and show what has changed in it
 	@$(BIN)/python tools/golden_chart.py
 
+sbom: bootstrap ## dist/sbom: what is in each image, as CycloneDX
+	@$(BIN)/python tools/release.py sbom
+
+changelog: bootstrap ## dist/changelog.md: what has changed since the last release, of the messages of commits
+	@$(BIN)/python tools/release.py changelog
+
+wheels: bootstrap ## dist/wheels: our distributions
+	@$(BIN)/python tools/release.py wheels
+
+smoke: bootstrap ## from a login to an order, at URL=https://…
+	@$(BIN)/python tools/smoke.py
+
+rollback: bootstrap ## a Helm release of the pipeline's back to the one before (docs/pipeline.md)
+	@$(BIN)/python tools/publish.py rollback
+
+publish sign verify deploy promote: bootstrap
+	@$(BIN)/python tools/publish.py $@
+
+publish-chart: bootstrap
+	@$(BIN)/python tools/publish.py chart
+
+tag release: bootstrap
+	@$(BIN)/python tools/release.py $@
+
 generate: bootstrap ## regenerate everything that follows from the contracts and the SQL
 	@$(BIN)/python tools/generate.py
 	@$(BIN)/python tools/metrics_page.py
 
-lock: bootstrap ## resolve requirements.in, bootstrap.in and delivery.in again into the hashed locks
-	@for f in bootstrap requirements delivery; do $(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet $$f.in -o $$f.lock; done
+lock: bootstrap ## resolve requirements.in, bootstrap.in and delivery.in again into the hashed locks, of what is a week old
+	@for f in bootstrap requirements delivery; do $(BIN)/uv pip compile --upgrade --exclude-newer '7 days' --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet $$f.in -o $$f.lock; done
 
 bench: bootstrap ## measure the platform beside pgbench and write docs/performance.md
 	@$(BIN)/python tools/bench/run.py
 
 clean: ## stop the platform, remove its data, the environment and all caches
 	@if [ -x $(BIN)/backend ]; then $(BIN)/backend reset --yes; fi
-	@rm -rf .venv .backend .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .lint_cache .venv-delivery
+	@rm -rf .venv .backend .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .lint_cache .venv-delivery dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

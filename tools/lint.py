@@ -67,9 +67,18 @@ CHECKS: dict[str, Check] = {
     "table of services": Check((sys.executable, "tools/lint_table.py"), _EVERYTHING),
     "asyncapi": Check((sys.executable, "tools/lint_asyncapi.py"), _EVERYTHING),
     "secrets": Check((sys.executable, "tools/lint_secrets.py"), _EVERYTHING),
+    "machine code has an owner": Check(
+        (sys.executable, "tools/lint_wheels.py"), r"^(.*\.lock|docs/supply-chain\.md|tools/lint_wheels\.py)$"
+    ),
+    "licences": Check((sys.executable, "tools/lint_licences.py"), r"^(.*\.lock|tools/lint_licences\.py)$"),
     "buf": Check((str(BIN / "buf"), "lint", "api")),
     "workflows": Check(
         (str(BIN / "zizmor"), "--offline", "--no-progress", "--quiet", "--persona", "auditor", ".github")
+    ),
+    "workflows, as GitHub reads them": Check((str(BIN / "actionlint"), "-no-color")),
+    "workflows, our own rules": Check(
+        (sys.executable, "tools/lint_workflows.py"),
+        r"^(\.github/|tests/|Makefile$|pyproject\.toml$|tools/lint_workflows\.py$)",
     ),
     "ruff format": Check((str(BIN / "ruff"), "format", "--check", "--quiet", ".")),
     "ruff": Check((str(BIN / "ruff"), "check", "--quiet", ".")),

@@ -3,7 +3,9 @@
 Forms that nothing else has, and no guesses about randomness: what it finds is one. What only looks like one, in a test say, has
 `not a secret` in its line.
 
-    .venv/bin/python tools/lint_secrets.py [--staged]     the lines that are about to be committed; or every file
+    .venv/bin/python tools/lint_secrets.py                every file
+    .venv/bin/python tools/lint_secrets.py --staged       the lines that are about to be committed
+    .venv/bin/python tools/lint_secrets.py --history      the lines that any commit has added: what was there once is known
 """
 
 from __future__ import annotations
@@ -75,12 +77,19 @@ def every_line() -> Iterator[tuple[str, int, str]]:
             yield str(path.relative_to(ROOT)), number, line
 
 
+def _said(*command: str) -> str:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode(errors="replace")
+
+
 def main() -> None:
     """Exit 1 and say where there is one."""
+    patch = ["--unified=0", "--no-color", "--no-ext-diff", "--diff-filter=ACMR"]
     if "--staged" in sys.argv[1:]:
-        command = ["git", "diff", "--cached", "--unified=0", "--no-color", "--no-ext-diff", "--diff-filter=ACMR"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
-        lines = added(done.stdout.decode(errors="replace"))
+        lines = added(_said("git", "diff", "--cached", *patch))
+    elif "--history" in sys.argv[1:]:
+        if _said("git", "rev-parse", "--is-shallow-repository").strip() != "false":
+            sys.exit("the history is cut off here: fetch all of it")
+        lines = added(_said("git", "log", "--patch", "--format=", *patch))
     else:
         lines = every_line()
     if found := problems(lines):

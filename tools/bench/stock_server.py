@@ -1,4 +1,4 @@
-"""A service without Envoy inside, for comparison: `python stock_server.py bff|order PORT [ORDER_PORT USER_PORT]`.
+"""A service without Envoy inside, for comparison: `python stock_server.py bff|order PORT [UPSTREAM=PORT ...]`.
 
 The same composition (`build`) on the servers that a sidecar topology uses: grpcio's for Order, uvicorn for the BFF.
 """
@@ -6,6 +6,7 @@ The same composition (`build`) on the servers that a sidecar topology uses: grpc
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 
 import bff.main
 import bff.settings
@@ -34,13 +35,13 @@ async def serve_order(port: int) -> None:
     await server.wait_for_termination()
 
 
-async def serve_bff(port: int, order_port: int, user_port: int) -> None:
-    """The BFF on uvicorn; it calls the other services through its sidecar."""
+async def serve_bff(port: int, upstreams: Mapping[str, int]) -> None:
+    """The BFF on uvicorn; it calls the other services through its sidecar, which has a port for each."""
     settings = load(bff.settings.Settings)
     configure("bff", environment=settings.environment, version=settings.version, level=settings.log_level)
     client = PipelinedClient(settings.valkey_url.get_secret_value(), password_file=settings.valkey_password_file)
-    user, order = (Peer(grpc.aio.insecure_channel(f"127.0.0.1:{p}")) for p in (user_port, order_port))
-    application = bff.main.build(settings, client, {"user": user, "order": order}.__getitem__)
+    peers = {name: Peer(grpc.aio.insecure_channel(f"127.0.0.1:{at}")) for name, at in upstreams.items()}
+    application = bff.main.build(settings, client, peers.__getitem__)
     config = uvicorn.Config(application, port=port, lifespan="off", log_level="error", access_log=False, loop="uvloop")
     await uvicorn.Server(config).serve()
 
@@ -48,6 +49,6 @@ async def serve_bff(port: int, order_port: int, user_port: int) -> None:
 if __name__ == "__main__":
     import uvloop
 
-    name, *ports = sys.argv[1:]
-    serving = serve_order if name == "order" else serve_bff
-    uvloop.run(serving(*map(int, ports)))
+    name, own, *others = sys.argv[1:]
+    calls = {upstream: int(at) for upstream, _, at in (other.partition("=") for other in others)}
+    uvloop.run(serve_order(int(own)) if name == "order" else serve_bff(int(own), calls))

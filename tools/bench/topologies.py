@@ -19,6 +19,7 @@ from devstack.layout import Layout
 from devstack.options import Options
 from devstack.secrets import load_or_create
 from measured import HotRead, mean_of
+from mesh.topology import row
 
 from devstack import proxies, services
 
@@ -34,8 +35,8 @@ Config = dict[str, Any]
 async def measure(bench: Bench) -> dict[str, HotRead]:
     """The hot read by topology, measured in turns, on a stack that runs."""
     found: dict[str, list[HotRead]] = {"inside": [], "sidecars": []}
-    with _sidecars(bench.layout, Options(rate_limit_scale=RATE_LIMIT_SCALE)) as sidecars:
-        urls = {"inside": bench.url, "sidecars": sidecars}
+    with sidecars(bench.layout, Options(rate_limit_scale=RATE_LIMIT_SCALE)) as url_of_sidecars:
+        urls = {"inside": bench.url, "sidecars": url_of_sidecars}
         for url in urls.values():
             await bench.hot_read(url)
         for _ in range(_ROUNDS):
@@ -45,22 +46,27 @@ async def measure(bench: Bench) -> dict[str, HotRead]:
 
 
 @contextmanager
-def _sidecars(layout: Layout, options: Options) -> Iterator[str]:
+def sidecars(layout: Layout, options: Options) -> Iterator[str]:
     """Edge, BFF and Order once more, with an Envoy beside each Python process; the URL of their edge."""
-    order_python, bff_python, order_egress, user_egress, order_in, bff_in, edge_in = _free_ports(7)
+    upstreams = row("bff").upstreams
+    order_python, bff_python, order_in, bff_in, edge_in, *free = _free_ports(5 + len(upstreams))
+    egress = dict(zip(upstreams, free, strict=True))
     secrets = load_or_create(layout.secrets)
     own = Layout(layout.data_dir, layout.port_offset + 7000)
     with ExitStack() as stack:
-        for name, ports in (("order", [order_python]), ("bff", [bff_python, order_egress, user_egress])):
+        for name, ports in (
+            ("order", [str(order_python)]),
+            ("bff", [str(bff_python), *(f"{upstream}={port}" for upstream, port in egress.items())]),
+        ):
             environment = {**os.environ, **services.environment(name, layout, secrets, options), "LOG_LEVEL": "info"}
-            command = [sys.executable, str(HERE / "stock_server.py"), name, *map(str, ports)]
+            command = [sys.executable, str(HERE / "stock_server.py"), name, *ports]
             _start(stack, layout, f"stock-{name}", command, environment)
         order = _load(layout, options, "order", own)
         _forward(order, order_in, order_python, http2=True)
         bff = _load(layout, options, "bff", own)
         _forward(bff, bff_in, bff_python, http2=False)
         _point(bff, "order", order_in)
-        for cluster, port in (("order", order_egress), ("user", user_egress)):
+        for cluster, port in egress.items():
             bff["static_resources"]["listeners"].append(_egress(cluster, port))
         edge = _load(layout, options, "edge", own)
         _point(edge, "bff", bff_in)

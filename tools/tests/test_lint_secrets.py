@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import lint_secrets
 import pytest
 
@@ -60,3 +64,30 @@ def test_what_is_no_secret_is_let_through(line: str) -> None:
 
 def test_there_is_none_in_this_repository() -> None:
     assert lint_secrets.problems(lint_secrets.every_line()) == []
+
+
+def test_what_was_removed_again_is_found_in_the_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> None:
+        subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@shop.example", *arguments], cwd=tmp_path, check=True
+        )
+
+    def history() -> str | None:
+        monkeypatch.setattr(lint_secrets, "ROOT", tmp_path)
+        monkeypatch.setattr(sys, "argv", ["lint_secrets.py", "--history"])
+        try:
+            lint_secrets.main()
+        except SystemExit as end:
+            return str(end.code)
+        return None
+
+    git("init", "--quiet")
+    for content in ("fine\n", f"{SECRETS['a GitHub token']}\n", "gone\n"):
+        (tmp_path / "x.py").write_text(content, encoding="utf-8")
+        git("add", ".")
+        git("commit", "--quiet", "--message", "feat: x")
+    assert history() == "x.py:1: a GitHub token"
+    clone = tmp_path / "clone"
+    git("clone", "--quiet", "--depth", "1", f"file://{tmp_path}", str(clone))
+    tmp_path = clone
+    assert "cut off" in (history() or "")

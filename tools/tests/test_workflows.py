@@ -1,93 +1,162 @@
-"""The pipeline: what it runs is what anybody runs, with no more rights than it needs, and its one required check can fail."""
+"""The pipeline keeps to its rules, and each check finds what it is for; which commands a run comes to, tests/delivery/test_pipeline.py says."""
 
 from __future__ import annotations
 
-import re
 import subprocess
-import tomllib
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
+from lint_workflows import CHECKS, ROOT, Workflow, faults, workflows
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-TEXTS = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / ".github/workflows").glob("*.yml"))}
-JOBS: dict[str, dict[str, Any]] = {
-    f"{name}: {job}": found for name, text in TEXTS.items() for job, found in yaml.safe_load(text)["jobs"].items()
-}
-PULL_REQUEST = yaml.safe_load(TEXTS["pull-request.yml"])["jobs"]
-TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+BIN = Path(sys.executable).parent
+TEXTS = {workflow.name: workflow.text for workflow in workflows()}
+CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1"
+# A change of a workflow, and the check that has to find it.
+MUTANTS: dict[str, tuple[str, str, str, str]] = {
+    "an action by its tag": ("main.yml", CHECKOUT, "actions/checkout@v7", "actions are named by their commit"),
+    "a commit without its version": ("main.yml", CHECKOUT, CHECKOUT[:-8], "actions are named by their commit"),
+    "a short commit": ("main.yml", CHECKOUT, "actions/checkout@3d3c42e # v7.0.1", "actions are named by their commit"),
+    "every right": ("main.yml", "permissions: {}\n", "permissions: write-all\n", "rights are the least"),
+    "the default rights": ("main.yml", "permissions: {}\n", "", "rights are the least"),
+    "a job with every right": (
+        "pull-request.yml",
+        "    permissions: {contents: read}\n",
+        "    permissions: write-all\n",
+        "rights are the least",
+    ),
+    "a job that does not say": ("pull-request.yml", "    permissions: {contents: read}\n", "", "rights are the least"),
+    "a job that writes": (
+        "pull-request.yml",
+        "    permissions: {contents: read}\n",
+        "    permissions: {contents: write}\n",
+        "rights are the least",
+    ),
+    "a job that writes more": (
+        "main.yml",
+        "    permissions:\n      contents: read\n      packages: write # images",
+        "    permissions:\n      contents: write\n      packages: write # images",
+        "rights are the least",
+    ),
+    "no end": ("pull-request.yml", "    timeout-minutes: 15\n", "", "every job ends"),
+    "a late end": ("pull-request.yml", "    timeout-minutes: 15\n", "    timeout-minutes: 360\n", "every job ends"),
+    "runs beside each other": (
+        "main.yml",
+        "concurrency:\n  group: main\n  cancel-in-progress: false\n",
+        "",
+        "runs do not collide",
+    ),
+    "a step that may fail": (
+        "pull-request.yml",
+        "      - run: make lint\n",
+        "      - run: make lint\n        continue-on-error: true\n",
+        "nothing fails unseen",
+    ),
+    "a job that may fail": (
+        "pull-request.yml",
+        "    timeout-minutes: 15\n",
+        "    timeout-minutes: 15\n    continue-on-error: true\n",
+        "nothing fails unseen",
+    ),
+    "a failure that is swallowed": ("pull-request.yml", "run: make lint\n", "run: make lint || true\n", "nothing fails unseen"),
+    "a failure that is passed over": ("pull-request.yml", "run: make lint\n", "run: make lint; true\n", "nothing fails unseen"),
+    "a failure that make ignores": ("pull-request.yml", "run: make lint\n", "run: make --ignore-errors lint\n", "commands are targets of the Makefile"),
+    "a step after a failure": (
+        "pull-request.yml",
+        "      - run: make lint\n",
+        "      - run: make lint\n        if: always()\n",
+        "nothing fails unseen",
+    ),
+    "a scan that finds and does not fail": (
+        "pull-request.yml",
+        "severity-cutoff: high",
+        "fail-build: false, severity-cutoff: high",
+        "nothing fails unseen",
+    ),
+    "a command of its own": ("pull-request.yml", "run: make lint\n", "run: .venv/bin/ruff check\n", "commands are targets of the Makefile"),
+    "a target that there is not": ("pull-request.yml", "run: make lint\n", "run: make lints\n", "commands are targets of the Makefile"),
+    "a test that there is not": (
+        "pull-request.yml",
+        "tests/delivery/test_chart.py",
+        "tests/delivery/test_charts.py",
+        "commands are targets of the Makefile",
+    ),
+    "a check that is not required": ("pull-request.yml", "needs: [lint, ", "needs: [", "the required check needs every job"),
+    "a check whose result nobody looks at": (
+        "pull-request.yml",
+        "        ${{ needs.known.result }}\n",
+        "",
+        "the required check needs every job",
+    ),
+    "a required check that is skipped": ("pull-request.yml", "    if: always()\n", "", "the required check needs every job"),
+    "tests that nobody runs": ("pull-request.yml", "          - tests/network\n", "", "every test is in one shard"),
+    "tests that two run": ("pull-request.yml", "          - devstack\n", "          - devstack tests/network\n", "every test is in one shard"),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", JOBS)
-def test_a_job_has_an_end_and_says_its_rights(name: str) -> None:
-    job = JOBS[name]
-    assert 0 < job["timeout-minutes"] <= 30
-    assert set(job["permissions"].values()) <= {"read"}
+def test_ours_have_no_fault() -> None:
+    assert len(TEXTS) == 5
+    assert faults(workflows()) == {}
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_a_workflow_has_no_rights_of_its_own_and_names_actions_by_commit(name: str) -> None:
-    assert yaml.safe_load(TEXTS[name])["permissions"] == {}
-    assert yaml.safe_load(TEXTS[name])["concurrency"]
-    used = re.findall(r"uses: (.*)", TEXTS[name])
-    assert used
-    assert [use for use in used if not re.fullmatch(r"[\w-]+/[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", use)] == []
+@pytest.mark.parametrize("name", MUTANTS)
+def test_each_fault_is_found_by_its_check(name: str) -> None:
+    file, before, after, check = MUTANTS[name]
+    assert before in TEXTS[file]
+    mutant = Workflow(file, TEXTS[file].replace(before, after, 1))
+    # A step that is spoilt is also no target any more.
+    assert check in faults([mutant])
 
 
-@pytest.mark.parametrize("name", [name for name in JOBS if not name.endswith(": passed")])
-def test_what_a_job_runs_is_a_target_of_the_makefile(name: str) -> None:
-    for step in JOBS[name]["steps"]:
-        if "run" in step:
-            command = re.fullmatch(r'make ([a-z-]+)( T=("\$PLACES -n 2"|[a-z_/.]+))?', step["run"])
-            assert command is not None, step["run"]
-            assert command[1] in TARGETS
-            assert command[3] in (None, '"$PLACES -n 2"') or (ROOT / command[3]).exists()
+def test_every_check_has_a_fault_that_it_finds() -> None:
+    assert {check for *_, check in MUTANTS.values()} == CHECKS.keys()
 
 
-def test_every_test_is_in_one_shard() -> None:
-    shards = " ".join(PULL_REQUEST["test"]["strategy"]["matrix"]["places"]).split()
-    assert len(shards) == len(set(shards))
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        places = set(tomllib.load(file)["tool"]["pytest"]["ini_options"]["testpaths"])
-    rooms = {f"tests/{path.parent.name}" for path in (ROOT / "tests").glob("*/test_*.py")}
-    # These have a job of their own.
-    assert set(shards) == (places - {"tests"}) | (rooms - {"tests/delivery"})
-    assert not list((ROOT / "tests").glob("test_*.py"))
+@pytest.mark.parametrize("result", ["failure", "cancelled", "skipped", ""])
+def test_the_required_check_fails_unless_all_have_passed(result: str) -> None:
+    (step,) = Workflow("", TEXTS["pull-request.yml"]).jobs["passed"]["steps"]
+
+    def passes(*results: str) -> bool:
+        variables = {"RESULTS": " ".join(results), "DEPENDENCIES": "success"}
+        return subprocess.run(["/bin/sh", "-c", step["run"]], env=variables, check=False).returncode == 0
+
+    assert passes(*["success"] * 8)
+    assert not any(passes(*["success"] * place, result, *["success"] * (7 - place)) for place in range(8))
 
 
-def test_the_required_check_needs_every_job() -> None:
-    assert set(PULL_REQUEST["passed"]["needs"]) == set(PULL_REQUEST) - {"passed"}
-    assert PULL_REQUEST["passed"]["if"] == "always()"
-
-
-@pytest.mark.parametrize(
-    ("results", "passes"),
-    [
-        ("success success success success", True),
-        ("success failure success success", False),
-        ("success cancelled success success", False),
-        ("success success skipped success", False),
-        ("", False),
-    ],
-)
-def test_the_required_check_fails_unless_all_have_passed(results: str, *, passes: bool) -> None:
-    (step,) = PULL_REQUEST["passed"]["steps"]
-    variables = {"RESULTS": results, "EXPECTED": "success success success success"}
-    done = subprocess.run(["/bin/sh", "-c", step["run"]], env=variables, check=False)
-    assert (done.returncode == 0) == passes
+def workflow(directory: Path, text: str) -> Path:
+    made = directory / ".github/workflows/workflow.yml"
+    made.parent.mkdir(parents=True)
+    made.write_text(text, encoding="utf-8")
+    return made
 
 
 def test_zizmor_sees_what_is_dangerous(tmp_path: Path) -> None:
     """That `make lint` has it say nothing means something."""
     text = TEXTS["pull-request.yml"].replace("  pull_request:\n", "  pull_request_target:\n", 1)
-    text = text.replace("$PLACES", "${{ github.event.pull_request.title }}")
-    workflow = tmp_path / ".github/workflows/dangerous.yml"
-    workflow.parent.mkdir(parents=True)
-    workflow.write_text(text, encoding="utf-8")
-    command = [str(ROOT / ".venv/bin/zizmor"), "--offline", "--no-progress", str(workflow)]
+    made = workflow(tmp_path, text.replace("$PLACES", "${{ github.event.pull_request.title }}"))
+    command = [str(BIN / "zizmor"), "--offline", "--no-progress", str(made)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode != 0
     for audit in ("dangerous-triggers", "template-injection"):
         assert audit in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("needs: publish\n", "needs: publishing\n", "publishing"),
+        ("steps.publish.outputs", "steps.publishing.outputs", "publishing"),
+        ("runs-on: ubuntu-24.04\n", "runs-on: ubuntu-24.4\n", "ubuntu-24.4"),
+        ("timeout-minutes: 30\n", "timeout-minute: 30\n", "timeout-minute"),
+    ],
+)
+def test_actionlint_sees_what_github_would_not_understand(tmp_path: Path, before: str, after: str, said: str) -> None:
+    text = TEXTS["main.yml"].replace(
+        "    uses: ./.github/workflows/pull-request.yml", f"    uses: {ROOT.name}/x/.github/workflows/y.yml@main"
+    )
+    assert before in text
+    made = workflow(tmp_path, text.replace(before, after))
+    done = subprocess.run([BIN / "actionlint", "-no-color", made], capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 1
+    assert said in done.stdout

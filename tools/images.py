@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pip_settings
+from chassis.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = {"backend-services": "services.Dockerfile", "backend-operations": "operations.Dockerfile"}
@@ -47,6 +48,7 @@ def arguments(name: str, file: str, given: Mapping[str, Path], base: str = "") -
     settings = {
         "SOURCE_DATE_EPOCH": said("git", "log", "-1", "--format=%ct"),
         "REVISION": said("git", "rev-parse", "HEAD"),
+        "VERSION": __version__,
     } | ({"BASE": base} if base else {})
     told = [part for item in settings.items() for part in ("--build-arg", "=".join(item))]
     told += [part for identity, path in given.items() for part in ("--secret", f"id={identity},src={path}")]

@@ -61,11 +61,14 @@ EXEMPTIONS: Mapping[str, Exemption] = {
 
 def licence(package: Distribution) -> str:
     """What a package says of itself, as an SPDX expression as far as that can be told; empty when it says nothing."""
-    told = package.metadata
-    if expression := told.get("License-Expression"):
-        return expression
-    lines = [(told.get("License") or "").strip().split("\n")[0].strip()]
-    lines += [line.rpartition("::")[2].strip() for line in told.get_all("Classifier") or () if "License ::" in line]
+
+    def told(header: str) -> list[str]:
+        return package.metadata.get_all(header) or []
+
+    if expressions := told("License-Expression"):
+        return expressions[0]
+    lines = [text.strip().split("\n")[0].strip() for text in told("License")]
+    lines += [line.rpartition("::")[2].strip() for line in told("Classifier") if "License ::" in line]
     words = [line for line in lines if line and line.lower() not in ("osi approved", "dfsg approved")]
     return _WORDS.get(words[0].lower(), words[0]) if words else ""
 

@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,14 +95,19 @@ class Pipeline:
         subprocess.run(["git", *someone, *arguments], cwd=self.root, check=True)
 
     def run(
-        self, event: str, workflow: str, failing: str = "nothing", variables: Sequence[str] = (), **told: object
+        self,
+        event: str,
+        workflow: str,
+        payload: Mapping[str, object],
+        failing: str = "nothing",
+        variables: Sequence[str] = (),
     ) -> Run:
         """One run of a workflow by an event."""
-        notes, payload = self._place / "notes", self._place / "event.json"
+        notes, event_file = self._place / "notes", self._place / "event.json"
         notes.write_text("", encoding="utf-8")
-        payload.write_text(json.dumps(told), encoding="utf-8")
+        event_file.write_text(json.dumps(dict(payload)), encoding="utf-8")
         command = [
-            str(delivery.BIN / "act"), event, "--json", "--workflows", f".github/workflows/{workflow}", "--eventpath", str(payload),
+            str(delivery.BIN / "act"), event, "--json", "--workflows", f".github/workflows/{workflow}", "--eventpath", str(event_file),
             "--platform", "ubuntu-24.04=-self-hosted", "--action-offline-mode", "--concurrent-jobs", "2", *self._local,
             *(part for variable in variables for part in ("--var", variable)),
         ]  # fmt: skip
@@ -133,12 +138,13 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
 
 
 PULL_REQUEST = {"pull_request": {"base": {"ref": "main"}, "head": {"ref": "change"}}}
+MAIN, TAG = {"ref": "refs/heads/main"}, {"ref": "refs/tags/v1.2.3"}
 STAGING = ("STAGING_URL=https://staging.shop.example",)
 PRODUCTION = ("PRODUCTION_URL=https://shop.example",)
 
 
 def test_a_pull_request_runs_every_check_and_passes(pipeline: Pipeline) -> None:
-    run = pipeline.run("pull_request", "pull-request.yml", **PULL_REQUEST)
+    run = pipeline.run("pull_request", "pull-request.yml", PULL_REQUEST)
     assert run.passed, run.output
     assert run.of("lint") == ["make lint"]
     assert run.of("contracts") == ["make contracts"]
@@ -178,13 +184,13 @@ def test_a_pull_request_runs_every_check_and_passes(pipeline: Pipeline) -> None:
 
 @pytest.mark.parametrize("failing", ["lint", "contracts", "audit", "sbom", "test"])
 def test_a_check_that_fails_fails_the_required_one(pipeline: Pipeline, failing: str) -> None:
-    run = pipeline.run("pull_request", "pull-request.yml", failing, **PULL_REQUEST)
+    run = pipeline.run("pull_request", "pull-request.yml", PULL_REQUEST, failing)
     assert not run.passed
     assert run.results["passed"] == {"failure"}, run.output
 
 
 def test_main_is_built_once_tried_on_staging_and_then_promoted(pipeline: Pipeline) -> None:
-    run = pipeline.run("push", "main.yml", variables=STAGING, ref="refs/heads/main")
+    run = pipeline.run("push", "main.yml", MAIN, variables=STAGING)
     assert run.passed, run.output
     assert run.of("compose") == ["make test-delivery T=tests/delivery/test_images.py tests/delivery/test_compose.py"]
     services, operations = "ghcr.io/us/shop/backend-services sha256:5", "ghcr.io/us/shop/backend-operations sha256:0"
@@ -221,21 +227,21 @@ def test_main_is_built_once_tried_on_staging_and_then_promoted(pipeline: Pipelin
     ],
 )
 def test_what_fails_goes_no_further(pipeline: Pipeline, failing: str, reached: Sequence[str]) -> None:
-    run = pipeline.run("push", "main.yml", failing, STAGING, ref="refs/heads/main")
+    run = pipeline.run("push", "main.yml", MAIN, failing, STAGING)
     assert not run.passed
     # `make images` is one of the checks as well, and nothing is published that has not passed them.
     assert [job for job in ("publish", "staging", "promote") if run.of(job)] == list(reached), run.output
 
 
 def test_without_a_staging_nothing_is_promoted(pipeline: Pipeline) -> None:
-    run = pipeline.run("push", "main.yml", ref="refs/heads/main")
+    run = pipeline.run("push", "main.yml", MAIN)
     assert run.passed, run.output
     assert run.of("publish")
     assert run.of("staging") == run.of("promote") == []
 
 
 def test_a_release_names_what_was_signed_and_brings_it_to_production(pipeline: Pipeline) -> None:
-    run = pipeline.run("push", "release.yml", variables=PRODUCTION, ref="refs/tags/v1.2.3")
+    run = pipeline.run("push", "release.yml", TAG, variables=PRODUCTION)
     assert run.passed, run.output
     steps = ["tag", "verify", "promote", "publish-chart", "changelog", "wheels", "sbom", "release"]
     assert run.of("release")[2:] == [f"make {step}" for step in steps]
@@ -248,13 +254,13 @@ def test_a_release_names_what_was_signed_and_brings_it_to_production(pipeline: P
 
 @pytest.mark.parametrize("failing", ["tag", "verify"])
 def test_what_is_not_signed_or_no_version_is_not_released(pipeline: Pipeline, failing: str) -> None:
-    run = pipeline.run("push", "release.yml", failing, PRODUCTION, ref="refs/tags/v1.2.3")
+    run = pipeline.run("push", "release.yml", TAG, failing, PRODUCTION)
     assert not run.passed
     assert run.notes[-1] == f"release: make {failing}"
 
 
 def test_a_rollback_and_the_weekly_checks_run_one_command_each(pipeline: Pipeline) -> None:
-    run = pipeline.run("workflow_dispatch", "rollback.yml", inputs={"environment": "staging"})
+    run = pipeline.run("workflow_dispatch", "rollback.yml", {"inputs": {"environment": "staging"}})
     assert run.of("rollback") == ["make rollback"], run.output
-    run = pipeline.run("schedule", "weekly.yml")
+    run = pipeline.run("schedule", "weekly.yml", {})
     assert (run.of("known"), run.of("sidecars")) == (["make audit"], ["make sidecars"]), run.output

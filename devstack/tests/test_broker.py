@@ -9,7 +9,7 @@ import signal
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from mesh.broker import HEALTH_ANSWER
 from mesh.certificates import Certificates
 from mesh.topology import BROKER, OPERATORS, SERVICES
 from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 
@@ -206,6 +207,41 @@ async def test_a_client_that_no_longer_tries_to_connect_is_replaced(
         await brokers.connected(order)
         assert order.connected() is not stuck
         await order.publish(event())
+    assert await stored(server) == 1
+
+
+@pytest.mark.parametrize("before_the_first", [True, False], ids=["before the first connection", "after one"])
+async def test_so_is_one_that_waits_for_ever_for_the_end_of_a_connection(
+    server: brokers.Server, monkeypatch: pytest.MonkeyPatch, *, before_the_first: bool
+) -> None:
+    """As asyncio's TLS does now and then when the other side has gone; and the client keeps a cancellation to itself."""
+    released = asyncio.Event()
+
+    async def wait_closed(_transport: TcpTransport) -> None:
+        while not released.is_set():
+            with suppress(asyncio.CancelledError):
+                await released.wait()
+
+    monkeypatch.setattr(nats, "GIVE_UP_SECONDS", 0.5)
+    monkeypatch.setattr(nats, "_CONNECT_SECONDS", 0.5)
+    order = Nats(server.url, server.certificates_of("order"), "order")
+    assert server.process is not None
+    if before_the_first:
+        # Takes connections, and says nothing.
+        server.process.send_signal(signal.SIGSTOP)
+    running = asyncio.create_task(order.run())
+    if not before_the_first:
+        await brokers.connected(order)
+    with monkeypatch.context() as patch:
+        patch.setattr(TcpTransport, "wait_closed", wait_closed)
+        await asyncio.sleep(1 if before_the_first else 0)
+        await server.kill()
+        await server.start()
+        await brokers.connected(order)
+    await order.publish(event())
+    running.cancel()
+    await asyncio.wait([running])
+    released.set()
     assert await stored(server) == 1
 
 

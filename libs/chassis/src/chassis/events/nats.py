@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +37,7 @@ TIMEOUT_SECONDS = 5.0
 _CONNECT_SECONDS = 2
 _RECONNECT_SECONDS = 0.25
 # Without a connection for so long, the client is replaced by a new one.
-GIVE_UP_SECONDS = 15.0
+GIVE_UP_SECONDS = 5.0
 # A broker that answers no ping for twice this is gone.
 _PING_SECONDS = 5
 # Events that wait for the broker's word at once; more are refused.
@@ -134,19 +134,19 @@ class Nats:
         while True:
             closed = asyncio.Event()
             client = _Client(self._certificates)
+            connecting = asyncio.create_task(self._connect(client, closed))
             try:
                 self._client = client
-                await self._connect(client, closed)
-                _log.info("connected to the broker")
                 # Lost connections come back by themselves. One that the server has refused for good is begun anew, and one with
-                # which the client does not come to an end: it may lose the task that reconnects, and says nothing of it.
-                await _until_given_up(client, closed)
-                _log.warning("the connection to the broker is begun anew", why=self._why)
+                # which the client does not come to an end: it may lose the task that reconnects, or wait for ever for the end of
+                # a connection that has ended, and says nothing of it.
+                await _until_given_up(client, closed, connecting)
+                _log.info("the connection to the broker is begun anew", why=self._why)
             finally:
                 self._client = None
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_CONNECT_SECONDS):
-                        await client.close()
+                connecting.cancel()
+                await _at_most(_CONNECT_SECONDS, connecting)
+                await _at_most(_CONNECT_SECONDS, client.close())
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _connect(self, client: Client, closed: asyncio.Event) -> None:
@@ -181,6 +181,7 @@ class Nats:
             tls_handshake_first=True,
             tls=client_context(self._certificates),
         )
+        _log.info("connected to the broker")
 
     async def publish(self, event: Event) -> None:
         """See `Publisher`."""
@@ -248,8 +249,8 @@ def _publication(event_type: str) -> Work:
     return Work("publish", event_type, span=conventions.publish(subjects.of_type(event_type)))
 
 
-async def _until_given_up(client: Client, closed: asyncio.Event) -> None:
-    """Until the client has closed the connection, or has not had one for GIVE_UP_SECONDS."""
+async def _until_given_up(client: Client, closed: asyncio.Event, connecting: asyncio.Task[None]) -> None:
+    """Until the client has failed or closed the connection, or has not had one for GIVE_UP_SECONDS."""
     clock = asyncio.get_running_loop().time
     last = clock()
     while not closed.is_set() and clock() < last + GIVE_UP_SECONDS:
@@ -258,6 +259,18 @@ async def _until_given_up(client: Client, closed: asyncio.Event) -> None:
                 await closed.wait()
         if client.is_connected:
             last = clock()
+        elif connecting.done() and (connecting.cancelled() or connecting.exception() is not None):
+            return
+
+
+async def _at_most(seconds: float, work: Awaitable[None]) -> None:
+    """Wait for what the client does, whatever comes of it, and leave it alone after so long: it may not let itself be cancelled."""
+    task = asyncio.ensure_future(work)
+    _, late = await asyncio.wait({task}, timeout=seconds)
+    if late:
+        task.cancel()
+    elif not task.cancelled() and (error := task.exception()) is not None:
+        _log.info("a connection to the broker has ended", why=str(error) or type(error).__name__)
 
 
 def _headers(event: Event) -> dict[str, str]:
@@ -301,4 +314,4 @@ async def connection(url: str, certificates: Path, name: str) -> AsyncIterator[C
     try:
         yield client
     finally:
-        await client.close()
+        await _at_most(_CONNECT_SECONDS, client.close())

@@ -169,6 +169,20 @@ def test_lines_of_all_logs_come_by_time_once_and_as_they_are_selected(tmp_path: 
     assert [line.text for line in lines.after(first.last + 1, Selection()).lines] == ["anew"]
 
 
+def test_of_a_long_stack_its_beginning_and_its_end_are_shown(tmp_path: Path) -> None:
+    stack = "\n".join(
+        ["Traceback (most recent call last):", *(f'  File "{number}.py"' for number in range(500)), "Why"]
+    )
+    event = {"time": "2026-11-27T12:00:00Z", "level": "error", "event": "unexpected error", "exception": stack}
+    (tmp_path / "order.log").write_text(json.dumps(event) + "\n", encoding="utf-8")
+    lines = LogLines(tmp_path)
+    lines.read()
+    (line,) = lines.after(0, Selection()).lines
+    assert line.more.startswith("Traceback (most recent call last):")
+    assert line.more.endswith("Why")
+    assert len(line.more) < 2_100
+
+
 def test_a_huge_log_is_read_from_its_end_and_what_is_left_out_is_said(tmp_path: Path) -> None:
     log = tmp_path / "bff.log"
     log.write_text("".join(entry(1, f"old {number}") for number in range(50_000)), encoding="utf-8")

@@ -180,9 +180,9 @@ async def kill_servers(server: PostgreSQL, broker: brokers.Server, chance: rando
         await one.start()
 
 
-async def until_taken(broker: brokers.Server) -> None:
+async def until_taken(broker: brokers.Server, consumers: asyncio.Task[int]) -> None:
     """Until the broker has nothing left: it keeps an event until it has been acted on."""
-    while True:
+    while not consumers.done():
         with suppress(BrokerUnavailable, NatsError, OSError, TimeoutError):
             async with connection(broker.url, broker.certificates_of(OPERATORS), OPERATORS) as client:
                 if not (await client.jetstream().stream_info(EVENTS)).state.messages:
@@ -206,7 +206,7 @@ async def happened(
     monkeypatch.setattr(limits, "ACK_SECONDS", listening.PATIENCE)
     chance = random.Random(seed)
     subjects = [f"order/{number}" for number in range(40)]
-    async with running(directory) as (server, broker), asyncio.timeout(30 + 3 * faults + events / 50):
+    async with running(directory) as (server, broker), asyncio.timeout(300 + 3 * faults + events / 50):
         teller, listener = await server.databases()
         kills = faults // 3
 
@@ -221,7 +221,7 @@ async def happened(
                 tasks.create_task(writer.run())
             relays = tasks.create_task(live("relaying.py", life(teller, relaying.NAME, hasty=marks_first)))
             tasks.create_task(kill_servers(server, broker, chance, faults - 2 * kills))
-        await until_taken(broker)
+        await until_taken(broker, consumers)
         consumers.cancel()
         await asyncio.wait({consumers})
         print(f"relays killed: {relays.result()}")

@@ -192,5 +192,7 @@ def _said(line: Line) -> str:
 
 
 def _short(text: str) -> str:
-    cut = text if len(text) <= _TEXT_CHARACTERS else f"{text[:_TEXT_CHARACTERS]}…"
+    # Of a stack the end says what failed.
+    half = _TEXT_CHARACTERS // 2
+    cut = text if len(text) <= _TEXT_CHARACTERS else f"{text[:half]}…{text[-half:]}"
     return "\n".join(map(printable, cut.expandtabs(4).split("\n")))

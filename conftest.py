@@ -59,6 +59,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
     return _Scheduling(config, log)
 
 
+# The one of all these that browsers refuse to call (fetch.spec.whatwg.org/#port-blocking).
+_NO_BROWSERS = 10080
+
+
 def free_port_offset() -> int:
     """An offset at which every port of the largest stack is free right now, and which no other worker is given."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
@@ -68,7 +72,8 @@ def free_port_offset() -> int:
     offsets = list(range(PORTS_EACH * (worker + 1), 24000, PORTS_EACH * workers))
     random.shuffle(offsets)
     for offset in offsets:
-        if all(port.is_free() for port in ports.of_stack(Layout(Path(), offset), largest)):
+        found = list(ports.of_stack(Layout(Path(), offset), largest))
+        if all(port.number != _NO_BROWSERS and port.is_free() for port in found):
             return offset
     raise RuntimeError("no free ports")
 

@@ -16,6 +16,7 @@ from contracts.order.v1 import events_pb2 as order_events
 from contracts.order.v1 import order_pb2
 from contracts.user.v1 import events_pb2 as user_events
 from google.protobuf.timestamp_pb2 import Timestamp
+from notification.domain.errors import MailRefusedError
 from notification.domain.mail import Mail, MailKind
 from notification.gateways.contacts import Contact
 from notification.service.formats import FORMATS
@@ -104,6 +105,11 @@ def test_the_same_event_makes_the_same_mail() -> None:
         '"Ada" <evil@example.com>, "x',
         "Ada\u202e gnp.exe",
         "=?utf-8?q?Bcc:=20everybody@example.com?=",
+        "=?utf-8?q?Ada=0d=0aBcc:=20everybody@example.com?=",
+        "Ada =?utf-8?b?DQpCY2M6IGV2ZXJ5Ym9keUBleGFtcGxlLmNvbQ0K?= =?utf-8?q?=0d=0a=0d=0aBody?=",
+        # An encoded word again, once the joiner or the line feed in it has gone.
+        "=\u202e?utf-8?q?Ada=0d=0aX-Evil:=201?=",
+        "=/?utf-8?q?Ada=0aX-Evil:=201?=",
         "Ada" * 33,
     ],
 )
@@ -119,6 +125,42 @@ def test_no_header_is_made_of_a_name(name: str) -> None:
     assert b"\r\nBcc:" not in letter.content
     assert b"\r\nX-Evil" not in letter.content
     assert all(c.isprintable() for c in str(message["to"]))
+
+
+@pytest.mark.parametrize(
+    "email",
+    [
+        # Each is an address by its grammar, and an encoded word.
+        "=?utf-8?q?ada=0d=0aBcc=3aeverybody?=@example.com",
+        "ada.=?utf-8?q?ada=0d=0a=0d=0aBody?=@example.com",
+        f"ada@{'ü' * 70}.example",
+        "ada@☃.example",
+        "ada@",
+        "ada",
+        "ada\r\nBcc@example.com",
+    ],
+)
+def test_an_address_that_no_mail_can_be_written_to_is_refused(email: str) -> None:
+    with pytest.raises(MailRefusedError) as refused:
+        LETTERS.write(mail(MailKind.WELCOME), Contact(email, "Ada"))
+    assert str(refused.value) == "no mail can be written to such an address"
+
+
+@pytest.mark.parametrize(
+    ("name", "read_as"),
+    [
+        ("Prize: http://evil.example/?to=ada", "Prize http evil. example ?to=ada"),
+        ("evil。example", "evil. example"),
+        ("ada@evil.example", "ada evil. example"),
+        ("J.R.R. Tolkien", "J. R. R. Tolkien"),
+        ("Ada Lovelace Jr.", "Ada Lovelace Jr."),
+    ],
+)
+def test_nobody_is_sent_a_link_by_whoever_chose_their_name(name: str, read_as: str) -> None:
+    headers, text, html = read(LETTERS.write(mail(MailKind.WELCOME), Contact("ada@example.com", name)))
+    assert f"Hello {read_as}," in text
+    assert f"Hello {read_as}," in html
+    assert read_as in headers["to"]
 
 
 def test_what_strangers_wrote_is_text_in_html() -> None:

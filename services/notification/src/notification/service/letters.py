@@ -4,11 +4,13 @@ The same event makes the same mail, byte for byte, however often it is made: its
 the event's. A receiver that has it already can tell (RFC 5322, section 3.6.4).
 
 What people and shops have called themselves and their things is text of strangers. It is brought onto one line, without
-characters that cannot be seen or that turn the direction of text; HTML escapes it; and no header can be made of it.
+characters that cannot be seen or that turn the direction of text; HTML escapes it; and no header can be made of it. Whoever
+registers with somebody else's address chooses the name by which that person is greeted: it is no link.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC
 from email.headerregistry import Address
@@ -22,6 +24,7 @@ import jinja2
 from contracts.order.v1 import events_pb2 as order_events
 from contracts.order.v1 import order_pb2
 
+from notification.domain.errors import MailRefusedError
 from notification.domain.mail import Mail, MailKind
 from notification.gateways.contacts import Contact
 from notification.service.formats import FORMATS, Format
@@ -29,6 +32,12 @@ from notification.service.formats import FORMATS, Format
 # Words of some scripts, and some emoji, have them inside.
 _JOINERS = "\u200c\u200d"
 _TEMPLATES = Path(__file__).parent.parent / "templates"
+# Where an encoded word begins (RFC 2047). The library decodes them in what it is given as text, line ends included, and
+# writes those as they are.
+_ENCODED_WORD = "=?"
+# What mail programs make links of: a scheme, a path, an address; and a dot between letters, or what IDNA takes for one.
+_OF_LINKS = re.compile(r"[/\\@:]")
+_OF_HOSTS = re.compile(r"(?<=\w)[.\u3002\uff0e\uff61](?=\w)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +92,11 @@ class Letters:
         """The mail.
 
         Raises:
-            google.protobuf.message.DecodeError, KeyError, ValueError: the event's message, or the address, cannot be read.
+            MailRefusedError: it is no address to which a mail can be written.
+            google.protobuf.message.DecodeError, KeyError, ValueError: the event's message cannot be read.
         """
         told: dict[str, object] = {
-            "name": _one_line(contact.display_name),
+            "name": _name(contact),
             "is_required": mail.kind.is_required,
             **_told(mail, self._format),
         }
@@ -122,11 +132,24 @@ def _recipient(contact: Contact) -> Address:
     """Whom it goes to; by a domain that every server can look up (RFC 5890).
 
     Raises:
-        ValueError: it is no domain.
+        MailRefusedError: it is no address to which a mail can be written.
     """
     local, _, domain = contact.email.rpartition("@")
-    domain = domain if domain.isascii() else idna.encode(domain, uts46=True).decode()
-    return Address(_one_line(contact.display_name), local, domain)
+    try:
+        domain = domain if domain.isascii() else idna.encode(domain, uts46=True).decode()
+        recipient = Address(_name(contact), local, domain)
+    except (ValueError, IndexError):
+        # idna raises IndexError for some empty labels.
+        raise MailRefusedError("no mail can be written to such an address") from None
+    if not local or not domain or _ENCODED_WORD in contact.email:
+        raise MailRefusedError("no mail can be written to such an address")
+    return recipient
+
+
+def _name(contact: Contact) -> str:
+    """What somebody has called themselves, which nothing reads as anything but a name."""
+    text = _OF_HOSTS.sub(". ", _OF_LINKS.sub(" ", contact.display_name))
+    return _one_line(text).replace(_ENCODED_WORD, "= ?")
 
 
 def _one_line(text: str) -> str:

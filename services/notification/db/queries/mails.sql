@@ -29,16 +29,22 @@ SET next_attempt_at = now() + sqlc.arg(pause_seconds)::float8 * interval '1 seco
     attempts = attempts - sqlc.arg(uncounted)::int
 WHERE event_id = sqlc.arg(event_id) AND attempts = sqlc.arg(attempts) AND state = 'waiting';
 
+-- name: RecallMails :execrows
+-- What is put off further than anything is: its clock was ahead.
+UPDATE mails SET next_attempt_at = now()
+WHERE state = 'waiting' AND next_attempt_at > now() + sqlc.arg(furthest_seconds)::float8 * interval '1 second';
+
 -- name: MeasureMails :one
 -- How many wait, and since how many seconds the eldest does.
 SELECT count(*) AS waiting, coalesce(extract(epoch FROM now() - min(noted_at)), 0)::float8 AS age
 FROM (SELECT noted_at FROM mails WHERE state = 'waiting' LIMIT sqlc.arg(most)) AS waiting;
 
 -- name: ForgetMails :execrows
+-- By the clock that says when they ended: by another one, which is wrong, all of them would be old.
 DELETE FROM mails
 WHERE event_id IN (
     SELECT old.event_id FROM mails AS old
-    WHERE old.state <> 'waiting' AND old.ended_at < sqlc.arg(ended_before)
+    WHERE old.state <> 'waiting' AND old.ended_at < now() - sqlc.arg(memory_seconds)::float8 * interval '1 second'
     ORDER BY old.ended_at
     LIMIT sqlc.arg(row_limit)
 );

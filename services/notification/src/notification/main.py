@@ -71,9 +71,9 @@ def sending(settings: Settings, database: Database, contacts: Contacts) -> Sendi
         server=Smtp(
             MailServerAddress.of(settings.smtp_url.get_secret_value()),
             settings.smtp_timeout_seconds,
+            settings.mail_deadline_seconds / 2,
             settings.smtp_password_file,
         ),
-        now=_now,
         policy=Policy(
             concurrency=settings.mail_concurrency,
             rate=settings.mail_rate,

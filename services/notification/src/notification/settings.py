@@ -42,7 +42,12 @@ class Settings(DatabaseSettings, EventSettings):
     ]
     smtp_password_file: PasswordFile = None
     smtp_timeout_seconds: Annotated[
-        float, Field(description="How long the mail server may take for each of its answers", gt=0, le=600)
+        float,
+        Field(
+            description="How long the mail server may take for each of its answers, but for whether it has a mail",
+            gt=0,
+            le=600,
+        ),
     ] = 10.0
     mail_from: Annotated[
         str,
@@ -60,8 +65,9 @@ class Settings(DatabaseSettings, EventSettings):
     mail_deadline_seconds: Annotated[
         float,
         Field(
-            description="How long an attempt to send a mail may take; one of a process that has died is repeated after "
-            "one and a half of this",
+            description="How long an attempt to send a mail may take, half of it until the server lets us in; a server "
+            "that takes longer to say that it has a mail is given it again. One of a process that has died is repeated "
+            "after one and a half of this",
             gt=0,
             le=3600,
         ),

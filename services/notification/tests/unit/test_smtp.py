@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -32,7 +32,9 @@ class Told:
     mail: str = "250 OK"
     rcpt: str = "250 OK"
     data: str = "250 OK"
-    hangs: bool = False
+    # Seconds until it says whether it has a mail.
+    thinks: float = 0.0
+    stays_silent_at: str = ""
     taken: list[bytes] = field(default_factory=list)
     logins: list[bytes] = field(default_factory=list)
 
@@ -46,10 +48,26 @@ class Told:
             envelope.rcpt_tos.append(address)
         return self.rcpt
 
+    async def handle_EHLO(self, _s: SMTP, session: Session, _e: Envelope, hostname: str, said: list[str]) -> list[str]:
+        session.host_name = hostname
+        await self._silence("EHLO")
+        return said
+
+    async def handle_RSET(self, _server: SMTP, _session: Session, _envelope: Envelope) -> str:
+        await self._silence("RSET")
+        return "250 OK"
+
+    async def handle_QUIT(self, _server: SMTP, _session: Session, _envelope: Envelope) -> str:
+        await self._silence("QUIT")
+        return "221 Bye"
+
+    async def _silence(self, at: str) -> None:
+        if self.stays_silent_at == at:
+            await asyncio.sleep(30)
+
     async def handle_DATA(self, server: SMTP, _session: Session, envelope: Envelope) -> str:
         self.taken.append(envelope.original_content or b"")
-        if self.hangs:
-            await asyncio.sleep(30)
+        await asyncio.sleep(self.thinks)
         if self.data == "gone":
             assert isinstance(server.transport, asyncio.Transport)
             server.transport.abort()
@@ -76,7 +94,8 @@ async def listening(told: Told, context: ssl.SSLContext | None = None, **options
 
 
 def smtp(port: int, tls: str = "never", user: str = "", **options: Any) -> Smtp:
-    return Smtp(Server("127.0.0.1", port, tls, user, options.pop("password", "")), options.pop("timeout", 5), **options)
+    server = Server("127.0.0.1", port, tls, user, options.pop("password", ""))
+    return Smtp(server, options.pop("timeout", 5), options.pop("patience", 5), **options)
 
 
 async def test_what_the_server_takes_is_sent_as_it_is() -> None:
@@ -93,7 +112,8 @@ async def test_what_the_server_takes_is_sent_as_it_is() -> None:
         ({"rcpt": "450 4.2.1 ada@example.com is busy"}, MailDeferredError, "the server answered 450 4.2.1"),
         ({"data": "554 what ada@example.com is sent is no mail"}, MailRefusedError, "the server answered 554"),
         ({"data": "452 4.3.1 no room for ada@example.com"}, MailDeferredError, "the server answered 452 4.3.1"),
-        ({"data": "421 4.3.2 closing"}, MailServerUnavailableError, "the server answered 421 4.3.2"),
+        ({"data": "421 4.3.2 closing"}, MailDeferredError, "the server answered 421 4.3.2"),
+        ({"rcpt": "421 4.7.0 ada@example.com has had enough"}, MailDeferredError, "the server answered 421 4.7.0"),
         ({"mail": "552 5.3.4 too large"}, MailRefusedError, "the server answered 552 5.3.4"),
         (
             {"mail": "550 5.7.1 shop@backend.example may not"},
@@ -113,9 +133,100 @@ async def test_what_an_answer_means(said: dict[str, str], error: type[Exception]
 
 
 async def test_a_server_that_does_not_answer_is_not_waited_for() -> None:
-    async with listening(Told(hangs=True)) as port:
-        with pytest.raises(MailDeferredError, match=r"^SMTPReadTimeoutError$"):
+    async with listening(Told(stays_silent_at="EHLO")) as port:
+        with pytest.raises(MailServerUnavailableError, match=r"^SMTPReadTimeoutError$"):
             await smtp(port, timeout=0.2).send(CONTENT, SENDER, RECIPIENT)
+        with pytest.raises(MailServerUnavailableError, match=r"^it has not let us in within 0.2 s$"):
+            await smtp(port, patience=0.2).send(CONTENT, SENDER, RECIPIENT)
+
+
+async def test_whether_it_has_a_mail_a_server_may_say_late() -> None:
+    told = Told(thinks=0.5)
+    async with listening(told) as port:
+        await smtp(port, timeout=0.2, patience=0.2).send(CONTENT, SENDER, RECIPIENT)
+    assert told.taken == [CONTENT]
+
+
+async def test_a_mail_that_was_taken_is_sent_however_the_server_takes_its_leave() -> None:
+    told = Told(stays_silent_at="QUIT")
+    async with listening(told) as port, asyncio.timeout(3):
+        await smtp(port).send(CONTENT, SENDER, RECIPIENT)
+    assert told.taken == [CONTENT]
+
+
+async def test_a_mail_that_was_refused_is_refused_whatever_the_server_says_then() -> None:
+    async with listening(Told(rcpt="550 5.1.1 nobody", stays_silent_at="RSET")) as port, asyncio.timeout(3):
+        with pytest.raises(MailRefusedError, match=r"550 5\.1\.1"):
+            await smtp(port).send(CONTENT, SENDER, RECIPIENT)
+
+
+@asynccontextmanager
+async def flooding(*first: bytes) -> AsyncIterator[int]:
+    """A server that answers so far, and then with lines without end."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            for answer in first:
+                writer.write(answer)
+                await reader.readline()
+            while True:
+                writer.write(b"250-more\r\n" * 1000)
+                await writer.drain()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("first", "error"),
+    [
+        ((), MailServerUnavailableError),
+        ((b"220 mail.example\r\n",), MailServerUnavailableError),
+        ((b"220 mail.example\r\n", b"250 OK\r\n", b"250 OK\r\n"), MailDeferredError),
+    ],
+)
+async def test_of_an_answer_without_end_nobody_reads_more_than_answers_are_long(
+    first: tuple[bytes, ...], error: type[Exception]
+) -> None:
+    async with flooding(*first) as port, asyncio.timeout(3):
+        with pytest.raises(error, match=r" -1$"):
+            await smtp(port).send(CONTENT, SENDER, RECIPIENT)
+
+
+async def test_of_a_server_that_reads_no_more_nothing_is_left() -> None:
+    left, read = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in (b"220 mail.example", b"250 OK", b"250 OK", b"250 OK"):
+            writer.write(answer + b"\r\n")
+            await reader.readline()
+        writer.write(b"354 go on\r\n")
+        await left.wait()
+        count = 0
+        with suppress(ConnectionError):
+            while part := await reader.read(1024 * 1024):
+                count += len(part)
+        read.set_result(count)
+        writer.close()
+
+    server, content = await asyncio.start_server(serve, "127.0.0.1", 0), b"x" * 64 * 1024 * 1024
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await smtp(server.sockets[0].getsockname()[1]).send(content, SENDER, RECIPIENT)
+    left.set()
+    # No more than what was on the way: the rest is not kept for whenever the server reads it.
+    assert await read < len(content)
+    server.close()
+
+
+async def test_an_address_at_which_the_server_does_not_know_us_speaks_against_one_mail() -> None:
+    """Nobody keeps the mails of others by an address of another script."""
+    async with listening(Told(mail="550 5.6.7 not here")) as port:
+        with pytest.raises(MailRefusedError, match=r"550 5\.6\.7"):
+            await smtp(port).send(CONTENT, SENDER, "ädä@example.com")
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:

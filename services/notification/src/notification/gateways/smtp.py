@@ -9,10 +9,10 @@ What a server says may have addresses in it ("550 no such user: ..."). Of it, on
 
 from __future__ import annotations
 
+import asyncio
 import re
 import ssl
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -27,8 +27,6 @@ _PORTS = {"smtp": 587, "smtps": 465}
 _STARTTLS = ("required", "never")
 # RFC 3463: class, subject, detail.
 _ENHANCED = re.compile(r"\b[245]\.\d{1,3}\.\d{1,3}\b")
-# RFC 5321, section 3.8: the server is closing the connection, whatever was said to it.
-_CLOSING = 421
 # RFC 1870, section 6.1: said of a sender, it is about the mail.
 _TOO_LARGE = 552
 
@@ -95,7 +93,9 @@ class Smtp:
 
     Args:
         server: which.
-        timeout: seconds for each of its answers.
+        timeout: seconds for each of its answers, but for whether it has a mail that it was given. For that it has the caller's
+            patience: a mail is sent twice when somebody goes away meanwhile (RFC 5321, section 4.5.3.2.6).
+        patience: seconds until it lets us in, all answers together.
         password_file: of the password that the URL leaves out.
         context: whom we trust; by default the certificate authorities of this machine.
     """
@@ -104,27 +104,31 @@ class Smtp:
         self,
         server: Server,
         timeout: float,
+        patience: float,
         password_file: Path | None = None,
         context: ssl.SSLContext | None = None,
     ) -> None:
         self._server = server
         self._timeout = timeout
+        self._patience = patience
         self._password_file = password_file
         self._context = context or ssl.create_default_context()
 
     async def send(self, content: bytes, sender: str, recipient: str) -> None:
         """See `MailServer`."""
         client = await self._connected()
+        # To an address with letters of other scripts only a server that knows RFC 6531 can send.
+        is_international = not recipient.isascii()
         try:
-            # To an address with letters of other scripts only a server that knows RFC 6531 can send.
-            options = [] if recipient.isascii() else ["SMTPUTF8"]
-            await client.sendmail(sender, [recipient], content, mail_options=options)
-        except aiosmtplib.SMTPRecipientsRefused as error:
-            raise _of_mail(error.recipients[0]) from None
-        except (aiosmtplib.SMTPNotSupported, ValueError):
+            options = _options(client, content, is_international=is_international)
+            encoding = "utf-8" if is_international else "ascii"
+            await client.mail(sender, options=options, encoding=encoding)
+            await client.rcpt(recipient, encoding=encoding)
+            await client.data(content, timeout=None)
+        except ValueError:
             raise MailRefusedError("the server takes no such address") from None
         except aiosmtplib.SMTPSenderRefused as error:
-            if error.code == _TOO_LARGE:
+            if is_international or error.code == _TOO_LARGE:
                 raise _of_mail(error) from None
             # Of every mail of ours: whoever operates this has to see to it.
             raise MailServerUnavailableError(f"it refuses our address: {_numbers(error)}") from None
@@ -135,15 +139,23 @@ class Smtp:
             # would be sent without end.
             raise MailDeferredError(type(error).__name__) from None
         finally:
-            await _leave(client)
+            _leave(client)
 
     async def _connected(self) -> aiosmtplib.SMTP:
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._known()
+        except TimeoutError:
+            raise MailServerUnavailableError(f"it has not let us in within {self._patience:g} s") from None
+
+    async def _known(self) -> aiosmtplib.SMTP:
         refusal = MailServerUnavailableError("the file of its password is empty")
         try:
             for password in self._passwords():
                 client = self._client(password)
                 try:
                     await client.connect()
+                    await _greet(client)
                 except aiosmtplib.SMTPAuthenticationError as error:
                     refusal = MailServerUnavailableError(f"it does not know us: {_numbers(error)}")
                 else:
@@ -175,18 +187,54 @@ class Smtp:
         return passwords(self._password_file)
 
 
-async def _leave(client: aiosmtplib.SMTP) -> None:
-    # The mail is there or is not: how the server takes its leave changes nothing.
-    with suppress(aiosmtplib.SMTPException, OSError):
-        await client.quit()
+async def _greet(client: aiosmtplib.SMTP) -> None:
+    """Hear what the server can do, unless it has said so already."""
+    if not client.is_ehlo_or_helo_needed:
+        return
+    try:
+        try:
+            await client.ehlo()
+        except aiosmtplib.SMTPHeloError:
+            # It is older than extensions are.
+            await client.helo()
+    except BaseException:
+        client.close()
+        raise
+
+
+def _options(client: aiosmtplib.SMTP, content: bytes, *, is_international: bool) -> list[str]:
+    """What is said of a mail before it is sent.
+
+    Raises:
+        ValueError: the server does not take mails to addresses like this.
+    """
+    options = [f"SIZE={len(content)}"] if client.supports_extension("size") else []
+    if is_international:
+        if not client.supports_extension("smtputf8"):
+            raise ValueError("SMTPUTF8")
+        options.append("SMTPUTF8")
+    return options
+
+
+def _leave(client: aiosmtplib.SMTP) -> None:
+    # The mail is there or is not: how the server takes its leave changes nothing, and is not waited for. Whoever waits may be
+    # cancelled there, and takes a mail that was sent for one that was not.
+    transport = client.transport
+    if isinstance(transport, asyncio.WriteTransport) and not transport.is_closing():
+        transport.write(b"QUIT\r\n")
+        if transport.get_write_buffer_size():
+            # It has stopped reading, and would be waited for without end.
+            transport.abort()
     client.close()
 
 
 def _of_mail(error: aiosmtplib.SMTPResponseException) -> Exception:
-    """What a reply to one mail means: 5yz is for good (RFC 5321, section 4.2.1), anything else is not."""
+    """What a reply to one mail means: 5yz is for good (RFC 5321, section 4.2.1), anything else is not.
+
+    Nor is 421, with which a server ends the connection: were it no attempt, a mail at which a server always does so would be
+    sent without end, and keep others waiting each time.
+    """
     said = f"the server answered {_numbers(error)}"
-    if error.code == _CLOSING:
-        return MailServerUnavailableError(said)
     return MailRefusedError(said) if 500 <= error.code < 600 else MailDeferredError(said)
 
 

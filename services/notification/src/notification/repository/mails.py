@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from notification.domain.mail import Mail, MailKind, MailState
 from notification.repository import queries
 from notification.repository.queries import Connection
@@ -71,6 +69,11 @@ async def waiting(connection: Connection) -> tuple[int, float]:
     return (0, 0.0) if found is None else (found.waiting, found.age)
 
 
-async def forget(connection: Connection, ended_before: datetime, most: int) -> int:
-    """Delete up to so many of which nothing more was done since then; how many there were."""
-    return await queries.forget_mails(connection, ended_before=ended_before, row_limit=most)
+async def recall(connection: Connection, furthest_seconds: float) -> int:
+    """Have those begun at once that are put off further than that; how many there were."""
+    return await queries.recall_mails(connection, furthest_seconds=furthest_seconds)
+
+
+async def forget(connection: Connection, memory_seconds: float, most: int) -> int:
+    """Delete up to so many of which nothing more was done for so long; how many there were."""
+    return await queries.forget_mails(connection, memory_seconds=memory_seconds, row_limit=most)

@@ -132,6 +132,17 @@ async def postpone_mail(connection: Connection, *, pause_seconds: float, error: 
     return await connection.execute(POSTPONE_MAIL, pause_seconds, error, uncounted, event_id, attempts)
 
 
+RECALL_MAILS = """-- name: RecallMails
+UPDATE mails SET next_attempt_at = now()
+WHERE state = 'waiting' AND next_attempt_at > now() + $1::float8 * interval '1 second'
+"""
+
+
+async def recall_mails(connection: Connection, *, furthest_seconds: float) -> int:
+    """What is put off further than anything is: its clock was ahead."""
+    return await connection.execute(RECALL_MAILS, furthest_seconds)
+
+
 MEASURE_MAILS = """-- name: MeasureMails
 SELECT count(*) AS waiting, coalesce(extract(epoch FROM now() - min(noted_at)), 0)::float8 AS age
 FROM (SELECT noted_at FROM mails WHERE state = 'waiting' LIMIT $1) AS waiting
@@ -154,15 +165,16 @@ FORGET_MAILS = """-- name: ForgetMails
 DELETE FROM mails
 WHERE event_id IN (
     SELECT old.event_id FROM mails AS old
-    WHERE old.state <> 'waiting' AND old.ended_at < $1
+    WHERE old.state <> 'waiting' AND old.ended_at < now() - $1::float8 * interval '1 second'
     ORDER BY old.ended_at
     LIMIT $2
 )
 """
 
 
-async def forget_mails(connection: Connection, *, ended_before: datetime | None, row_limit: int) -> int:
-    return await connection.execute(FORGET_MAILS, ended_before, row_limit)
+async def forget_mails(connection: Connection, *, memory_seconds: float, row_limit: int) -> int:
+    """By the clock that says when they ended: by another one, which is wrong, all of them would be old."""
+    return await connection.execute(FORGET_MAILS, memory_seconds, row_limit)
 
 
 GET_PREFERENCES = """-- name: GetPreferences

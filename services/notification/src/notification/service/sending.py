@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 from chassis.context import RequestContext
@@ -38,7 +39,7 @@ from notification.service.letters import Letters
 # The longest time until a mail that was noted is begun, while nothing else waits.
 _LOOK_SECONDS = 1.0
 _MEASURE_SECONDS = 5.0
-_FORGET_SECONDS = 60.0
+_TIDY_SECONDS = 60.0
 _FORGET_BATCH = 1000
 # For those in hand, when the process stops.
 _STOP_SECONDS = 4.0
@@ -110,7 +111,6 @@ class Sending:
         contacts: who knows addresses.
         letters: writes.
         server: takes mails.
-        now: the clock, UTC.
         policy: how.
     """
 
@@ -121,14 +121,12 @@ class Sending:
         contacts: Contacts,
         letters: Letters,
         server: MailServer,
-        now: Callable[[], datetime],
         policy: Policy,
     ) -> None:
         self._database = database
         self._contacts = contacts
         self._letters = letters
         self._server = server
-        self._now = now
         self._policy = policy
         self._in_hand: set[asyncio.Task[None]] = set()
         # Something has ended, so that there is room for the next.
@@ -142,7 +140,7 @@ class Sending:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._measure())
-                tasks.create_task(self._forget())
+                tasks.create_task(self._tidy())
                 tasks.create_task(self._take())
         finally:
             if self._in_hand:
@@ -207,6 +205,8 @@ class Sending:
             else:
                 await self._wait(mail, str(error), lease_ends)
         except MailDeferredError as error:
+            # The server was reached.
+            self._failures = 0
             await self._fail(mail, str(error), lease_ends)
         except MailRefusedError as error:
             self._failures = 0
@@ -288,14 +288,23 @@ class Sending:
                 _AGE.tell(age)
             await asyncio.sleep(_MEASURE_SECONDS)
 
-    async def _forget(self) -> None:
+    async def _tidy(self) -> None:
         while True:
-            await asyncio.sleep(_FORGET_SECONDS * random.uniform(0.8, 1.2))
-            try:
-                async with self._database.connection() as connection:
-                    await mails.forget(connection, self._now() - self._policy.memory, _FORGET_BATCH)
-            except ServiceError as error:
-                _log.info("old mails cannot be removed", error=str(error))
+            await asyncio.sleep(_TIDY_SECONDS * random.uniform(0.8, 1.2))
+            with suppress(ServiceError):
+                await self.tidy()
+
+    async def tidy(self) -> None:
+        """Begin what a clock that was ahead has put off, and forget what is old.
+
+        Raises:
+            ServiceError: the database does not do it now.
+        """
+        furthest = 2 * max(self._policy.longest_pause, self._policy.lease)
+        async with self._database.connection() as connection:
+            if count := await mails.recall(connection, furthest):
+                _log.warning("mails were put off by a clock that was ahead", count=count)
+            await mails.forget(connection, self._policy.memory.total_seconds(), _FORGET_BATCH)
 
 
 def _clock() -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
+from chassis import opaque
 from chassis.cursors import CursorSigner
 from chassis.errors import ServiceError
 from hypothesis import given
@@ -49,6 +50,14 @@ def test_text_that_is_no_cursor_is_invalid(text: str) -> None:
         return
     with pytest.raises(ServiceError):
         SIGNER.decode("list", text, 1)
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"\x05", b"\xff", b"\x91\x05", b"\x91\xa1\xff", b"\x91\xa1a\x00", b"\xdd\xff\xff\xff\xff"]
+)
+def test_what_is_signed_and_is_no_key_is_invalid(payload: bytes) -> None:
+    with pytest.raises(ServiceError, match="INVALID_CURSOR"):
+        SIGNER.decode("list", opaque.encode(SIGNER._signature("list", payload) + payload), 1)
 
 
 def test_another_secret_and_another_list_are_invalid() -> None:

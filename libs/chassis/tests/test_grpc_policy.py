@@ -23,6 +23,7 @@ from contracts.order.v1 import order_pb2
 from contracts.order.v1.order_pb2_grpc import OrderServiceServicer, OrderServiceStub, add_OrderServiceServicer_to_server
 from contracts.permissions import PERMISSIONS
 from cryptography.hazmat.primitives.asymmetric import ec
+from google.protobuf.timestamp_pb2 import Timestamp
 
 if TYPE_CHECKING:
     from contracts.order.v1.order_pb2_grpc import OrderServiceAsyncStub
@@ -125,6 +126,24 @@ async def test_the_field_rules_are_enforced_with_a_pointer_each(stub: OrderServi
         error = await refused(stub.CreateOrder(request))
     assert error.reason == "INVALID_ARGUMENT"
     assert [v.where for v in error.violations] == ["/idempotency_key", "/items/1/product_id", "/items/1/quantity"]
+    assert servicer.seen == []
+
+
+async def test_what_a_field_can_carry_and_does_not_mean_is_refused(
+    stub: OrderServiceAsyncStub, servicer: Orders
+) -> None:
+    """Proto3 takes any number for an enum, and any number of seconds for a timestamp."""
+    outside = Timestamp(seconds=10**15), Timestamp(nanos=-1)
+    wanted = order_pb2.OrderFilter(created_from=outside[0], created_before=outside[1])
+    wanted.status = 99  # type: ignore[assignment]
+    with as_caller("customer"):
+        error = await refused(stub.ListOrders(order_pb2.ListOrdersRequest(filter=wanted)))
+    assert error.reason == "INVALID_ARGUMENT"
+    assert {(v.where, v.detail) for v in error.violations if v.where.startswith("/filter")} == {
+        ("/filter/status", "is not known"),
+        ("/filter/created_from", "is out of range"),
+        ("/filter/created_before", "is out of range"),
+    }
     assert servicer.seen == []
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Literal, cast
 
+from chassis.errors import FieldViolation, ServiceError
 from chassis.json_web_keys import JsonWebKeySet
 from contracts.bff.v1 import models
 from contracts.common.v1 import audit_pb2, money_pb2
@@ -14,6 +15,7 @@ from contracts.order.v1 import catalog_pb2, order_pb2
 from contracts.user.v1 import session_pb2, user_pb2
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
+from msgspec import UnsetType
 
 # As the public contract writes them; that a model takes them, the type checker sees.
 OrderStatus = Literal[
@@ -43,6 +45,23 @@ USER_STATUS_NUMBER = {name: cast("user_pb2.UserStatus.ValueType", n) for n, name
 def moment(value: Timestamp) -> datetime:
     """A timestamp in UTC."""
     return datetime.fromtimestamp(value.seconds + value.nanos / 1e9, UTC)
+
+
+def timestamp(parameter: str, value: datetime | UnsetType) -> Timestamp | None:
+    """What a query's parameter says, if it says anything.
+
+    Raises:
+        ServiceError: INVALID_ARGUMENT; it is of the first or last day of the calendar, in a zone that puts it outside of it.
+    """
+    if isinstance(value, UnsetType):
+        return None
+    message = Timestamp()
+    try:
+        message.FromDatetime(value)
+    except (ValueError, OverflowError):
+        violation = FieldViolation(parameter, "is out of range", "parameter")
+        raise ServiceError("INVALID_ARGUMENT", violations=(violation,)) from None
+    return message
 
 
 def money(value: money_pb2.Money) -> models.Money:

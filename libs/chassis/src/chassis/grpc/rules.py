@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import cast
 
 from contracts.common.v1 import options_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from chassis.errors import FieldViolation, ServiceError
 
@@ -46,6 +48,8 @@ def compile_rules(descriptor: Descriptor) -> Callable[[Message], None] | None:
 def _message_checks(descriptor: Descriptor, seen: frozenset[str]) -> list[Check]:
     if descriptor.full_name in seen:
         return []
+    if descriptor.full_name == Timestamp.DESCRIPTOR.full_name:
+        return [_check_moment]
     seen |= {descriptor.full_name}
     checks = []
     for field in descriptor.fields:
@@ -58,6 +62,14 @@ def _message_checks(descriptor: Descriptor, seen: frozenset[str]) -> list[Check]
         if check := _field_check(field, rules, nested):
             checks.append(check)
     return checks
+
+
+def _check_moment(message: Message, name: str, violations: list[FieldViolation]) -> None:
+    """A timestamp is a moment of the calendar (the message takes any number of seconds)."""
+    try:
+        cast("Timestamp", message).ToDatetime()
+    except (ValueError, OverflowError):
+        violations.append(FieldViolation(name, "is out of range"))
 
 
 def _field_check(field: FieldDescriptor, rules: options_pb2.FieldRules, nested: list[Check]) -> Check | None:
@@ -132,6 +144,10 @@ def _element_checks(field: FieldDescriptor, rules: options_pb2.FieldRules) -> li
     numbers: list[_Number] = []
     if field.type == FieldDescriptor.TYPE_STRING:
         texts.append(lambda value: "must not contain a null character" if "\0" in value else None)
+    if field.enum_type is not None:
+        # Proto3 takes any number. One that only a newer caller knows is an error here: ignoring it would do something else.
+        known = frozenset(field.enum_type.values_by_number)
+        numbers.append(lambda value: None if value in known else "is not known")
     low, high = rules.min_length, rules.max_length
     if low:
         texts.append(lambda value: f"must have at least {low} characters" if len(value) < low else None)

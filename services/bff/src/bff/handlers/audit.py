@@ -6,20 +6,19 @@ import asyncio
 import heapq
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
+from uuid import UUID
 
 from chassis.cursors import CursorSigner
+from chassis.errors import ServiceError
 from chassis.http.answers import json_answer
 from contracts.bff.v1 import models, operations
 from contracts.common.v1 import audit_pb2
-from google.protobuf.timestamp_pb2 import Timestamp
-from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
 from bff import shapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
     from contracts.order.v1.audit_pb2_grpc import AuditServiceAsyncStub as OrderAuditStub
     from contracts.user.v1.audit_pb2_grpc import AuditServiceAsyncStub as UserAuditStub
@@ -45,9 +44,7 @@ class AuditHandlers:
         wanted = _filter(query)
         scope = f"audit|{query.service or ''}|{wanted.SerializeToString(deterministic=True).hex()}"
         key = _CURSORS.decode(scope, query.cursor or "", length=1)
-        request = audit_pb2.ListAuditRecordsRequest(
-            limit=query.limit + 1, before_id=key[0] if key else None, filter=wanted
-        )
+        request = audit_pb2.ListAuditRecordsRequest(limit=query.limit + 1, before_id=_id(key), filter=wanted)
         names: list[Service] = [query.service] if query.service else list(self._trails)
         pages = await asyncio.gather(*(self._trails[name].ListAuditRecords(request) for name in names))
         merged = heapq.merge(
@@ -72,14 +69,20 @@ def _filter(query: operations.ListAuditRecordsQuery) -> audit_pb2.AuditFilter:
         actor=query.actor or None,
         subject=query.subject or None,
         action=query.action or None,
-        occurred_from=_timestamp(query.occurred_from),
-        occurred_before=_timestamp(query.occurred_before),
+        occurred_from=shapes.timestamp("occurred_from", query.occurred_from),
+        occurred_before=shapes.timestamp("occurred_before", query.occurred_before),
     )
 
 
-def _timestamp(moment: datetime | UnsetType) -> Timestamp | None:
-    if moment is UNSET:
+def _id(key: list[str] | None) -> str | None:
+    """Where a page begins, as its cursor says.
+
+    Raises:
+        ServiceError: INVALID_CURSOR; it is no id, and somebody has made the cursor up.
+    """
+    if key is None:
         return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp
+    try:
+        return str(UUID(key[0]))
+    except ValueError:
+        raise ServiceError("INVALID_CURSOR") from None

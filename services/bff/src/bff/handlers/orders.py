@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING
 
-from chassis.errors import FieldViolation, ServiceError
 from chassis.http.answers import is_current, json_answer, matching, not_modified
 from contracts.bff.v1 import models, operations
 from contracts.common.v1 import paging_pb2
 from contracts.order.v1 import order_pb2
-from google.protobuf.timestamp_pb2 import Timestamp
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 from starlette.responses import Response
 
 from bff import shapes
@@ -139,19 +136,6 @@ def _filter(query: operations.ListOrdersQuery | operations.ListAllOrdersQuery) -
         status=order_pb2.ORDER_STATUS_UNSPECIFIED
         if query.status is UNSET
         else shapes.ORDER_STATUS_NUMBER[query.status],
-        created_from=_timestamp("created_from", query.created_from),
-        created_before=_timestamp("created_before", query.created_before),
+        created_from=shapes.timestamp("created_from", query.created_from),
+        created_before=shapes.timestamp("created_before", query.created_before),
     )
-
-
-def _timestamp(name: str, value: datetime | UnsetType) -> Timestamp | None:
-    if isinstance(value, UnsetType):
-        return None
-    message = Timestamp()
-    try:
-        message.FromDatetime(value)
-    except (ValueError, OverflowError):
-        # The first and last days of the calendar, in a zone that puts them outside of it.
-        violation = FieldViolation(name, "is out of range", "parameter")
-        raise ServiceError("INVALID_ARGUMENT", violations=(violation,)) from None
-    return message

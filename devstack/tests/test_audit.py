@@ -70,6 +70,16 @@ def test_new_keys_and_revoked_ones_are_told_with_who_did_it(layout: Layout) -> N
     assert revoked["event"] == "audit"
 
 
+def test_who_did_it_is_not_what_they_call_themselves(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = acts.operator()
+    # The second is longer than a name in the trail may be.
+    for number, name in enumerate(("somebody-else", "x" * 200), 1):
+        for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+            monkeypatch.setenv(variable, name)
+        run(key_commands.app, layout, "rotate")
+        assert [line["actor"] for line in told(layout)] == [known] * number
+
+
 def test_certificates_that_are_replaced_are_told_one_by_one(layout: Layout) -> None:
     before = {issued.name: issued.serial for issued in Certificates(layout.pki, layout.certificates).issued()}
     run(certificate_commands.app, layout, "rotate")

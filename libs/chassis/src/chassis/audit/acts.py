@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -102,12 +102,13 @@ def user(user_id: UUID | str) -> str:
 
 
 def operator() -> str:
-    """The name of whoever runs a command on the server."""
+    """The name of whoever runs a command on the server, as the system knows them: of the environment's they can say anything."""
+    user_id = os.getuid()
     try:
-        return f"operator/{getpass.getuser()}"
-    except (OSError, KeyError):
+        return f"operator/{pwd.getpwuid(user_id).pw_name}"
+    except KeyError:
         # A container whose user has no name.
-        return f"operator/{os.getuid()}"
+        return f"operator/{user_id}"
 
 
 def _kept(name: str, value: Value) -> Value:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import brokers
 import pytest
+from chassis.events import subjects
 from chassis.events.consumer import Delivery
 from chassis.events.event import Event
 from chassis.events.nats import Nats
@@ -17,7 +18,7 @@ from chassis.events.nats_consumer import NatsConsumer
 from chassis.events.publisher import BrokerUnavailable
 from chassis.ids import uuid7
 from devstack.commands import stack
-from devstack.events import NoSuchLetterError, first, operating
+from devstack.events import NoConsumerError, NoSuchLetterError, first, operating, shown
 from mesh.topology import SERVICES
 from rich.table import Table
 
@@ -81,6 +82,47 @@ async def test_a_dead_letter_is_given_once_more_to_who_gave_it_up_and_to_nobody_
         assert [letter.number for letter in await operator.dead_letters()] == [letters[2].number]
         with pytest.raises(NoSuchLetterError):
             await operator.dead_letter(letters[0].number)
+
+
+async def test_a_dead_letter_of_who_consumes_no_more_stays(server: brokers.Server) -> None:
+    async with (
+        server.client("order") as order,
+        server.client("listener") as listener,
+        operating(server.layout) as operator,
+    ):
+        await order.publish(event(1))
+        await give_up(listener, 1)
+        (letter,) = await operator.dead_letters()
+        await operator._ask(f"CONSUMER.DELETE.{subjects.EVENTS}.listener")
+        with pytest.raises(NoConsumerError, match="listener consumes no more"):
+            await operator.replay(letter)
+        assert await operator.dead_letters() == [letter]
+        await operator.drop(letter)
+        assert await operator.dead_letters() == []
+
+
+async def test_of_whom_a_dead_letter_is_says_its_subject(server: brokers.Server) -> None:
+    """Each consumer may publish its own, with whatever headers it likes."""
+    async with server.client("listener") as listener, operating(server.layout) as operator:
+        await listener.store(subjects.of_dead_letters("listener"), b"", {"dead-consumer": "another"})
+        (letter,) = await operator.dead_letters()
+    assert letter.consumer == "listener"
+
+
+async def test_a_stream_or_a_consumer_that_is_not_there_is_no_empty_one(server: brokers.Server) -> None:
+    async with operating(server.layout) as operator:
+        await operator._ask(f"CONSUMER.DELETE.{subjects.EVENTS}.notification")
+        with pytest.raises(BrokerUnavailable, match="consumer not found"):
+            await operator.consumers()
+        await operator._ask(f"STREAM.DELETE.{subjects.DEAD_LETTERS}")
+        for ask in (operator.dead_letters, operator.streams):
+            with pytest.raises(BrokerUnavailable, match="stream not found"):
+                await ask()
+
+
+@pytest.mark.parametrize("event_type", ["order.v1.OrderPlaced", "order.v1.Nothing", "..", "", "a\x00b.c", "os.path"])
+def test_what_cannot_be_read_is_shown_as_it_is(event_type: str) -> None:
+    assert shown(event_type, b"\xff\xff") == "ffff"
 
 
 async def all_of(source: NatsConsumer, count: int) -> list[Delivery]:

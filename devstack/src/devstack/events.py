@@ -15,11 +15,13 @@ from chassis.events.event import Event
 from chassis.events.nats import MESSAGE_ID, connection
 from chassis.events.publisher import BrokerUnavailable
 from google.protobuf import json_format, symbol_database
+from google.protobuf.message import DecodeError
 from mesh import broker as declared
 from mesh.topology import OPERATORS
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
+from nats.js.api import RawStreamMsg
 from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError
 
@@ -27,6 +29,7 @@ from devstack import broker
 from devstack.layout import Layout
 
 _REQUEST_SECONDS = 5.0
+_NOT_FOUND = 404
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -39,6 +42,15 @@ class _State(msgspec.Struct, frozen=True):
 
 class _StreamInfo(msgspec.Struct, frozen=True):
     state: _State = _State()
+
+
+class _Error(msgspec.Struct, frozen=True):
+    code: int = 0
+    description: str = ""
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    error: _Error | None = None
 
 
 class _ConsumerInfo(msgspec.Struct, frozen=True):
@@ -74,17 +86,14 @@ class DeadLetter:
 
     Attributes:
         number: its place in the stream, by which it is shown, replayed and dropped.
+        consumer: who has given it up. The broker lets nobody else publish there.
         headers: its own, and those that say what has failed (`dead-…`).
     """
 
     number: int
+    consumer: str
     headers: Mapping[str, str]
     data: bytes
-
-    @property
-    def consumer(self) -> str:
-        """Who has given it up."""
-        return self.headers.get("dead-consumer", "")
 
     @property
     def event_type(self) -> str:
@@ -94,6 +103,14 @@ class DeadLetter:
 
 class NoSuchLetterError(Exception):
     """There is no dead letter of that number."""
+
+
+class NoConsumerError(Exception):
+    """Who has given an event up consumes no more: given once more it would be lost."""
+
+
+class _NotThereError(BrokerUnavailable):
+    """The broker has no such stream or consumer."""
 
 
 @asynccontextmanager
@@ -163,7 +180,7 @@ class Operator:
             except NotFoundError:
                 break
             number = (message.seq or number) + 1
-            found.append(DeadLetter(number - 1, message.headers or {}, message.data or b""))
+            found.append(_letter(number - 1, message))
         return found
 
     async def dead_letter(self, number: int) -> DeadLetter:
@@ -176,10 +193,20 @@ class Operator:
             message = await self._stream.get_msg(subjects.DEAD_LETTERS, number)
         except NotFoundError:
             raise NoSuchLetterError(f"there is no dead letter {number}") from None
-        return DeadLetter(number, message.headers or {}, message.data or b"")
+        return _letter(number, message)
 
     async def replay(self, letter: DeadLetter) -> None:
-        """Give it to its consumer once more, and to no other, and remove it. Its inbox knows what has been done already."""
+        """Give it to its consumer once more, and to no other, and remove it. Its inbox knows what has been done already.
+
+        Raises:
+            NoConsumerError: there is no such consumer.
+        """
+        try:
+            await self._ask(f"CONSUMER.INFO.{subjects.EVENTS}.{letter.consumer}")
+        except _NotThereError:
+            raise NoConsumerError(
+                f"{letter.consumer} consumes no more, and nobody would be given dead letter {letter.number}"
+            ) from None
         headers = {name: value for name, value in letter.headers.items() if not name.startswith(("dead-", "Nats-"))}
         await self._stream.publish(
             subjects.of_replays(letter.consumer),
@@ -195,7 +222,14 @@ class Operator:
 
     async def _ask(self, what: str) -> bytes:
         answer: Msg = await self._client.request(f"$JS.API.{what}", b"", timeout=_REQUEST_SECONDS)
+        if (error := msgspec.json.decode(answer.data, type=_Answer).error) is not None:
+            raise (_NotThereError if error.code == _NOT_FOUND else BrokerUnavailable)(error.description)
         return answer.data
+
+
+def _letter(number: int, message: RawStreamMsg) -> DeadLetter:
+    consumer = (message.subject or "").removeprefix(subjects.of_dead_letters(""))
+    return DeadLetter(number, consumer, message.headers or {}, message.data or b"")
 
 
 def shown(event_type: str, data: bytes) -> object:
@@ -205,7 +239,7 @@ def shown(event_type: str, data: bytes) -> object:
         importlib.import_module(f"contracts.{package}.events_pb2")
         kind = symbol_database.Default().GetSymbol(event_type)
         return json.loads(json_format.MessageToJson(kind.FromString(data), preserving_proto_field_name=True))
-    except (ImportError, KeyError, ValueError):
+    except (ImportError, KeyError, ValueError, DecodeError):
         return data.hex()
 
 

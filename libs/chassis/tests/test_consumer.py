@@ -211,6 +211,33 @@ async def test_what_cannot_be_read_is_a_dead_letter_at_once_and_unknown_types_ar
     assert errors == ["it has no header ce-specversion", f"its data is no {NUMBER}"]
 
 
+async def test_nobody_tells_an_event_of_a_type_that_is_not_theirs(place: Place) -> None:
+    """The broker lets a service publish on the subjects of its own types; of what type an event is, its headers say."""
+    before = consuming.HANDLED.count("handled")
+    forged = event("order/1", 0)
+    async with place.consumer():
+        await place.teller.store(f"events.{TEXT}", forged.data, envelope.headers(forged))
+        await place.tell(event("order/1", 1))
+        await until(lambda: consuming.HANDLED.count("handled") == before + 1)
+    assert await place.effects() == [("order/1", 1)]
+    (letter,) = await place.dead()
+    assert (letter["dead-error"], letter["dead-subject"]) == (
+        "it is of another type than its subject",
+        f"events.{TEXT}",
+    )
+
+
+async def test_whatever_an_error_says_its_event_is_a_dead_letter(place: Place) -> None:
+    handler = Failing(ValueError("half a character \ud800, a \x00\r\n\x85 and \U0010ffff" * 200), 1000)
+    before = consuming.HANDLED.count("handled")
+    async with place.consumer(handler):
+        await place.tell(event("order/bad", 0), event("order/bad", 1))
+        await until(lambda: consuming.HANDLED.count("handled") == before + 1)
+    assert await place.effects() == [("order/bad", 1)]
+    (letter,) = await place.dead()
+    assert letter["dead-error"].startswith("ValueError: half a character ?, a ")
+
+
 async def test_no_message_whatever_it_is_keeps_a_consumer_from_the_others(place: Place) -> None:
     subject, readable = f"events.{NUMBER}", envelope.headers(event("order/1", 0))
     whole = b"x" * (limits.MAX_EVENT_BYTES - nats.size(b"", {"ce-id": "none"}))

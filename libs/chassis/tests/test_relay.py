@@ -353,6 +353,14 @@ async def test_what_was_published_long_ago_is_forgotten_in_small_steps(
     assert [row["data"] for row in await box.superuser.fetch("SELECT data FROM outbox")] == [b"b1"]
 
 
+@pytest.mark.parametrize(("ahead", "is_taken"), [("1 day", True), ("9 seconds", False)])
+async def test_a_lease_of_a_clock_that_was_ahead_is_none(box: Outbox, ahead: str, is_taken: bool) -> None:
+    set_until = "UPDATE outbox_lease SET holder = gen_random_uuid(), until = now() + $1::text::interval"
+    await box.superuser.execute(set_until, ahead)
+    async with box.database.connection() as connection:
+        assert await outbox.take_lease(connection, uuid7(), relay.LEASE) is is_taken
+
+
 async def test_the_service_changes_nothing_of_what_it_has_recorded(box: Outbox) -> None:
     async with box.database.connection() as connection:
         for statement in ("UPDATE outbox SET data = ''", "TRUNCATE outbox", "DELETE FROM outbox_lease"):

@@ -191,11 +191,11 @@ def _running(data_dir: Path) -> Layout:
 def _done(work: Coroutine[None, None, T]) -> T:
     from chassis.events.publisher import BrokerUnavailable
 
-    from devstack.events import NoSuchLetterError
+    from devstack.events import NoConsumerError, NoSuchLetterError
 
     try:
         return asyncio.run(work)
-    except NoSuchLetterError as error:
+    except (NoSuchLetterError, NoConsumerError) as error:
         errors.print(str(error), style="red")
         raise typer.Exit(_UNKNOWN) from None
     except BrokerUnavailable as error:

@@ -25,7 +25,7 @@ from google.protobuf.message import DecodeError, Message
 
 from chassis.database import Connection, Database
 from chassis.errors import as_service_error
-from chassis.events import envelope, inbox, limits
+from chassis.events import envelope, inbox, limits, subjects
 from chassis.events.causes import caused_by, describe
 from chassis.events.event import Event
 from chassis.events.publisher import BrokerUnavailable
@@ -291,7 +291,7 @@ class Consumer:
             # Our word that we work on it came too late. The next goes by the newer token.
             held.delivery = delivery
             return
-        held = _read(delivery)
+        held = self._read(delivery)
         self._held[delivery.sequence] = held
         lane = held.event.subject if held.event is not None else f"unreadable {delivery.sequence}"
         if lane in self._lanes:
@@ -299,6 +299,19 @@ class Consumer:
         else:
             self._lanes[lane] = [held]
             tasks.create_task(self._work(lane))
+
+    def _read(self, delivery: Delivery) -> _Held:
+        try:
+            event = envelope.event(delivery.headers, delivery.data)
+        except envelope.UnreadableEventError as error:
+            return _Held(delivery, None, str(error))
+        except Exception as error:
+            # Whatever is wrong with one message, the others are acted on.
+            return _Held(delivery, None, f"{type(error).__name__}: {error}")
+        if delivery.subject not in (subjects.of_type(event.type), subjects.of_replays(self._name)):
+            # The broker sees to it who publishes on which subject. Of what type a message is, it only says itself.
+            return _Held(delivery, None, "it is of another type than its subject")
+        return _Held(delivery, event)
 
     async def _work(self, lane: str) -> None:
         """Act on the events of one subject until there are no more."""
@@ -376,7 +389,8 @@ class Consumer:
     async def _bury(self, held: _Held, error: str, attempts: int) -> None:
         why = {
             "dead-consumer": self._name,
-            "dead-error": " ".join(error.split())[:_LONGEST_ERROR],
+            # Of an error nobody knows what is in it; a header takes what UTF-8 can say, on one line.
+            "dead-error": " ".join(error.split())[:_LONGEST_ERROR].encode(errors="replace").decode(),
             "dead-attempts": str(attempts),
             "dead-time": datetime.now(UTC).isoformat(),
         }
@@ -434,7 +448,7 @@ class Consumer:
             await asyncio.sleep(_FORGET_SECONDS * random.uniform(0.8, 1.2))
             try:
                 async with self._database.transaction() as connection:
-                    await inbox.forget(connection, datetime.now(UTC) - self._policy.memory, _FORGET_BATCH)
+                    await inbox.forget(connection, self._policy.memory, _FORGET_BATCH)
             except Exception as error:
                 _log.warning("old rows of the inbox could not be removed", error=str(error))
 
@@ -445,13 +459,3 @@ class Consumer:
             await self._source.leave()
         self._held.clear()
         self._lanes.clear()
-
-
-def _read(delivery: Delivery) -> _Held:
-    try:
-        return _Held(delivery, envelope.event(delivery.headers, delivery.data))
-    except envelope.UnreadableEventError as error:
-        return _Held(delivery, None, str(error))
-    except Exception as error:
-        # Whatever is wrong with one message, the others are acted on.
-        return _Held(delivery, None, f"{type(error).__name__}: {error}")

@@ -6,7 +6,7 @@ nothing is done a second time. A service that consumes has this table in its own
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import timedelta
 from uuid import UUID
 
 from chassis.database import Connection
@@ -27,7 +27,8 @@ _NOTE = """\
 INSERT INTO event_inbox (consumer, source, event_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"""
 _FORGET = """\
 -- name: ForgetEvents
-DELETE FROM event_inbox WHERE ctid = ANY(ARRAY(SELECT ctid FROM event_inbox WHERE handled_at < $1 LIMIT $2))"""
+DELETE FROM event_inbox
+WHERE ctid = ANY(ARRAY(SELECT ctid FROM event_inbox WHERE handled_at < now() - $1::interval LIMIT $2))"""
 
 
 async def note(connection: Connection, consumer: str, source: str, event_id: UUID) -> bool:
@@ -38,6 +39,9 @@ async def note(connection: Connection, consumer: str, source: str, event_id: UUI
     return await connection.execute(_NOTE, consumer, source, event_id) == 1
 
 
-async def forget(connection: Connection, before: datetime, most: int) -> int:
-    """Forget events that were acted on before a moment, some of them; how many."""
-    return await connection.execute(_FORGET, before, most)
+async def forget(connection: Connection, memory: timedelta, most: int) -> int:
+    """Forget events that were acted on longer ago, some of them; how many.
+
+    By the clock that says when they were: by another one, which is wrong, all of them would be old.
+    """
+    return await connection.execute(_FORGET, memory, most)

@@ -63,8 +63,10 @@ SELECT (SELECT count(*) FROM (SELECT FROM outbox WHERE published_at IS NULL LIMI
        coalesce(extract(epoch FROM now() - (SELECT recorded_at FROM outbox WHERE published_at IS NULL
                                             ORDER BY position LIMIT 1)), 0)::float8 AS age
 """
+# A lease that ends later than any would is of a clock that was ahead.
 _TAKE = """-- name: TakeOutboxLease
-UPDATE outbox_lease SET holder = $1, until = now() + $2::interval WHERE holder = $1 OR until < now()
+UPDATE outbox_lease SET holder = $1, until = now() + $2::interval
+WHERE holder = $1 OR until < now() OR until > now() + 2 * $2::interval
 """
 _GIVE_UP = """-- name: GiveUpOutboxLease
 UPDATE outbox_lease SET until = now() WHERE holder = $1

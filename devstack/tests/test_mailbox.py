@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiosmtplib
+import msgspec
 import pytest
 from devstack.mails import Mailbox
 
@@ -39,6 +40,50 @@ def test_a_mail_that_comes_again_is_the_same_mail(tmp_path: Path) -> None:
     assert not Mailbox(tmp_path).keep(content(1), "ada@example.com", NOW + timedelta(minutes=1))
     (found,) = mails.newest(tmp_path, 10)
     assert found.received == [NOW + timedelta(minutes=1), NOW]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"X-Mailbox-Received: yesterday\r\nX-Mailbox-Recipient: eve@example.com\r\nSubject: s\r\n\r\nx",
+        b"Subject: s\r\nContent-Type: text/plain; charset=nonsense\r\n\r\nx",
+        b"Subject: \xff\xfe\r\nFrom: \xff\r\nMessage-ID: <\xff>\r\n\r\n\xff",
+        b"Message-ID: " + b"(" * 3000 + b"\r\n\r\nx",
+        b"Message-ID: <[\r\nFrom: " + b"(" * 3000 + b"\r\n\r\nx",
+        b"Content-Type: multipart/mixed; boundary=a\r\n\r\n"
+        + b"--a\r\nContent-Type: multipart/mixed; boundary=a\r\n\r\n" * 2000,
+        b"",
+        b"\r\n\x00",
+    ],
+    ids=["ours", "charset", "bytes", "deep id", "deep sender", "deep parts", "nothing", "null"],
+)
+def test_whatever_a_mail_says_it_is_kept_and_shown_with_the_others(tmp_path: Path, hostile: bytes) -> None:
+    box = Mailbox(tmp_path)
+    box.keep(content(1), "ada@example.com", NOW)
+    assert box.keep(hostile, "ada@example.com", NOW)
+    assert not box.keep(hostile, "ada@example.com", NOW)
+    found = mails.newest(tmp_path, 10)
+    assert sorted(len(mail.received) for mail in found) == [1, 2]
+    assert {mail.recipient for mail in found} == {"ada@example.com"}
+    # It can be told to a browser.
+    msgspec.json.encode([(mail.sender, mail.subject, mail.message_id, mail.text, mail.html) for mail in found])
+
+
+def test_a_mail_that_comes_without_end_does_not_grow(tmp_path: Path) -> None:
+    box = Mailbox(tmp_path)
+    for _ in range(105):
+        box.keep(content(1), "ada@example.com", NOW)
+    (found,) = mails.newest(tmp_path, 10)
+    assert len(found.received) == 100
+
+
+def test_what_was_removed_meanwhile_comes_as_new(tmp_path: Path) -> None:
+    box = Mailbox(tmp_path)
+    box.keep(content(1), "ada@example.com", NOW)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert box.keep(content(1), "ada@example.com", NOW)
+    assert len(mails.newest(tmp_path, 10)) == 1
 
 
 def test_the_newest_are_kept(tmp_path: Path) -> None:

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import message_from_bytes
-from email.policy import default
+from email.parser import BytesHeaderParser
+from email.policy import compat32, default
 from pathlib import Path
 
 MOST_KEPT = 1000
 # Of one mail.
 MOST_BYTES = 1024 * 1024
 _RECEIVED, _RECIPIENT = "X-Mailbox-Received", "X-Mailbox-Recipient"
+# So often a mail may come of which all times are kept.
+_MOST_TIMES = 100
+_SHOWN = ("From", "Subject", "Message-ID")
 _ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -63,13 +67,17 @@ class Mailbox:
         Raises:
             OSError: the disk is full, or refuses it.
         """
-        message_id = str(message_from_bytes(content, policy=default)["Message-ID"] or "")
-        name = hashlib.sha256(message_id.encode() if message_id else content).hexdigest()[:16]
+        # As it is: what else there is to it is read when it is shown.
+        message_id = str(BytesHeaderParser(policy=compat32).parsebytes(content)["Message-ID"] or "")
+        name = hashlib.sha256(message_id.encode(errors="replace") if message_id else content).hexdigest()[:16]
         file = self._directory / f"{name}.eml"
-        is_new = name not in self._known
-        content = f"{_RECIPIENT}: {recipient}\r\n".encode() + content if is_new else file.read_bytes()
+        kept = _Kept([], recipient, content)
+        with suppress(FileNotFoundError, ValueError):
+            kept = _Kept.of(file.read_bytes())
+        is_new = not kept.received
+        kept.received.insert(0, now.astimezone(UTC))
         written = file.with_suffix(".part")
-        written.write_bytes(f"{_RECEIVED}: {now.astimezone(UTC).isoformat()}\r\n".encode() + content)
+        written.write_bytes(kept.as_bytes())
         written.replace(file)
         self._known.pop(name, None)
         self._known[name] = None
@@ -78,6 +86,33 @@ class Mailbox:
             (self._directory / f"{eldest}.eml").unlink(missing_ok=True)
             del self._known[eldest]
         return is_new
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A file: lines of ours, and what came from the next line on, whatever that says."""
+
+    # The last first.
+    received: list[datetime]
+    recipient: str
+    content: bytes
+
+    @classmethod
+    def of(cls, raw: bytes) -> _Kept:
+        """Raises ValueError: it is none of ours."""
+        received: list[datetime] = []
+        while True:
+            line, end, raw = raw.partition(b"\r\n")
+            name, _, value = line.decode(errors="replace").partition(": ")
+            if name == _RECIPIENT and received:
+                return cls(received, value, raw)
+            if name != _RECEIVED or not end:
+                raise ValueError("it is no mail that was kept here")
+            received.append(datetime.fromisoformat(value))
+
+    def as_bytes(self) -> bytes:
+        lines = [f"{_RECEIVED}: {moment.isoformat()}\r\n" for moment in self.received[:_MOST_TIMES]]
+        return "".join([*lines, f"{_RECIPIENT}: {self.recipient}\r\n"]).encode(errors="replace") + self.content
 
 
 def newest(directory: Path, most: int) -> list[Mail]:
@@ -90,10 +125,9 @@ def one(directory: Path, mail_id: str) -> Mail | None:
     if not _ID.fullmatch(mail_id):
         return None
     try:
-        content = (directory / f"{mail_id}.eml").read_bytes()
-    except FileNotFoundError:
+        return _read(mail_id, _Kept.of((directory / f"{mail_id}.eml").read_bytes()))
+    except (FileNotFoundError, ValueError):
         return None
-    return _read(mail_id, content)
 
 
 def _newest(directory: Path) -> list[Path]:
@@ -105,17 +139,33 @@ def _newest(directory: Path) -> list[Path]:
     return [file for _, file in sorted(found, reverse=True)]
 
 
-def _read(mail_id: str, content: bytes) -> Mail:
+def _read(mail_id: str, kept: _Kept) -> Mail:
+    try:
+        headers, texts = _parsed(kept.content)
+    except Exception:
+        # The library raises whatever it likes at what strangers make of headers. It is shown as it came.
+        headers, texts = dict.fromkeys(_SHOWN, "(cannot be read)"), {"plain": kept.content.decode(errors="replace")}
+    sender, subject, message_id = (_text(headers[name]) for name in _SHOWN)
+    return Mail(
+        id=mail_id,
+        received=kept.received,
+        recipient=kept.recipient,
+        sender=sender,
+        subject=subject,
+        message_id=message_id,
+        text=_text(texts.get("plain", "")),
+        html=_text(texts.get("html", "")),
+    )
+
+
+def _parsed(content: bytes) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """The headers that are shown, and the texts by their kind."""
     message = message_from_bytes(content, policy=default)
     bodies = {kind: message.get_body((kind,)) for kind in ("plain", "html")}
     texts = {kind: str(part.get_content()).replace("\r\n", "\n") for kind, part in bodies.items() if part is not None}
-    return Mail(
-        id=mail_id,
-        received=[datetime.fromisoformat(str(moment)) for moment in message.get_all(_RECEIVED, ())],
-        recipient=str(message[_RECIPIENT] or ""),
-        sender=str(message["From"] or ""),
-        subject=str(message["Subject"] or ""),
-        message_id=str(message["Message-ID"] or ""),
-        text=texts.get("plain", ""),
-        html=texts.get("html", ""),
-    )
+    return {name: str(message[name] or "") for name in _SHOWN}, texts
+
+
+def _text(text: str) -> str:
+    """Text that UTF-8 can say: what is none has come as halves of characters."""
+    return text.encode(errors="replace").decode()

@@ -62,7 +62,8 @@ def show(
         errors.print(f"there is no mail {printable(mail_id)!r}", style="red", markup=False)
         raise typer.Exit(_UNKNOWN)
     if html:
-        sys.stdout.write(mail.html)
+        # As it is for a browser, and of no effect on a terminal.
+        sys.stdout.write("\n".join(map(printable, mail.html.split("\n"))) if sys.stdout.isatty() else mail.html)
         return
     head = {"From": mail.sender, "To": mail.recipient, "Subject": mail.subject, "Message-ID": mail.message_id}
     for name, value in head.items():

@@ -229,7 +229,9 @@ class Operator:
 
 def _letter(number: int, message: RawStreamMsg) -> DeadLetter:
     consumer = (message.subject or "").removeprefix(subjects.of_dead_letters(""))
-    return DeadLetter(number, consumer, message.headers or {}, message.data or b"")
+    # What is not ASCII the client does not make text of.
+    headers = {name: str(value) for name, value in (message.headers or {}).items()}
+    return DeadLetter(number, consumer, headers, message.data or b"")
 
 
 def shown(event_type: str, data: bytes) -> object:

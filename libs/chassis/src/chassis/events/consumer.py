@@ -389,8 +389,8 @@ class Consumer:
     async def _bury(self, held: _Held, error: str, attempts: int) -> None:
         why = {
             "dead-consumer": self._name,
-            # Of an error nobody knows what is in it; a header takes what UTF-8 can say, on one line.
-            "dead-error": " ".join(error.split())[:_LONGEST_ERROR].encode(errors="replace").decode(),
+            # Of an error nobody knows what is in it; a header is a line of ASCII.
+            "dead-error": " ".join(error.split())[:_LONGEST_ERROR].encode("ascii", "backslashreplace").decode(),
             "dead-attempts": str(attempts),
             "dead-time": datetime.now(UTC).isoformat(),
         }

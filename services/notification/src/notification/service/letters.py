@@ -35,8 +35,8 @@ _TEMPLATES = Path(__file__).parent.parent / "templates"
 # Where an encoded word begins (RFC 2047). The library decodes them in what it is given as text, line ends included, and
 # writes those as they are.
 _ENCODED_WORD = "=?"
-# What mail programs make links of: a scheme, a path, an address; and a dot between letters, or what IDNA takes for one.
-_OF_LINKS = re.compile(r"[/\\@:]")
+# What mail programs make links of: a scheme, an address; and a dot between letters, or what IDNA takes for one.
+_OF_LINKS = re.compile(r"/{2,}|@|:(?=\w)")
 _OF_HOSTS = re.compile(r"(?<=\w)[.\u3002\uff0e\uff61](?=\w)")
 
 

@@ -107,9 +107,8 @@ def test_the_same_event_makes_the_same_mail() -> None:
         "=?utf-8?q?Bcc:=20everybody@example.com?=",
         "=?utf-8?q?Ada=0d=0aBcc:=20everybody@example.com?=",
         "Ada =?utf-8?b?DQpCY2M6IGV2ZXJ5Ym9keUBleGFtcGxlLmNvbQ0K?= =?utf-8?q?=0d=0a=0d=0aBody?=",
-        # An encoded word again, once the joiner or the line feed in it has gone.
+        # An encoded word again, once what cannot be seen has gone.
         "=\u202e?utf-8?q?Ada=0d=0aX-Evil:=201?=",
-        "=//?utf-8?q?Ada=0aX-Evil:=201?=",
         "Ada" * 33,
     ],
 )
@@ -149,10 +148,10 @@ def test_an_address_that_no_mail_can_be_written_to_is_refused(email: str) -> Non
 @pytest.mark.parametrize(
     ("name", "read_as"),
     [
-        ("Prize: http://evil.example/?to=ada", "Prize: http: evil. example/?to=ada"),
+        ("Prize: http://evil.example/?to=ada", "Prize: http: //evil. example/?to=ada"),
         ("evil。example", "evil. example"),
-        ("mailto:eve or http://3627734734", "mailto eve or http: 3627734734"),
-        ("ada@evil.example", "ada evil. example"),
+        ("mailto:eve or http://3627734734", "mailto: eve or http: //3627734734"),
+        ("ada@evil.example", "ada @ evil. example"),
         ("J.R.R. Tolkien", "J. R. R. Tolkien"),
         ("Ada Lovelace Jr.", "Ada Lovelace Jr."),
     ],

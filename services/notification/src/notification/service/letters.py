@@ -10,7 +10,6 @@ registers with somebody else's address chooses the name by which that person is 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import UTC
 from email.headerregistry import Address
@@ -35,9 +34,8 @@ _TEMPLATES = Path(__file__).parent.parent / "templates"
 # Where an encoded word begins (RFC 2047). The library decodes them in what it is given as text, line ends included, and
 # writes those as they are.
 _ENCODED_WORD = "=?"
-# What mail programs make links of: a scheme, an address; and a dot between letters, or what IDNA takes for one.
-_OF_LINKS = re.compile(r"/{2,}|@|:(?=\w)")
-_OF_HOSTS = re.compile(r"(?<=\w)[.\u3002\uff0e\uff61](?=\w)")
+# What mail programs make links by: a dot or what IDNA takes for one, a scheme's colon, an at sign. Apart, they make none.
+_APART = str.maketrans({**dict.fromkeys(".\u3002\uff0e\uff61", ". "), ":": ": ", "@": " @ "})
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +146,7 @@ def _recipient(contact: Contact) -> Address:
 
 def _name(contact: Contact) -> str:
     """What somebody has called themselves, which nothing reads as anything but a name."""
-    text = _OF_HOSTS.sub(". ", _OF_LINKS.sub(" ", contact.display_name))
-    return _one_line(text).replace(_ENCODED_WORD, "= ?")
+    return _one_line(contact.display_name.translate(_APART)).replace(_ENCODED_WORD, "= ?")
 
 
 def _one_line(text: str) -> str:

@@ -1,8 +1,10 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 BIN := .venv/bin
+# The tests that compare with golden files.
+GOLDEN_TESTS := tests/golden/test_grpc.py
 
-.PHONY: help bootstrap setup run test test-delivery programs lint format contracts audit secrets sidecars images chart generate lock bench clean
+.PHONY: help bootstrap setup run test test-delivery programs lint format contracts audit secrets sidecars images chart golden generate lock bench clean
 .PHONY: sbom changelog wheels tag publish sign verify publish-chart deploy smoke rollback promote release
 
 help: ## show this list
@@ -74,6 +76,9 @@ publish-chart: bootstrap
 
 tag release: bootstrap
 	@$(BIN)/python tools/release.py $@
+
+golden: bootstrap ## write the golden files (tests/golden) anew, and show what has changed in them; the chart's: make chart
+	@GOLDEN=write $(BIN)/python -m pytest -n 0 -q -s $(or $(T),$(GOLDEN_TESTS))
 
 generate: bootstrap ## regenerate everything that follows from the contracts and the SQL
 	@$(BIN)/python tools/generate.py

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from pathlib import Path
 
@@ -11,13 +10,6 @@ import delivery
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests/delivery/golden"
-
-
-def differences(expected: str, found: str, path: Path) -> str:
-    """What is different, as a patch; empty when nothing is."""
-    name = str(path.relative_to(ROOT))
-    lines = difflib.unified_diff(expected.splitlines(), found.splitlines(), name, f"{name}, rendered now", lineterm="")
-    return "\n".join(lines)
 
 
 def main() -> int:
@@ -28,6 +20,7 @@ def main() -> int:
     delivery.prepare()
     sys.path.insert(0, str(ROOT / "tests"))
     import charts
+    from goldens import differences
 
     differing = False
     for name, values in charts.VALUES.items():

@@ -12,6 +12,7 @@ from typing import Any
 import charts
 import delivery
 import golden_chart
+import goldens
 import pytest
 import yaml
 from charts import CHART, CHECKS, FOREIGN, KUBERNETES, ROOT, VALUES, Rendering, RenderingError, render
@@ -268,20 +269,20 @@ def test_a_wrong_value_is_refused_and_named(name: str) -> None:
 def test_it_renders_as_it_did(renderings: dict[str, str], name: str) -> None:
     """`make chart` shows what has changed and writes it."""
     path = golden_chart.GOLDEN / f"{name}.yaml"
-    assert golden_chart.differences(path.read_text(encoding="utf-8"), charts.golden(renderings[name]), path) == ""
+    assert goldens.differences(path.read_text(encoding="utf-8"), charts.golden(renderings[name]), path) == ""
 
 
 def test_a_tampered_rendering_is_none_of_ours(renderings: dict[str, str]) -> None:
     path = golden_chart.GOLDEN / "minimal.yaml"
     tampered = renderings["minimal"].replace("runAsNonRoot: true", "runAsNonRoot: false", 1)
-    patch = golden_chart.differences(path.read_text(encoding="utf-8"), charts.golden(tampered), path)
+    patch = goldens.differences(path.read_text(encoding="utf-8"), charts.golden(tampered), path)
     assert "-        runAsNonRoot: true\n+        runAsNonRoot: false" in patch
     # What is only known by its digest as well.
     whole = renderings["complete"]
     path = golden_chart.GOLDEN / "complete.yaml"
     tampered = whole.replace("severity: page", "severity: none", 1)
     assert tampered != whole
-    assert golden_chart.differences(path.read_text(encoding="utf-8"), charts.golden(tampered), path)
+    assert goldens.differences(path.read_text(encoding="utf-8"), charts.golden(tampered), path)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

@@ -11,10 +11,13 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from chassis.events import envelope
+from chassis.events.event import Event
+from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
@@ -22,7 +25,7 @@ from google.protobuf.message import Message
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests/golden"
 # Directories of `tests/golden` that hold nothing else.
-KINDS = ("grpc",)
+KINDS = ("grpc", "events")
 # Set by `make golden`.
 WRITING = os.environ.get("GOLDEN") == "write"
 
@@ -109,6 +112,20 @@ def _kind(descriptor: Descriptor) -> str:
 def shown(value: Any) -> str:
     """As JSON that is read line by line."""
     return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def told(events: Iterable[Event]) -> str:
+    """Events as the broker has them, in their order: the headers of each, and its data as JSON has it."""
+    names, parts = Names(), []
+    for event in events:
+        message = message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(event.type))
+        data = shown(names.message(message.FromString(event.data)))
+        headers = [
+            f"{name}: {names.text(value, 'event' if name == 'ce-id' else 'id')}"
+            for name, value in envelope.headers(event).items()
+        ]
+        parts.append("\n".join([f"## {event.type}", "", *headers, "", data]))
+    return "\n\n".join(parts)
 
 
 def differences(expected: str, found: str, path: Path) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import uuid
 from datetime import timedelta
 
+import goldens
 import pytest
 from chassis.cache import VersionedCache
 from chassis.database import Database
 from chassis.events import outbox
+from chassis.events.event import Event
 from chassis.ids import uuid7
 from contracts.order.v1 import events_pb2, order_pb2
 from google.protobuf.message import Message
@@ -25,16 +27,20 @@ from order_use_cases import Clock, new_product, payments_of, refunds_of
 Replicas = tuple[Clock, list[OrderUseCases]]
 
 
-async def told(database: Database, subject: str) -> list[Message]:
-    """All that was told of a subject, in its order."""
+async def events(database: Database, *subjects: str) -> list[Event]:
+    """All that was told of some subjects, in its order."""
     async with database.connection() as connection:
         page = await outbox.unpublished(connection, "order", 0, 1000)
+    return [row.event for row in (page.rows if page else ()) if row.event.subject in subjects]
+
+
+async def told(database: Database, subject: str) -> list[Message]:
+    """The messages of all that was told of a subject, in its order."""
     return [
-        GetMessageClass(events_pb2.DESCRIPTOR.message_types_by_name[row.event.type.rpartition(".")[2]]).FromString(
-            row.event.data
+        GetMessageClass(events_pb2.DESCRIPTOR.message_types_by_name[event.type.rpartition(".")[2]]).FromString(
+            event.data
         )
-        for row in (page.rows if page else ())
-        if row.event.subject == subject
+        for event in await events(database, subject)
     ]
 
 
@@ -93,6 +99,7 @@ async def test_a_life_of_an_order_is_told_step_by_step(database: Database, repli
         (-2, 3, 2),
         (2, 5, 3),
     ]
+    goldens.check("events/an order that is refunded.txt", goldens.told(await events(database, f"order/{order.id}")))
     # The history has it as well, apart from the reason.
     history = await one.history(order.id)
     assert [step.shipment for step in history if step.shipment] == [Shipment("DHL", "00340434161094042557")]
@@ -115,6 +122,8 @@ async def test_an_order_that_is_not_paid_is_told_to_be_cancelled_or_expired(
     assert (last.actor_id, last.reason) == (str(user), "changed my mind")
     assert names(await told(database, f"order/{expired.id}")) == ["OrderPlaced", "OrderExpired"]
     assert names(await told(database, f"product/{product.id}")) == ["StockChanged"] * 4
+    subjects = (f"order/{cancelled.id}", f"order/{expired.id}")
+    goldens.check("events/orders that are not paid.txt", goldens.told(await events(database, *subjects)))
 
 
 async def test_a_product_is_told_with_its_name_price_and_stock(database: Database, replicas: Replicas) -> None:
@@ -135,3 +144,4 @@ async def test_a_product_is_told_with_its_name_price_and_stock(database: Databas
     assert (changed.product.name, changed.product.version) == ("other thing", 2)
     assert isinstance(counted, events_pb2.StockChanged)
     assert (counted.delta, counted.available) == (3, 8)
+    goldens.check("events/a product.txt", goldens.told(await events(database, f"product/{product.id}")))

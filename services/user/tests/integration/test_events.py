@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 
+import goldens
 import pytest
+from chassis.events import outbox
 from contracts.user.v1 import events_pb2, user_pb2
 from identity_races import BROWSER, PASSWORD, Identity, QuickPasswords, opened, session_of
 from user.domain.errors import EmailTakenError
@@ -33,7 +35,8 @@ async def test_what_happens_to_a_user_is_told_step_by_step(identity: Identity, p
     inside = await platform.database("userdb")
     try:
         rows = await inside.fetch(
-            "SELECT type, data FROM outbox WHERE subject = $1 ORDER BY position", f"user/{user.id}"
+            "SELECT id, type, subject, time, traceparent, data FROM outbox WHERE subject = $1 ORDER BY position",
+            f"user/{user.id}",
         )
     finally:
         await inside.close()
@@ -52,3 +55,4 @@ async def test_what_happens_to_a_user_is_told_step_by_step(identity: Identity, p
     disabled = events_pb2.UserDisabled.FromString(rows[4]["data"])
     assert disabled == events_pb2.UserDisabled(user_id=str(user.id), version=changed.version)
     assert all(user.email.encode() not in row["data"] and b"Ada" not in row["data"] for row in rows)
+    goldens.check("events/a user.txt", goldens.told(outbox.event_of(row, "user") for row in rows))

@@ -150,7 +150,7 @@ async def unpublished(
     rows = await connection.fetch(_UNPUBLISHED, after, _LAST_POSITION if until is None else until, limit)
     if not rows:
         return None
-    return Page([Row(row["position"], _event(row, source)) for row in rows], rows[0]["last"])
+    return Page([Row(row["position"], event_of(row, source)) for row in rows], rows[0]["last"])
 
 
 async def mark_published(connection: Connection, positions: Sequence[int]) -> None:
@@ -184,7 +184,8 @@ async def notify(connection: Connection) -> None:
     await connection.execute(_NOTIFY)
 
 
-def _event(row: asyncpg.Record, source: str) -> Event:
+def event_of(row: asyncpg.Record, source: str) -> Event:
+    """The event that a row of the outbox of `source` records."""
     return Event(
         id=row["id"],
         source=source,

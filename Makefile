@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 # The tests that compare with golden files.
-GOLDEN_TESTS := tests/golden/test_grpc.py services/order/tests/integration/test_events.py services/user/tests/integration/test_events.py
+GOLDEN_TESTS := tests/golden/test_grpc.py tests/golden/test_problems.py services/order/tests/integration/test_events.py services/user/tests/integration/test_events.py
 
 .PHONY: help bootstrap setup run test test-delivery programs lint format contracts audit secrets sidecars images chart golden generate lock bench clean
 .PHONY: sbom changelog wheels tag publish sign verify publish-chart deploy smoke rollback promote release

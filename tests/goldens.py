@@ -25,7 +25,7 @@ from google.protobuf.message import Message
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests/golden"
 # Directories of `tests/golden` that hold nothing else.
-KINDS = ("grpc", "events")
+KINDS = ("grpc", "problems", "events")
 # Set by `make golden`.
 WRITING = os.environ.get("GOLDEN") == "write"
 

@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from pytest_bdd import scenarios
+
+scenarios("paying.feature")

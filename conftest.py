@@ -45,6 +45,7 @@ TOGETHER = (
     "tests/chaos/",
     "tests/interop/",
     "tests/operate/",
+    "tests/acceptance/test_under_pressure.py",
     "devstack/tests/test_backend_command.py",
 )
 

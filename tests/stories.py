@@ -43,7 +43,7 @@ class Story:
         self.products: dict[str, models.Product] = {}
         # Of all, the newest last.
         self.orders: list[models.Order] = []
-        self.again: Callable[[], Coroutine[None, None, Answer[models.Order]]] | None = None
+        self.again: Callable[[], Coroutine[object, object, Answer[models.Order]]] | None = None
         self._runner = runner
         self._refusal: tuple[str, ApiError] | None = None
 
@@ -69,7 +69,7 @@ class Story:
             self._refusal = (who, error)
             return None
 
-    def changes(self, who: str, act: Callable[[], Coroutine[None, None, Answer[models.Order]]]) -> None:
+    def changes(self, who: str, act: Callable[[], Coroutine[object, object, Answer[models.Order]]]) -> None:
         """The same for what may be said twice, and is about an order."""
         self.again = act
         self.tries(who, act())
@@ -85,6 +85,18 @@ class Story:
     def require_no_refusal(self) -> None:
         """Nobody was refused anything that no step has looked at."""
         assert self._refusal is None, f"{self._refusal[0]} was refused: {self._refusal[1]}"
+
+    def log_in(self, who: str, login: models.LoginRequest) -> None:
+        """A session, by which somebody goes on."""
+        client = BackendClient(self.people.http)
+        if (tokens := self.tries(who, client.login(login))) is not None:
+            client.access_token = tokens.access_token
+            self.clients[who] = client
+
+    def require_no_session(self, who: str) -> None:
+        """Somebody's session has ended."""
+        self.tries(who, self.clients[who].get_me())
+        assert self.told(who) == "Authentication is required"
 
     def now(self) -> models.Order:
         """The order as its customer sees it."""

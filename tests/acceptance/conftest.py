@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 from contracts.bff.v1 import models
-from pytest_bdd import parsers, step, then
+from pytest_bdd import parsers, step, then, when
 from stories import STATES, Story, story_at
 
 from conftest import Platform, new_key
@@ -39,6 +39,16 @@ def works_in_support(story: Story, who: str) -> None:
 @step(parsers.parse("{who:w} is an administrator"))
 def is_an_administrator(story: Story, who: str) -> None:
     story.clients[who] = story.run(story.people.role("admin"))
+
+
+@when(parsers.parse("{who:w} logs in"))
+def logs_in(story: Story, who: str) -> None:
+    story.log_in(who, story.logins[who])
+
+
+@then(parsers.parse("{who:w} is not logged in any more"))
+def is_not_logged_in_any_more(story: Story, who: str) -> None:
+    story.require_no_session(who)
 
 
 @step(parsers.parse("there are {stock:d} {product:w} at {price} {currency:w} each"))

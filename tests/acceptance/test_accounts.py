@@ -29,20 +29,6 @@ def register(story: Story, who: str, email: str, password: str) -> None:
     story.tries(who, anonymous(story).register(body))
 
 
-def log_in(story: Story, who: str, login: models.LoginRequest, device: str = "") -> None:
-    client = anonymous(story)
-    if (tokens := story.tries(who, client.login(login))) is not None:
-        client.access_token = tokens.access_token
-        story.clients[who + device] = client
-
-
-def require_no_session(story: Story, client: BackendClient) -> None:
-    with pytest.raises(ApiError) as refused:
-        story.run(client.get_me())
-    assert refused.value.problem is not None
-    assert refused.value.problem.title == "Authentication is required"
-
-
 @when(parsers.parse("{who:w} registers"))
 def registers(story: Story, who: str) -> None:
     register(story, who, somebody(story, who).email, somebody(story, who).password)
@@ -58,15 +44,14 @@ def registers_with_the_password(story: Story, who: str, password: str) -> None:
     register(story, who, somebody(story, who).email, password)
 
 
-@when(parsers.parse("{who:w} logs in"))
 @when(parsers.parse("{who:w} logs in without an account"))
-def logs_in(story: Story, who: str) -> None:
-    log_in(story, who, somebody(story, who))
+def logs_in_without_an_account(story: Story, who: str) -> None:
+    story.log_in(who, somebody(story, who))
 
 
 @when(parsers.parse("{who:w} logs in with a wrong password"))
 def logs_in_with_a_wrong_password(story: Story, who: str) -> None:
-    log_in(story, who, models.LoginRequest(email=story.logins[who].email, password="wrong"))
+    story.log_in(who, models.LoginRequest(email=story.logins[who].email, password="wrong"))
 
 
 @when(parsers.parse("{who:w} has logged in with a wrong password {times:d} times"))
@@ -78,7 +63,7 @@ def has_guessed(story: Story, who: str, times: int) -> None:
 
 @step(parsers.parse("{who:w} is logged in on a phone also"))
 def is_logged_in_on_a_phone(story: Story, who: str) -> None:
-    log_in(story, who, story.logins[who], " on the phone")
+    story.log_in(f"{who} on the phone", story.logins[who])
 
 
 @when(parsers.parse("{who:w} logs out"))
@@ -124,14 +109,9 @@ def is_logged_in(story: Story, who: str) -> None:
     assert story.run(story.clients[who].get_me()).data.email == story.logins[who].email
 
 
-@then(parsers.parse("{who:w} is not logged in any more"))
-def is_not_logged_in_any_more(story: Story, who: str) -> None:
-    require_no_session(story, story.clients[who])
-
-
 @then(parsers.parse("{who:w} is not logged in on the phone any more"))
 def is_not_logged_in_on_the_phone_any_more(story: Story, who: str) -> None:
-    require_no_session(story, story.clients[f"{who} on the phone"])
+    story.require_no_session(f"{who} on the phone")
 
 
 @then(parsers.parse("{who:w} has the rights of a customer"))

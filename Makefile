@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The tests that compare with golden files.
 GOLDEN_TESTS := tests/golden/test_grpc.py tests/golden/test_problems.py services/order/tests/integration/test_events.py services/user/tests/integration/test_events.py
 
-.PHONY: help bootstrap setup run test test-delivery programs lint format contracts audit secrets sidecars images chart golden generate lock bench clean
+.PHONY: help bootstrap setup run test acceptance test-unit test-delivery programs lint format contracts audit secrets sidecars images chart golden generate lock bench clean
 .PHONY: sbom changelog wheels tag publish sign verify publish-chart deploy smoke rollback promote release
 
 help: ## show this list
@@ -21,6 +21,12 @@ run: ## start the whole platform with demo data, print its URLs, follow its logs
 
 test: bootstrap ## run every test against the real PostgreSQL, Valkey and Envoy; some: T="tests/e2e/test_auth.py -k refresh"; COVERAGE=1 measures
 	@$(BIN)/python -m pytest $(if $(T),$(T),-n 2) $(if $(COVERAGE),--coverage)
+
+test-unit: bootstrap ## run the services' unit tests, which start no process
+	@$(BIN)/python -m pytest -n 0 $(wildcard services/*/tests/unit)
+
+acceptance: bootstrap ## run tests/acceptance, what the platform does in sentences, and write it as a page
+	@$(BIN)/python tools/acceptance.py
 
 test-delivery: bootstrap ## images and Compose on a Docker engine of its own, as root; the Helm chart by Kubernetes' schemas and checkov
 	@$(BIN)/python tools/delivery.py >/dev/null

@@ -34,7 +34,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from devstack import ports, postgres, services
 
-pytest_plugins = ["completeness", "instances", "leftovers", "measuring", "programs", "telling", "browsers"]
+pytest_plugins = ["alone", "completeness", "instances", "leftovers", "measuring", "programs", "telling", "browsers"]
 
 BACKEND = Path(sys.executable).parent / "backend"
 

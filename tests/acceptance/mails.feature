@@ -12,12 +12,7 @@ Feature: Mails
     And Sue has shipped the order
     And Sue has noted that it arrived
     When Sue refunds the order
-    Then Ada gets these mails and no others
-      | Welcome                          |
-      | We have your order               |
-      | Your order is on its way         |
-      | Your order has arrived           |
-      | Your money is on its way back    |
+    Then Ada gets these mails and no others: Welcome, We have your order, Your order is on its way, Your order has arrived, Your money is on its way back
 
   Scenario: What somebody has switched off they do not get
     Given Ada has switched off mails about arrivals
@@ -26,11 +21,7 @@ Feature: Mails
     And Sue has shipped the order
     And Sue has noted that it arrived
     When Sue refunds the order
-    Then Ada gets these mails and no others
-      | Welcome                          |
-      | We have your order               |
-      | Your order is on its way         |
-      | Your money is on its way back    |
+    Then Ada gets these mails and no others: Welcome, We have your order, Your order is on its way, Your money is on its way back
 
   Scenario: A mail about a shipment says how to follow it
     Given Ada has ordered 2 lamps

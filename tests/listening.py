@@ -75,6 +75,8 @@ class Life:
 async def live(life: Life) -> None:
     """Act on events until all have been acted on."""
     limits.ACK_SECONDS = PATIENCE
+    # Here processes and brokers die far more often than events would be taken for the cause of it.
+    consuming.MOST_DELIVERIES = 1000
     broker = Nats(life.url, Path(life.certificates), NAME, timeout=2.0)
     database = Database(life.database, min_size=1, max_size=8, service="test")
     while True:

@@ -264,6 +264,51 @@ async def test_no_message_whatever_it_is_keeps_a_consumer_from_the_others(place:
                 await asyncio.sleep(0.05)
 
 
+class Deadly:
+    """Ends its process, as far as anybody else can see, whenever it begins an event of one subject; notes all others."""
+
+    def __init__(self) -> None:
+        self.dies = asyncio.Event()
+        self.most_at_once = self._at_once = 0
+
+    async def __call__(self, message: Int64Value, event: Event, connection: Connection) -> None:
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            if event.subject == "order/deadly":
+                self.dies.set()
+                await asyncio.Event().wait()
+            await asyncio.sleep(0.01)
+            await listening.Note()(message, event, connection)
+        finally:
+            self._at_once -= 1
+
+
+async def test_of_an_event_that_ends_every_process_no_other_is_given_up(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consuming, "MOST_TOGETHER", 2)
+    monkeypatch.setattr(consuming, "MOST_DELIVERIES", 5)
+    subjects = {f"order/{name}": [0, 1] for name in range(10)}
+    for number in range(2):
+        await place.tell(*(event(subject, number) for subject in subjects))
+        await place.tell(event("order/deadly", number))
+    at_once: list[int] = []
+    async with asyncio.timeout(60):
+        while len(await place.effects()) < 20 or len(await place.dead()) < 2:
+            handler = Deadly()
+            async with place.consumer(handler):
+                dies = asyncio.create_task(handler.dies.wait())
+                await asyncio.wait([dies], timeout=1.5)
+                dies.cancel()
+            at_once.append(handler.most_at_once)
+    assert in_order(await place.effects(), subjects)
+    assert [letter["dead-subject"] for letter in await place.dead()] == ["events.google.protobuf.Int64Value"] * 2
+    # The first lives began with several; those that may be what ends a process, and all before them, were begun alone.
+    assert at_once[0] > 1
+    assert 1 in at_once
+
+
 async def test_what_waits_for_something_that_is_down_is_no_dead_letter(place: Place) -> None:
     handler = Failing(ServiceError("UNAVAILABLE"), 3 * listening.QUICK.attempts)
     before = consuming.HANDLED.count("handled")

@@ -36,7 +36,11 @@ from chassis.tracing import conventions
 M = TypeVar("M", bound=Message)
 M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
 
-# How often an event is begun that the process has never come to an end with: it may be what ends the process.
+# An event that was given more often, and that no process has come to an end with, may be what ends them; or it was only in the
+# hands of a process that another event has ended. So while there is one, events are begun one at a time, in their order: those
+# before the one that ends processes get done.
+MOST_TOGETHER = 10
+# An event that was given more often is given up, if it is what the process before must have died of: the first to begin.
 MOST_DELIVERIES = 20
 # What a failing dependency says of itself, and nothing of the event.
 _DOWN = frozenset({"UNAVAILABLE", "OVERLOADED"})
@@ -246,6 +250,11 @@ class Consumer:
         self._room = asyncio.Event()
         # Set while we have everything that is outstanding.
         self._in_order = asyncio.Event()
+        # Places of those in hand that were given too often; and whether any event has begun since we took over.
+        self._suspects: set[int] = set()
+        self._has_begun = False
+        # Set when one of those in hand has ended.
+        self._ended = asyncio.Event()
         self._lag = 0
         self._dead = 0
         _HELD.read(lambda: len(self._held))
@@ -280,6 +289,7 @@ class Consumer:
             if found and self._source.taken_over != known:
                 known = self._source.taken_over
                 self._in_order.clear()
+                self._has_begun = False
                 tasks.create_task(self._until_in_order(known))
             for delivery in found:
                 self._take(delivery, tasks)
@@ -293,6 +303,8 @@ class Consumer:
             return
         held = self._read(delivery)
         self._held[delivery.sequence] = held
+        if delivery.times > MOST_TOGETHER:
+            self._suspects.add(delivery.sequence)
         lane = held.event.subject if held.event is not None else f"unreadable {delivery.sequence}"
         if lane in self._lanes:
             heapq.heappush(self._lanes[lane], held)
@@ -319,20 +331,26 @@ class Consumer:
         while waiting:
             await self._in_order.wait()
             # Looked at again: an earlier one may have come meanwhile.
+            while self._suspects and waiting[0].delivery.sequence != min(self._held):
+                self._ended.clear()
+                await self._ended.wait()
             held = heapq.heappop(waiting)
-            await self._settle(held)
+            is_first, self._has_begun = not self._has_begun, True
+            await self._settle(held, is_first=is_first)
             del self._held[held.delivery.sequence]
+            self._suspects.discard(held.delivery.sequence)
+            self._ended.set()
             self._room.set()
         del self._lanes[lane]
 
-    async def _settle(self, held: _Held) -> None:
+    async def _settle(self, held: _Held, *, is_first: bool) -> None:
         event, handler = held.event, self._handlers.get(held.event.type) if held.event is not None else None
         if event is None:
             await self._bury(held, held.fault, 0)
         elif handler is None:
             _log.warning("nobody here acts on events of this type", event_type=event.type)
             await self._done(held, "unknown type")
-        elif held.delivery.times > MOST_DELIVERIES:
+        elif is_first and held.delivery.times > MOST_DELIVERIES:
             await self._bury(held, f"it was given {held.delivery.times} times, and nobody came to an end with it", 0)
         else:
             await self._until_done(held, event, handler)
@@ -459,3 +477,4 @@ class Consumer:
             await self._source.leave()
         self._held.clear()
         self._lanes.clear()
+        self._suspects.clear()

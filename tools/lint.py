@@ -65,6 +65,7 @@ CHECKS: dict[str, Check] = {
     "mappings": Check((sys.executable, "tools/lint_mappings.py"), _EVERYTHING),
     "import contracts": Check((str(BIN / "lint-imports"), "--no-cache"), _PYTHON),
     "table of services": Check((sys.executable, "tools/lint_table.py"), _EVERYTHING),
+    "what documents name is there": Check((sys.executable, "tools/lint_claims.py"), _EVERYTHING),
     "asyncapi": Check((sys.executable, "tools/lint_asyncapi.py"), _EVERYTHING),
     "secrets": Check((sys.executable, "tools/lint_secrets.py"), _EVERYTHING),
     "machine code has an owner": Check(

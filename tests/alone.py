@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -24,11 +25,25 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """From the first fixture to the last, in each thread: some wait for one that works for them."""
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """With its fixtures."""
+    with _looked_at(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Not the end of its fixtures as well: behind a worker's last test, what others had started is stopped."""
+    with _looked_at(item):
+        return (yield)
+
+
+@contextmanager
+def _looked_at(item: pytest.Item) -> Iterator[None]:
+    """In each thread: some wait for one that works for them."""
     if _PLACE in f"/{item.nodeid}":
         _now.append(item.nodeid)
     try:
-        return (yield)
+        yield
     finally:
         _now.clear()

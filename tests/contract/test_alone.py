@@ -16,15 +16,26 @@ STARTS = {
     "system": "import os; os.system('true')",
     "asyncio": "import asyncio; asyncio.run(asyncio.create_subprocess_exec('true'))",
 }
+STACK = """
+import os, pytest
+
+@pytest.fixture(scope="session")
+def stack():
+    yield
+    os.system("true")
+"""
 
 
 @pytest.mark.parametrize("way", STARTS)
 def test_only_what_is_no_unit_test_may_start_a_process(tmp_path: Path, way: str) -> None:
     for place in ("unit", "integration"):
         (tmp_path / "tests" / place).mkdir(parents=True)
-        text = f"def test_one():\n    {STARTS[way]}\n"
+        # What the other one's fixture ends, it ends behind the last test, which is the unit test.
+        fixture = "stack" if place == "integration" else ""
+        text = f"def test_one({fixture}):\n    {STARTS[way]}\n"
         (tmp_path / "tests" / place / f"test_{place}.py").write_text(text, encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    (tmp_path / "conftest.py").write_text(STACK, encoding="utf-8")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | {
         "PYTHONPATH": f"{ROOT}/tests",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
@@ -38,5 +49,5 @@ def test_only_what_is_no_unit_test_may_start_a_process(tmp_path: Path, way: str)
         timeout=60,
         check=False,
     )
-    assert "1 failed, 1 passed" in done.stdout, done.stdout
+    assert "1 failed, 1 passed in" in done.stdout, done.stdout
     assert "tests/unit/test_unit.py::test_one starts a process" in done.stdout

@@ -23,6 +23,7 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 from google.protobuf.message import DecodeError, Message
 
+from chassis.cancellation import heed_cancellation
 from chassis.database import Connection, Database
 from chassis.errors import as_service_error
 from chassis.events import envelope, inbox, limits, subjects
@@ -276,6 +277,8 @@ class Consumer:
         known = -1
         self._in_order.clear()
         while True:
+            # Here, where what came together with it is in hand and is given back.
+            heed_cancellation()
             self._room.clear()
             room = limits.MOST_HELD - len(self._held)
             if room <= 0:

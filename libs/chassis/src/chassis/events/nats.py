@@ -21,6 +21,7 @@ from nats.errors import BadHeaderError, MaxPayloadError
 from nats.errors import Error as NatsError
 from nats.js.client import JetStreamContext
 
+from chassis.cancellation import heed_cancellation
 from chassis.certificate_files import client_context
 from chassis.config import EventSettings
 from chassis.events import envelope, limits, subjects
@@ -214,6 +215,7 @@ class Nats:
                         await asyncio.sleep(0)
                 subject, data, headers = messages[-1]
                 answer = await client.request(subject, data, self._timeout, headers=headers)
+                heed_cancellation()
             except (NatsError, OSError, TimeoutError) as error:
                 raise BrokerUnavailable(str(error) or type(error).__name__) from error
             refusal = msgspec.json.decode(answer.data, type=_Answer).error
@@ -236,6 +238,7 @@ class Nats:
         self._waiting += 1
         try:
             await JetStreamContext(client).publish(subject, data, timeout=self._timeout, headers=headers)
+            heed_cancellation()
         except BadHeaderError:
             raise
         except (NatsError, OSError, TimeoutError) as error:

@@ -6,7 +6,6 @@ nothing of pinned consumers.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from uuid import uuid4
@@ -18,6 +17,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import BadHeaderError
 from nats.errors import Error as NatsError
 
+from chassis.cancellation import heed_cancellation
 from chassis.events import limits, subjects
 from chassis.events.consumer import Backlog, Delivery
 from chassis.events.nats import MESSAGE_ID, Nats
@@ -82,9 +82,8 @@ class NatsConsumer:
             return await self._received(subscription)
         except (NatsError, OSError) as error:
             self._due = 0
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                # Of a cancellation in the moment in which its connection ends, the client makes an error of its own.
-                raise asyncio.CancelledError from error
+            # Of a cancellation in the moment in which its connection ends, the client makes an error of its own.
+            heed_cancellation()
             raise BrokerUnavailable(str(error) or type(error).__name__) from error
 
     async def _subscribed(self) -> Subscription:
@@ -182,7 +181,9 @@ class NatsConsumer:
         try:
             answer = await self._broker.connected().request(subject, asked, timeout=_ANSWER_SECONDS)
         except (NatsError, OSError) as error:
+            heed_cancellation()
             raise BrokerUnavailable(str(error) or type(error).__name__) from error
+        heed_cancellation()
         return answer.data
 
     async def leave(self) -> None:

@@ -26,7 +26,7 @@ async def outcome(stack: Platform, user_id: str) -> tuple[object, ...]:
 async def test_a_process_that_dies_between_sending_and_noting_it_sends_the_same_mail_again(
     people: People, stack: Platform
 ) -> None:
-    """At `slow.example` a mail is taken two seconds before the server says so: the process is killed in between."""
+    """At `slow.example` a mail is taken five seconds before the server says so: the process is killed in between."""
     pid = stack.pid("notification")
     customer, email = await mailing.newcomer(people, "slow.example")
     (taken,) = await mailing.arrived(stack, email, lambda mails: len(mails) == 1)

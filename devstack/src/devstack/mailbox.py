@@ -24,7 +24,7 @@ from devstack.mails import MOST_BYTES, Mailbox
 
 # Seconds: of a connection that says nothing.
 _IDLE_SECONDS = 60
-_SLOW_SECONDS = 2.0
+_SLOW_SECONDS = 5.0
 _MOST_CONNECTIONS = 64
 _OK = "250 OK"
 _REFUSALS = {

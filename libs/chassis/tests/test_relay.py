@@ -380,7 +380,11 @@ async def test_relays_that_are_killed_lose_nothing_and_keep_the_order(box: Outbo
 async def test_a_relay_that_marks_before_it_publishes_is_found_out(box: Outbox, tmp_path: Path) -> None:
     seed = secrets.randbits(32)
     print(f"seed {seed}")
-    lost, _, _ = await _killed(box, tmp_path / "published", seed, 500, 10, "--marks-first")
+    lost: Sequence[str] = []
+    # It may be killed where nothing is lost.
+    for turn in range(5):
+        if not lost:
+            lost, _, _ = await _killed(box, tmp_path / f"published {turn}", seed + turn, 500, 10, "--marks-first")
     assert lost
 
 

@@ -210,6 +210,24 @@ async def test_a_client_that_no_longer_tries_to_connect_is_replaced(
     assert await stored(server) == 1
 
 
+async def test_who_cannot_read_its_certificate_says_so_and_connects_once_it_can(
+    server: brokers.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats, "GIVE_UP_SECONDS", 0.5)
+    key = server.certificates_of("order") / "tls.key"
+    content = key.read_bytes()
+    key.unlink()
+    order = Nats(server.url, key.parent, "order")
+    running = asyncio.create_task(order.run())
+    await asyncio.sleep(0.2)
+    with pytest.raises(BrokerUnavailable, match="No such file"):
+        await order.check()
+    key.write_bytes(content)
+    await brokers.connected(order)
+    running.cancel()
+    await asyncio.wait([running])
+
+
 @pytest.mark.parametrize("before_the_first", [True, False], ids=["before the first connection", "after one"])
 async def test_so_is_one_that_waits_for_ever_for_the_end_of_a_connection(
     server: brokers.Server, monkeypatch: pytest.MonkeyPatch, *, before_the_first: bool

@@ -141,7 +141,7 @@ class Nats:
                 # Lost connections come back by themselves. One that the server has refused for good is begun anew, and one with
                 # which the client does not come to an end: it may lose the task that reconnects, or wait for ever for the end of
                 # a connection that has ended, and says nothing of it.
-                await _until_given_up(client, closed, connecting)
+                await _until_given_up(client, closed)
                 _log.info("the connection to the broker is begun anew", why=self._why)
             finally:
                 self._client = None
@@ -165,24 +165,30 @@ class Nats:
         async def on_end() -> None:
             closed.set()
 
-        await client.connect(
-            self._servers,
-            name=self._name,
-            inbox_prefix=subjects.inbox(self._name),
-            error_cb=on_error,
-            disconnected_cb=on_loss,
-            reconnected_cb=on_return,
-            closed_cb=on_end,
-            connect_timeout=_CONNECT_SECONDS,
-            # The client's own choice is 2 s, and to give up after 60 attempts.
-            reconnect_time_wait=_RECONNECT_SECONDS,  # type: ignore[arg-type]  # it sleeps for so long, and says int
-            max_reconnect_attempts=-1,
-            ping_interval=_PING_SECONDS,
-            pending_size=_MAX_PENDING_BYTES,
-            tls_handshake_first=True,
-            tls=client_context(self._certificates),
-        )
-        _log.info("connected to the broker")
+        try:
+            await client.connect(
+                self._servers,
+                name=self._name,
+                inbox_prefix=subjects.inbox(self._name),
+                error_cb=on_error,
+                disconnected_cb=on_loss,
+                reconnected_cb=on_return,
+                closed_cb=on_end,
+                connect_timeout=_CONNECT_SECONDS,
+                # The client's own choice is 2 s, and to give up after 60 attempts.
+                reconnect_time_wait=_RECONNECT_SECONDS,  # type: ignore[arg-type]  # it sleeps for so long, and says int
+                max_reconnect_attempts=-1,
+                ping_interval=_PING_SECONDS,
+                pending_size=_MAX_PENDING_BYTES,
+                tls_handshake_first=True,
+                tls=client_context(self._certificates),
+            )
+        except Exception as error:
+            # For instance a certificate that cannot be read. It is tried again with a client of its own.
+            self._why = str(error) or type(error).__name__
+            _log.warning("the broker cannot be connected to", why=self._why, exc_info=error)
+        else:
+            _log.info("connected to the broker")
 
     async def publish(self, event: Event) -> None:
         """See `Publisher`."""
@@ -252,8 +258,8 @@ def _publication(event_type: str) -> Work:
     return Work("publish", event_type, span=conventions.publish(subjects.of_type(event_type)))
 
 
-async def _until_given_up(client: Client, closed: asyncio.Event, connecting: asyncio.Task[None]) -> None:
-    """Until the client has failed or closed the connection, or has not had one for GIVE_UP_SECONDS."""
+async def _until_given_up(client: Client, closed: asyncio.Event) -> None:
+    """Until the client has closed the connection, or has not had one for GIVE_UP_SECONDS."""
     clock = asyncio.get_running_loop().time
     last = clock()
     while not closed.is_set() and clock() < last + GIVE_UP_SECONDS:
@@ -262,8 +268,6 @@ async def _until_given_up(client: Client, closed: asyncio.Event, connecting: asy
                 await closed.wait()
         if client.is_connected:
             last = clock()
-        elif connecting.done() and (connecting.cancelled() or connecting.exception() is not None):
-            return
 
 
 async def _at_most(seconds: float, work: Awaitable[None]) -> None:

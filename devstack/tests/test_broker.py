@@ -214,10 +214,11 @@ async def test_who_cannot_read_its_certificate_says_so_and_connects_once_it_can(
     server: brokers.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nats, "GIVE_UP_SECONDS", 0.5)
-    key = server.certificates_of("order") / "tls.key"
+    certificates = server.certificates_of("order")
+    key = (certificates / "tls.key").resolve()
     content = key.read_bytes()
     key.unlink()
-    order = Nats(server.url, key.parent, "order")
+    order = Nats(server.url, certificates, "order")
     running = asyncio.create_task(order.run())
     await asyncio.sleep(0.2)
     with pytest.raises(BrokerUnavailable, match="No such file"):
